@@ -1,0 +1,1 @@
+"""The GPU side: signed image references in, embeddings and captions out, exactly once."""

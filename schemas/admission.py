@@ -1,0 +1,61 @@
+"""Whether a record may come in: verify first, then parse. Pure: the time is an argument."""
+
+from dataclasses import dataclass
+
+from schemas.codec import MAX_VALUE_BYTES, decode_request
+from schemas.codes import Code, Refused
+from schemas.messages import Request
+from schemas.records import Record, TimestampType
+from schemas.signing import Verifier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freshness:
+    """How far the time of signing may lie from the clock it is compared with, in seconds.
+
+    With LogAppendTime that clock is the broker's at the append, so that a backlog of hours stays
+    honest. With CreateTime the record's time is the producer's claim, and only our own clock is
+    left: hence a window of its own, and a longer one.
+    """
+
+    append_window_seconds: int = 300
+    create_window_seconds: int = 86_400
+
+    def check(self, record: Record, signed_at: int, now: float) -> None:
+        """Raise `Refused` with `stale` when the signature is too old or too far in the future."""
+        if record.timestamp_type is TimestampType.APPEND:
+            distance, window, clock = (
+                record.timestamp_ms / 1000 - signed_at,
+                self.append_window_seconds,
+                "the append",
+            )
+        else:
+            distance, window, clock = now - signed_at, self.create_window_seconds, "now"
+        if abs(distance) > window:
+            side = "before" if distance > 0 else "after"
+            raise Refused(
+                Code.STALE, f"signed {abs(distance):.0f} s {side} {clock}; at most {window} s"
+            )
+
+
+def admit(record: Record, *, verifier: Verifier, freshness: Freshness, now: float) -> Request:
+    """Return the request of an authentic, fresh and well-formed record; `now` is Unix seconds.
+
+    Raises:
+        Refused: with the first reason against it.
+    """
+    if record.value is not None and len(record.value) > MAX_VALUE_BYTES:
+        # Before the signature, so that hashing is bounded too.
+        raise Refused(
+            Code.TOO_LARGE, f"the value has {len(record.value)} bytes; at most {MAX_VALUE_BYTES}"
+        )
+    signed = verifier.verify(record.headers, record.key, record.value)
+    freshness.check(record, signed.timestamp, now)
+    if record.value is None:
+        raise Refused(Code.MALFORMED, "the value is null")
+    request = decode_request(record.value)
+    if request.id != signed.id:
+        raise Refused(
+            Code.ID_MISMATCH, f"the value's id is {request.id}, the signature's {signed.id}"
+        )
+    return request

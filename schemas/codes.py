@@ -1,0 +1,66 @@
+"""The closed list of codes: why a record has no embedding and no caption.
+
+    admit ──► fetch ──► decode ──► infer
+      │         │         │          │
+      ▼         ▼         ▼          ▼
+    refused   failed    failed     failed
+
+A code of stage `admit` refuses the record: one dead letter and no result, since nothing is said to
+somebody who could not sign. A code of any later stage fails it: one `error` result and one dead
+letter. The same list serves results, dead letters, metrics and documentation.
+"""
+
+from enum import StrEnum
+from typing import Self
+
+
+class Stage(StrEnum):
+    ADMIT = "admit"
+    FETCH = "fetch"
+    DECODE = "decode"
+    INFER = "infer"
+
+
+class Code(StrEnum):
+    """A reason, with the stage that gives it and whether trying again can heal it."""
+
+    stage: Stage
+    retryable: bool
+
+    def __new__(cls, value: str, stage: Stage, retryable: bool = False) -> Self:
+        code = str.__new__(cls, value)
+        code._value_ = value
+        code.stage = stage
+        code.retryable = retryable
+        return code
+
+    UNSIGNED = "unsigned", Stage.ADMIT
+    BAD_SIGNATURE = "bad_signature", Stage.ADMIT
+    UNKNOWN_KEY = "unknown_key", Stage.ADMIT
+    DUPLICATE_HEADER = "duplicate_header", Stage.ADMIT
+    STALE = "stale", Stage.ADMIT
+    ID_MISMATCH = "id_mismatch", Stage.ADMIT
+    TOO_LARGE = "too_large", Stage.ADMIT
+    MALFORMED = "malformed", Stage.ADMIT
+    INVALID = "invalid", Stage.ADMIT
+    UNSUPPORTED_VERSION = "unsupported_version", Stage.ADMIT
+    FORBIDDEN_SOURCE = "forbidden_source", Stage.FETCH
+    NOT_FOUND = "not_found", Stage.FETCH
+    IMAGE_UNAVAILABLE = "image_unavailable", Stage.FETCH, True
+    IMAGE_TOO_LARGE = "image_too_large", Stage.FETCH
+    DIGEST_MISMATCH = "digest_mismatch", Stage.FETCH
+    NOT_AN_IMAGE = "not_an_image", Stage.DECODE
+    UNSUPPORTED_FORMAT = "unsupported_format", Stage.DECODE
+    TOO_MANY_PIXELS = "too_many_pixels", Stage.DECODE
+    CORRUPT_IMAGE = "corrupt_image", Stage.DECODE
+    DECODER_CRASHED = "decoder_crashed", Stage.DECODE
+    INFERENCE_FAILED = "inference_failed", Stage.INFER
+
+
+class Refused(Exception):
+    """A record that may not come in; `code` is of stage `admit`, `reason` is for a person."""
+
+    def __init__(self, code: Code, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+        self.code = code
+        self.reason = reason

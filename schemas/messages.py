@@ -1,0 +1,213 @@
+"""The messages: what is asked for, and what comes back. Frozen, validated when made.
+
+A request refuses fields that it does not know: a misspelt option must not pass for a wish. A result
+ignores them, so that an older reader outlives a newer consumer.
+"""
+
+import base64
+import sys
+from array import array
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+
+from schemas.codes import Code
+from schemas.signing import ID_PATTERN
+
+VERSION: Final = 1
+MAX_URI_CHARS: Final = 8192
+MAX_METADATA_BYTES: Final = 16 * 1024
+
+MessageId = Annotated[str, Field(pattern=f"^{ID_PATTERN}$")]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Task(StrEnum):
+    EMBED = "embed"
+    CAPTION = "caption"
+
+
+class JsonObject(Mapping[str, Any]):
+    """A JSON object that keeps the bytes it was sent as: long numbers and order stay unchanged.
+
+    Raises:
+        ValueError: not a JSON object.
+    """
+
+    __slots__ = ("_members", "as_sent")
+
+    def __init__(self, as_sent: bytes) -> None:
+        members = orjson.loads(as_sent)
+        if not isinstance(members, dict):
+            raise ValueError("not a JSON object")
+        self._members = members
+        self.as_sent = as_sent
+
+    def __getitem__(self, name: str) -> Any:
+        return self._members[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __repr__(self) -> str:
+        return f"JsonObject({self.as_sent!r})"
+
+
+def _json_object(value: object) -> object:
+    """Let a caller write `metadata={"album": 7}`."""
+    return JsonObject(orjson.dumps(value)) if isinstance(value, dict) else value
+
+
+def _within_size(metadata: JsonObject | None) -> JsonObject | None:
+    if metadata is not None and len(metadata.as_sent) > MAX_METADATA_BYTES:
+        raise ValueError(f"{len(metadata.as_sent)} bytes; at most {MAX_METADATA_BYTES}")
+    return metadata
+
+
+Metadata = Annotated[
+    JsonObject, WithJsonSchema({"type": "object", "description": "Anything; echoed unchanged."})
+]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+
+
+class ImageReference(_Message):
+    """Where the image is. `sha256`, when given, is what its bytes must hash to."""
+
+    uri: str = Field(min_length=1, max_length=MAX_URI_CHARS)
+    sha256: Sha256 | None = None
+    media_type: str | None = Field(default=None, max_length=255)
+
+
+class Request(_Message):
+    """An image and what to do with it."""
+
+    version: Literal[1] = VERSION
+    id: MessageId
+    image: ImageReference
+    tasks: tuple[Task, ...] = Field(
+        default=(Task.EMBED, Task.CAPTION),
+        min_length=1,
+        max_length=2,
+        json_schema_extra={"uniqueItems": True},
+    )
+    metadata: Metadata | None = None
+
+    _object = field_validator("metadata", mode="before")(_json_object)
+    _size = field_validator("metadata")(_within_size)
+
+    @field_validator("tasks")
+    @classmethod
+    def _unique(cls, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+        if len(set(tasks)) != len(tasks):
+            raise ValueError("a task comes twice")
+        return tasks
+
+
+class ImageInfo(_Answer):
+    """The image: `sha256` of its bytes as fetched, `width` and `height` after EXIF orientation."""
+
+    uri: str
+    sha256: Sha256
+    width: int
+    height: int
+    format: str
+
+
+class Embedding(_Answer):
+    """A unit vector of `dim` float32: base64 of their little-endian bytes, or JSON numbers."""
+
+    model: str
+    revision: str
+    dim: int
+    normalized: Literal[True] = True
+    dtype: Literal["float32"] = "float32"
+    encoding: Literal["base64", "float"]
+    data: str | tuple[float, ...]
+
+    def vector(self) -> tuple[float, ...]:
+        """Return the `dim` numbers, whatever the encoding.
+
+        Raises:
+            ValueError: `data` does not hold `dim` numbers in the encoding it names.
+        """
+        if isinstance(self.data, str):
+            numbers = array("f", base64.b64decode(self.data, validate=True))
+            if sys.byteorder == "big":
+                numbers.byteswap()
+            vector = tuple(numbers)
+        else:
+            vector = self.data
+        if len(vector) != self.dim:
+            raise ValueError(f"{len(vector)} numbers where dim says {self.dim}")
+        return vector
+
+
+class Caption(_Answer):
+    model: str
+    revision: str
+    text: str
+
+
+class Failure(_Answer):
+    """Why there is nothing else. `message` is for a person; `attempts` counts the tries."""
+
+    code: Code
+    message: str
+    attempts: int
+
+
+class TimingMs(_Answer):
+    """Milliseconds; a stage not reached or not asked for is absent. `queue`: append to start."""
+
+    queue: float | None = None
+    fetch: float | None = None
+    decode: float | None = None
+    embed: float | None = None
+    caption: float | None = None
+    total: float | None = None
+
+
+class Source(_Answer):
+    """Where the request stands in the log."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Result(_Answer):
+    """The outcome of one request: `ok` with what was asked for, or `error` with the reason."""
+
+    version: Literal[1] = VERSION
+    id: MessageId
+    status: Literal["ok", "error"]
+    image: ImageInfo | None = None
+    embedding: Embedding | None = None
+    caption: Caption | None = None
+    error: Failure | None = None
+    timing_ms: TimingMs
+    source: Source
+    metadata: Metadata | None = None
+
+    _object = field_validator("metadata", mode="before")(_json_object)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.status == "ok") != (self.image is not None and self.error is None):
+            raise ValueError("an ok result has an image and no error")
+        if (self.status == "error") != (self.error is not None):
+            raise ValueError("an error result has an error")
+        return self

@@ -1,0 +1,146 @@
+"""Sign a record, and verify one before anything in it is parsed.
+
+The signature covers the bytes as they travel (nothing is serialised again), the topic it was made
+for, the key (it picks the partition), the id and the time of signing. Each field is of a fixed
+character set or hashed, so no two inputs give the same string to sign. Only the key that a
+signature names is tried.
+"""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from schemas.codes import Code, Refused
+from schemas.headers import SIG, SIG_ID, SIG_TS
+from schemas.records import Headers
+
+MIN_SECRET_BYTES: Final = 32  # as long as the SHA-256 that it keys (RFC 2104, section 3)
+MAX_SIGNATURES: Final = (
+    4  # two keys in a rotation, and room; bounds the work one record can ask for
+)
+
+ID_PATTERN: Final = r"[A-Za-z0-9._-]{1,64}"
+KEY_ID_PATTERN: Final = r"[A-Za-z0-9_-]{1,32}"
+_ID: Final = re.compile(ID_PATTERN.encode())
+_TIMESTAMP: Final = re.compile(rb"[0-9]{1,12}")
+_SIGNATURE: Final = re.compile(rb"v1\.(" + KEY_ID_PATTERN.encode() + rb")\.([0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRing:
+    """The secrets by key id: `current` signs, `current` and all `previous` verify."""
+
+    current_id: str
+    secrets: Mapping[str, bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signed:
+    """What a good signature vouches for: the message id and the Unix second of signing."""
+
+    id: str
+    timestamp: int
+
+
+class Signer:
+    """Signs records for one topic with the current key."""
+
+    def __init__(self, keys: KeyRing, audience: str) -> None:
+        self._key_id = keys.current_id.encode()
+        self._secret = keys.secrets[keys.current_id]
+        self._audience = audience.encode()
+
+    def sign(
+        self, *, id: str, timestamp: int, key: bytes | None, value: bytes | None
+    ) -> list[tuple[str, bytes]]:
+        """Return the three signature headers.
+
+        Raises:
+            ValueError: `id` or `timestamp` has a form that no verifier accepts.
+        """
+        message_id, ts = id.encode(), b"%d" % timestamp
+        if not _ID.fullmatch(message_id):
+            raise ValueError(f"a message id must match {ID_PATTERN}")
+        if not _TIMESTAMP.fullmatch(ts):
+            raise ValueError("a timestamp is Unix seconds, from 0 to 999999999999")
+        mac = _mac(
+            self._secret, self._key_id, self._audience, message_id, ts, _digest(key), _digest(value)
+        )
+        return [(SIG_ID, message_id), (SIG_TS, ts), (SIG, b"v1.%s.%s" % (self._key_id, mac))]
+
+
+class Verifier:
+    """Verifies records that were signed for one topic."""
+
+    def __init__(self, keys: KeyRing, audience: str) -> None:
+        self._secrets = {key_id.encode(): secret for key_id, secret in keys.secrets.items()}
+        self._audience = audience.encode()
+
+    def verify(self, headers: Headers, key: bytes | None, value: bytes | None) -> Signed:
+        """Return what the signature vouches for.
+
+        Raises:
+            Refused: `unsigned`, `duplicate_header`, `unknown_key` or `bad_signature`.
+        """
+        message_id, ts, signatures = _signature_headers(headers)
+        known = self._known(signatures)
+        if not _ID.fullmatch(message_id) or not _TIMESTAMP.fullmatch(ts):
+            raise Refused(
+                Code.BAD_SIGNATURE, f"{SIG_ID} or {SIG_TS} has a form that cannot be signed"
+            )
+        key_digest, value_digest = _digest(key), _digest(value)
+        for key_id, mac in known:
+            expected = _mac(
+                self._secrets[key_id],
+                key_id,
+                self._audience,
+                message_id,
+                ts,
+                key_digest,
+                value_digest,
+            )
+            if hmac.compare_digest(expected, mac):
+                return Signed(id=message_id.decode(), timestamp=int(ts))
+        raise Refused(
+            Code.BAD_SIGNATURE, "the signature is not that of this topic, key, id, time and value"
+        )
+
+    def _known(self, signatures: bytes) -> list[tuple[bytes, bytes]]:
+        """Return (key id, mac) of each signature whose key we have; one malformed refuses all."""
+        parts = signatures.split(b" ")
+        matches = [_SIGNATURE.fullmatch(part) for part in parts]
+        if len(parts) > MAX_SIGNATURES or None in matches:
+            raise Refused(
+                Code.BAD_SIGNATURE,
+                f"{SIG} is not 1 to {MAX_SIGNATURES} of v1.<key id>.<64 lower-case hex>",
+            )
+        pairs = [(match[1], match[2]) for match in matches if match]
+        known = [(key_id, mac) for key_id, mac in pairs if key_id in self._secrets]
+        if not known:
+            names = ", ".join(key_id.decode() for key_id, _ in pairs)
+            raise Refused(Code.UNKNOWN_KEY, f"no key is known by the id {names}")
+        return known
+
+
+def _signature_headers(headers: Headers) -> tuple[bytes, bytes, bytes]:
+    found: dict[str, bytes] = {}
+    for name, value in headers:
+        if name in (SIG_ID, SIG_TS, SIG):
+            if name in found:
+                raise Refused(Code.DUPLICATE_HEADER, f"{name} comes twice")
+            found[name] = value or b""  # Kafka's null
+    missing = [name for name in (SIG_ID, SIG_TS, SIG) if name not in found]
+    if missing:
+        raise Refused(Code.UNSIGNED, f"no header {', '.join(missing)}")
+    return found[SIG_ID], found[SIG_TS], found[SIG]
+
+
+def _digest(data: bytes | None) -> bytes:
+    return b"-" if data is None else hashlib.sha256(data).hexdigest().encode()
+
+
+def _mac(secret: bytes, *fields: bytes) -> bytes:
+    return hmac.digest(secret, b"\n".join((b"kmsg-sig-v1", *fields)), "sha256").hex().encode()
