@@ -7,6 +7,7 @@ from examples.models.dataset import DrawingSet
 from examples.models.networks import ABSENT, HelperHeads, helper_labels
 from examples.models.optimizer import MuonAndAdamW, learning_rate
 from examples.models.progress import Progress
+from examples.models.tiny_tokenizers import caption_start_id
 
 BATCH = 64
 PEAK_RATE = 1.5e-3
@@ -25,7 +26,7 @@ def train_blip(
     tokens = tokenizer(captions, padding=True, return_tensors="pt")
     token_ids, mask = tokens.input_ids, tokens.attention_mask
     # Generation starts with [DEC], so training does as well, in the place of [CLS].
-    token_ids[:, 0] = blip.config.text_config.bos_token_id
+    token_ids[:, 0] = caption_start_id(tokenizer)
     targets = token_ids.masked_fill(mask == 0, ABSENT)
     labels = helper_labels(drawings.scenes)
     optimizer = MuonAndAdamW(blip, helper)
@@ -41,7 +42,7 @@ def train_blip(
             labels=targets[rows, :length],
         )
         helper_loss = helper.loss(output.last_hidden_state[:, 0], labels[rows])
-        (output.loss + HELPER_WEIGHT * helper_loss).backward()
+        torch.autograd.backward(output.loss + HELPER_WEIGHT * helper_loss)
         optimizer.step(learning_rate(PEAK_RATE, step / steps))
         progress.report(step + 1, output.loss.item(), helper_loss.item())
-    blip.eval()
+    blip.train(False)

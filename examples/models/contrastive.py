@@ -58,7 +58,7 @@ class CaptionTable:
 
     def embed(self, clip: CLIPModel, chosen: Tensor) -> Tensor:
         """Embed the chosen captions, each different one once."""
-        rows, inverse = chosen.unique(return_inverse=True)
+        rows, inverse = torch.unique(chosen, return_inverse=True)
         length = int(self.attention_mask[rows].sum(1).max())
         output = clip.get_text_features(
             input_ids=self.token_ids[rows, :length],
@@ -86,12 +86,12 @@ def train_clip(
         )
         loss = _contrastive_loss(logits.masked_fill(table.other_truths(pictures, chosen), MASKED))
         helper_loss = helper.loss(pooled, labels[pictures])
-        (loss + HELPER_WEIGHT * helper_loss).backward()
+        torch.autograd.backward(loss + HELPER_WEIGHT * helper_loss)
         optimizer.step(learning_rate(PEAK_RATE, step / steps))
         with torch.no_grad():
             clip.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
         progress.report(step + 1, loss.item(), helper_loss.item())
-    clip.eval()
+    clip.train(False)
 
 
 def _cosines(images: Tensor, texts: Tensor) -> Tensor:

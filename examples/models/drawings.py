@@ -223,7 +223,7 @@ def all_captions() -> list[str]:
 
 def words() -> list[str]:
     """List every word a caption can hold: both tokenizers keep each of them whole."""
-    grammar = "a an on background the left right and above".split()
+    grammar = ["a", "an", "on", "background", "the", "left", "right", "and", "above"]
     plurals = list(PLURALS.values())
     return [*grammar, *COUNTS.values(), *SIZES, *COLOURS, *SHAPES, *plurals, *BACKGROUNDS]
 

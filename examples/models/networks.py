@@ -1,6 +1,7 @@
-"""The two networks, the training-only helper heads, and one image tower started from the other's."""
+"""The two networks, the training-only helper heads, and a tower started from the other's."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from transformers import (
 
 from examples.models.dataset import IMAGE_SIDE
 from examples.models.drawings import BACKGROUNDS, COLOURS, COUNTS, SHAPES, SIZES, Family, Scene
-from examples.models.tiny_tokenizers import BLIP_MAX_TOKENS, CLIP_MAX_TOKENS
+from examples.models.tiny_tokenizers import BLIP_MAX_TOKENS, CLIP_MAX_TOKENS, caption_start_id
 
 WIDTH = 128
 PROJECTION = 64
@@ -60,8 +61,7 @@ def build_blip(tokenizer: BertTokenizer) -> BlipForConditionalGeneration:
         "encoder_hidden_size": WIDTH,
         "max_position_embeddings": BLIP_MAX_TOKENS,
         "initializer_range": 0.06,
-        # [DEC] is an id beyond the tokenizer's, as in the hub's checkpoint.
-        "bos_token_id": len(tokenizer),
+        "bos_token_id": caption_start_id(tokenizer),
         "sep_token_id": tokenizer.sep_token_id,
         "eos_token_id": tokenizer.sep_token_id,
         "pad_token_id": tokenizer.pad_token_id,
@@ -124,7 +124,8 @@ def start_from_clip(blip: BlipForConditionalGeneration, clip: CLIPModel, picture
     CLIP normalises its patch embeddings and BLIP does not, so that norm is folded in with its mean
     scale over a few `pictures`: approximate, and made good within a few hundred steps.
     """
-    source, target = clip.vision_model, blip.vision_model
+    source: Any = clip.vision_model  # Any, because a module's parts have no types of their own.
+    target: Any = blip.vision_model
     norm, patches = source.pre_layrnorm, source.embeddings.patch_embedding.weight
     gain = norm.weight / source.embeddings(pictures).std(-1).mean()
     centred = (patches - patches.mean(0, keepdim=True)) * gain[:, None, None, None]

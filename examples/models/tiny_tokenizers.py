@@ -1,5 +1,6 @@
 """Tokenizers of the same classes as the hub's checkpoints, with a vocabulary of a few hundred."""
 
+import itertools
 import string
 
 from tokenizers.pre_tokenizers import ByteLevel
@@ -28,7 +29,11 @@ def clip_tokenizer() -> CLIPTokenizer:
     symbols += ["".join(merge) for merge in merges]
     symbols += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {symbol: i for i, symbol in enumerate(dict.fromkeys(symbols))}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CLIP_MAX_TOKENS)
+    return CLIPTokenizer(
+        vocab=vocabulary,
+        merges=merges,  # type: ignore[arg-type]  # annotated as text, taken as pairs
+        model_max_length=CLIP_MAX_TOKENS,
+    )
 
 
 def blip_tokenizer() -> BertTokenizer:
@@ -41,10 +46,15 @@ def blip_tokenizer() -> BertTokenizer:
     return BertTokenizer(vocab=vocabulary, model_max_length=BLIP_MAX_TOKENS)
 
 
+def caption_start_id(tokenizer: BertTokenizer) -> int:
+    """Return the id of [DEC], which begins a caption: beyond the tokenizer's, as in the hub's."""
+    return len(tokenizer)
+
+
 def _apply(merges: list[tuple[str, str]], parts: list[str]) -> list[str]:
     """Apply the merges in order of rank, as a BPE tokenizer does, until none fits."""
     for rank in merges:
-        for i, pair in enumerate(zip(parts, parts[1:], strict=False)):
+        for i, pair in enumerate(itertools.pairwise(parts)):
             if pair == rank:
                 merged = [*parts[:i], "".join(rank), *parts[i + 2 :]]
                 return _apply(merges, merged)

@@ -26,7 +26,7 @@ from examples.models.captioning import train_blip
 from examples.models.contrastive import train_clip
 from examples.models.dataset import IMAGE_SIDE, draw_set
 from examples.models.networks import HelperHeads, build_blip, build_clip, start_from_clip
-from examples.models.tiny_tokenizers import blip_tokenizer, clip_tokenizer
+from examples.models.tiny_tokenizers import blip_tokenizer, caption_start_id, clip_tokenizer
 
 SEED = 1
 HERE = Path(__file__).parent
@@ -61,20 +61,22 @@ def save_clip(clip: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
     crop = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
     images = CLIPImageProcessor(size={"shortest_edge": IMAGE_SIDE}, crop_size=crop)
     clip.save_pretrained(folder)
-    CLIPProcessor(images, tokenizer).save_pretrained(folder)
+    processor = CLIPProcessor(images, tokenizer)  # type: ignore[no-untyped-call]
+    processor.save_pretrained(folder)
 
 
 def save_blip(blip: BlipForConditionalGeneration, tokenizer: BertTokenizer, folder: Path) -> None:
     """Save the model as float32, with its processor and how captions begin and end."""
-    blip.generation_config = GenerationConfig(
-        bos_token_id=blip.config.text_config.bos_token_id,
+    blip.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        bos_token_id=caption_start_id(tokenizer),
         eos_token_id=tokenizer.sep_token_id,
         pad_token_id=tokenizer.pad_token_id,
         max_new_tokens=MAX_CAPTION_TOKENS,
     )
     images = BlipImageProcessor(size={"height": IMAGE_SIDE, "width": IMAGE_SIDE})
     blip.save_pretrained(folder)
-    BlipProcessor(images, tokenizer).save_pretrained(folder)
+    processor = BlipProcessor(images, tokenizer)  # type: ignore[no-untyped-call]
+    processor.save_pretrained(folder)
 
 
 def _options() -> argparse.Namespace:
