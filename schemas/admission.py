@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from schemas.codec import MAX_VALUE_BYTES, decode_request
+from schemas.codec import check_size, decode_request
 from schemas.codes import Code, Refused
 from schemas.messages import Request
 from schemas.records import Record, TimestampType
@@ -34,7 +34,7 @@ class Freshness:
         if abs(distance) > window:
             side = "before" if distance > 0 else "after"
             raise Refused(
-                Code.STALE, f"signed {abs(distance):.0f} s {side} {clock}; at most {window} s"
+                Code.STALE, f"signed {abs(distance):.3f} s {side} {clock}; at most {window} s"
             )
 
 
@@ -44,11 +44,8 @@ def admit(record: Record, *, verifier: Verifier, freshness: Freshness, now: floa
     Raises:
         Refused: with the first reason against it.
     """
-    if record.value is not None and len(record.value) > MAX_VALUE_BYTES:
-        # Before the signature, so that hashing is bounded too.
-        raise Refused(
-            Code.TOO_LARGE, f"the value has {len(record.value)} bytes; at most {MAX_VALUE_BYTES}"
-        )
+    if record.value is not None:
+        check_size(record.value)  # before the signature, so that hashing is bounded too
     signed = verifier.verify(record.headers, record.key, record.value)
     freshness.check(record, signed.timestamp, now)
     if record.value is None:

@@ -1,8 +1,9 @@
 """Bytes to message and back. Any bytes give a message or one `Refused`, nothing else."""
 
 import json
+import re
 from json.decoder import scanstring  # type: ignore[attr-defined]  # the C scanner behind json.loads
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 from pydantic import ValidationError
@@ -11,8 +12,10 @@ from schemas.codes import Code, Refused
 from schemas.messages import VERSION, JsonObject, Request, Result
 
 MAX_VALUE_BYTES: Final = 256 * 1024
-_JSON_SPACE: Final = " \t\n\r"
+MAX_PATH_CHARS: Final = 80
+_SPACE: Final = re.compile(r"[ \t\n\r]*")
 _raw_decode: Final = json.JSONDecoder().raw_decode
+_Message = TypeVar("_Message", Request, Result)
 
 
 def decode_request(value: bytes) -> Request:
@@ -21,28 +24,12 @@ def decode_request(value: bytes) -> Request:
     Raises:
         Refused: `too_large`, `malformed`, `unsupported_version` or `invalid`.
     """
-    if len(value) > MAX_VALUE_BYTES:
-        raise Refused(
-            Code.TOO_LARGE, f"the value has {len(value)} bytes; at most {MAX_VALUE_BYTES}"
-        )
-    members = _members(value)
-    version = members.get("version", VERSION)
-    if type(version) is not int:
-        raise Refused(Code.INVALID, "version: not an integer")
-    if version != VERSION:
-        raise Refused(Code.UNSUPPORTED_VERSION, f"version {version}; this consumer knows {VERSION}")
-    if "version" not in members:
-        raise Refused(Code.INVALID, "version: missing")
-    if isinstance(members.get("metadata"), dict):
-        members["metadata"] = JsonObject(_as_sent(value, "metadata"))
-    try:
-        return Request.model_validate(members)
-    except ValidationError as exc:
-        raise Refused(Code.INVALID, describe_errors(exc)) from exc
+    check_size(value)
+    return _decode(Request, value)
 
 
 def encode_request(request: Request) -> bytes:
-    """Return the compact JSON of a request: one line, as the console producer needs it."""
+    """Return the compact JSON of a request; its metadata as they were sent."""
     return _encode(request)
 
 
@@ -52,18 +39,7 @@ def decode_result(value: bytes) -> Result:
     Raises:
         Refused: `malformed`, `unsupported_version` or `invalid`.
     """
-    members = _members(value)
-    if members.get("version") != VERSION:
-        raise Refused(
-            Code.UNSUPPORTED_VERSION,
-            f"version {members.get('version')!r}; this reader knows {VERSION}",
-        )
-    if isinstance(members.get("metadata"), dict):
-        members["metadata"] = JsonObject(_as_sent(value, "metadata"))
-    try:
-        return Result.model_validate(members)
-    except ValidationError as exc:
-        raise Refused(Code.INVALID, describe_errors(exc)) from exc
+    return _decode(Result, value)
 
 
 def encode_result(result: Result) -> bytes:
@@ -71,13 +47,41 @@ def encode_result(result: Result) -> bytes:
     return _encode(result)
 
 
+def check_size(value: bytes) -> None:
+    """Raise `Refused` with `too_large` for a value that no request may have."""
+    if len(value) > MAX_VALUE_BYTES:
+        raise Refused(
+            Code.TOO_LARGE, f"the value has {len(value)} bytes; at most {MAX_VALUE_BYTES}"
+        )
+
+
 def describe_errors(error: ValidationError) -> str:
     """Return the faults in one line, `where: what`, without the input: it may be a secret."""
     details = error.errors(include_url=False, include_context=False, include_input=False)
     return "; ".join(
-        f"{'.'.join(map(str, d['loc'])) or 'value'}: {d['msg'].removeprefix('Value error, ')}"
-        for d in details[:8]
+        f"{_where(d['loc'])}: {d['msg'].removeprefix('Value error, ')}" for d in details[:8]
     )
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    """Return the path to a fault. A name in it may be the sender's: cut, and on one line."""
+    path = ".".join(map(str, location))[:MAX_PATH_CHARS] or "value"
+    return path if path.isprintable() else ascii(path)
+
+
+def _decode(type_: type[_Message], value: bytes) -> _Message:
+    members = _members(value)
+    version = members.get("version")
+    if type(version) is not int:  # True and 1.0 equal 1
+        raise Refused(Code.INVALID, "version: missing or not an integer")
+    if version != VERSION:
+        raise Refused(Code.UNSUPPORTED_VERSION, f"version {version}; {VERSION} is the one known")
+    if isinstance(members.get("metadata"), dict):
+        members["metadata"] = JsonObject(_as_sent(value, "metadata"))
+    try:
+        return type_.model_validate(members)
+    except ValidationError as exc:
+        raise Refused(Code.INVALID, describe_errors(exc)) from exc
 
 
 def _members(value: bytes) -> dict[str, Any]:
@@ -114,9 +118,7 @@ def _as_sent(value: bytes, name: str) -> bytes:
 
 
 def _after_space(text: str, position: int) -> int:
-    while text[position] in _JSON_SPACE:
-        position += 1
-    return position
+    return _SPACE.match(text, position).end()  # type: ignore[union-attr]  # it matches nothing too
 
 
 def _encode(message: Request | Result) -> bytes:

@@ -5,6 +5,7 @@ ignores them, so that an older reader outlives a newer consumer.
 """
 
 import base64
+import json
 import sys
 from array import array
 from collections.abc import Iterator, Mapping
@@ -61,7 +62,16 @@ class JsonObject(Mapping[str, Any]):
 
 def _json_object(value: object) -> object:
     """Let a caller write `metadata={"album": 7}`."""
-    return JsonObject(orjson.dumps(value)) if isinstance(value, dict) else value
+    if value is None or isinstance(value, JsonObject):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    try:
+        # Not orjson: it makes null of NaN and knows no integer above 64 bits.
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except TypeError as exc:
+        raise ValueError(str(exc)) from exc
+    return JsonObject(text.encode())
 
 
 def _within_size(metadata: JsonObject | None) -> JsonObject | None:
@@ -93,6 +103,8 @@ class ImageReference(_Message):
 
 class Request(_Message):
     """An image and what to do with it."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["version", "id", "image"]})
 
     version: Literal[1] = VERSION
     id: MessageId
@@ -143,6 +155,8 @@ class Embedding(_Answer):
         Raises:
             ValueError: `data` does not hold `dim` numbers in the encoding it names.
         """
+        if isinstance(self.data, str) != (self.encoding == "base64"):
+            raise ValueError(f"the encoding is {self.encoding}, the data are not")
         if isinstance(self.data, str):
             numbers = array("f", base64.b64decode(self.data, validate=True))
             if sys.byteorder == "big":
@@ -190,6 +204,10 @@ class Source(_Answer):
 
 class Result(_Answer):
     """The outcome of one request: `ok` with what was asked for, or `error` with the reason."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"required": ["version", "id", "status", "timing_ms", "source"]}
+    )
 
     version: Literal[1] = VERSION
     id: MessageId

@@ -1,5 +1,6 @@
 """The settings that both sides share. The caller hands the environment in, as a mapping."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
@@ -40,7 +41,7 @@ class WireSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     bootstrap_servers: CommaSeparated = Field(
-        default=("localhost:9092",), description="Kafka brokers, host:port, by comma"
+        default=("localhost:9092",), min_length=1, description="Kafka brokers, host:port, by comma"
     )
     secret_api_key: SecretStr = Field(
         description=f"shared secret that signs and verifies, {_MIN_SECRET}"
@@ -77,10 +78,13 @@ class WireSettings(BaseModel):
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
+        faults = []
         if self.secret_api_key_id in _previous(self.secret_api_keys_previous):
-            raise ValueError("SECRET_API_KEYS_PREVIOUS names the key id of SECRET_API_KEY")
+            faults.append("SECRET_API_KEYS_PREVIOUS names the key id of SECRET_API_KEY")
         if len({self.ingest_topic, self.results_topic, self.dlq_topic}) < 3:
-            raise ValueError("INGEST_TOPIC, RESULTS_TOPIC and DLQ_TOPIC must be three topics")
+            faults.append("INGEST_TOPIC, RESULTS_TOPIC and DLQ_TOPIC must be three topics")
+        if faults:
+            raise ValueError("; ".join(faults))
         return self
 
     @property
@@ -124,7 +128,7 @@ def _value(environment: Mapping[str, str], name: str) -> str | None:
     """Return the value of `name`; an empty one is no value, as compose hands on what is not set."""
     path = environment.get(name + _FILE_SUFFIX)
     if not environment.get(name) and path:
-        return Path(path).read_text().rstrip("\r\n")
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n") or None
     return environment.get(name) or None
 
 
@@ -132,8 +136,10 @@ def _previous(pairs: SecretStr) -> dict[str, bytes]:
     secrets: dict[str, bytes] = {}
     for pair in filter(None, pairs.get_secret_value().split(",")):
         key_id, _, secret = pair.strip().partition(":")
-        if len(secret.encode()) < MIN_SECRET_BYTES:
+        if not re.fullmatch(KEY_ID_PATTERN, key_id) or len(secret.encode()) < MIN_SECRET_BYTES:
             raise ValueError(f"each must be kid:secret, the secret {_MIN_SECRET}")
+        if key_id in secrets:
+            raise ValueError("a key id comes twice")
         secrets[key_id] = secret.encode()
     return secrets
 
