@@ -83,7 +83,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=HERE)
     parser.add_argument("--pictures", type=int, default=60_000)
-    parser.add_argument("--clip-steps", type=int, default=950)
+    parser.add_argument("--clip-steps", type=int, default=1_400)
     parser.add_argument("--blip-steps", type=int, default=3_000)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
