@@ -9,6 +9,8 @@ class Failed(Exception):
     The message goes into results and dead letters: no secret and no URL credential may be in it.
     """
 
+    attempts = 1  # set by whoever tried more than once
+
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code

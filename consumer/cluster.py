@@ -1,0 +1,120 @@
+"""What the cluster has: whether it answers, the topics and how they are set, committed positions."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError
+
+from consumer.completion import Position
+from consumer.settings import ConsumerSettings
+from schemas.exits import ExitCode, Halt
+
+log = structlog.get_logger()
+
+
+def client_arguments(settings: ConsumerSettings) -> dict[str, Any]:
+    """Return how every client of this process reaches the cluster."""
+    return {"bootstrap_servers": list(settings.bootstrap_servers), "client_id": "imagelane"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicFacts:
+    """A topic as the cluster has it."""
+
+    name: str
+    partitions: int
+    append_time: bool
+
+
+class Cluster:
+    """An administrative client of the cluster."""
+
+    def __init__(self, settings: ConsumerSettings) -> None:
+        self._settings = settings
+        self._admin: AIOKafkaAdminClient | None = None
+
+    async def __aenter__(self) -> Self:
+        self._admin = await self._connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._admin:
+            await self._admin.close()
+
+    async def topics(self) -> list[TopicFacts]:
+        """Return ingest, results and dead letter topic.
+
+        Raises:
+            Halt: which of them does not exist, and how to create them.
+        """
+        admin = self._connected()
+        names = [self._settings.ingest_topic, self._settings.results_topic, self._settings.dlq_topic]
+        found = {t["topic"]: t for t in await admin.describe_topics() if t["topic"] in names}
+        if missing := [name for name in names if name not in found]:
+            raise Halt(
+                ExitCode.TOPIC,
+                f"topic: {', '.join(missing)} not there; `python -m producer topics` creates them",
+            )
+        return [
+            TopicFacts(
+                name=name,
+                partitions=len(found[name]["partitions"]),
+                append_time=await self._append_time(name),
+            )
+            for name in names
+        ]
+
+    async def committed(self, partition: TopicPartition) -> Position | None:
+        """Return the group's committed position of a partition, or None where it has none.
+
+        The consumer's own call would do but for the metadata, which it does not hand out.
+        """
+        offsets = await self._connected().list_consumer_group_offsets(
+            self._settings.group_id, partitions=[partition]
+        )
+        found = offsets.get(partition)
+        if found is None or found.offset < 0:
+            return None
+        return Position(offset=found.offset, metadata=found.metadata or "")
+
+    async def _append_time(self, topic: str) -> bool:
+        resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+        for response in await self._connected().describe_configs([resource]):
+            for _, _, _, _, entries in response.resources:
+                for name, value, *_ in entries:
+                    if name == "message.timestamp.type":
+                        return bool(value == "LogAppendTime")
+        return False
+
+    async def _connect(self) -> AIOKafkaAdminClient:
+        """Connect, and wait for the broker a while: it may be starting as well."""
+        brokers = ", ".join(self._settings.bootstrap_servers)
+        give_up = time.monotonic() + self._settings.broker_wait_seconds
+        while True:
+            admin = AIOKafkaAdminClient(**client_arguments(self._settings))
+            try:
+                async with asyncio.timeout(10):
+                    await admin.start()
+                return admin
+            except (TimeoutError, KafkaError, OSError) as exc:
+                await admin.close()
+                if time.monotonic() >= give_up:
+                    raise Halt(
+                        ExitCode.BROKER,
+                        f"broker: none answers at {brokers}; is Kafka up, and BOOTSTRAP_SERVERS right?",
+                    ) from exc
+                log.warning("waiting for a broker", bootstrap_servers=brokers)
+            await asyncio.sleep(1)
+
+    def _connected(self) -> AIOKafkaAdminClient:
+        assert self._admin, "used outside its context"
+        return self._admin

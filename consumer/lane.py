@@ -1,0 +1,166 @@
+"""A lane is a partition: the records in flight, what of them is done, and the commits, one at a time.
+
+Nothing but the lane knows about offsets. Records finish in any order; each commit carries the
+outcomes that came since the last one, and the position that they lead to.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from consumer.brake import Brake
+from consumer.completion import Completion, Position
+from consumer.record import Error, Ok, Outcome, Refusal, Repeat
+from schemas import OutgoingRecord, Record
+from schemas.exits import ExitCode, Halt
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitPolicy:
+    """A commit takes what has come `max_seconds` after its first outcome, `max_outcomes` at most."""
+
+    max_outcomes: int
+    max_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A record and its outcome; `seconds` from being taken."""
+
+    record: Record
+    outcome: Outcome
+    seconds: float
+
+
+Process = Callable[[Record], Awaitable[Outcome]]
+Write = Callable[[Record, Outcome, float], list[OutgoingRecord]]
+Commit = Callable[[Sequence[OutgoingRecord], Position], Awaitable[None]]
+
+
+class Lane:
+    """The work on one partition, from its assignment to its revocation."""
+
+    def __init__(
+        self,
+        *,
+        completion: Completion,
+        process: Process,
+        write: Write,
+        commit: Commit,
+        policy: CommitPolicy,
+        brake: Brake,
+        records_in_flight: int,
+    ) -> None:
+        self._completion = completion
+        self._process = process
+        self._write = write
+        self._commit = commit
+        self._policy = policy
+        self._brake = brake
+        self._records_in_flight = records_in_flight
+        self._in_flight = 0  # taken and not yet committed
+        self._working: set[asyncio.Task[None]] = set()
+        self._finished: asyncio.Queue[Finished | None] = asyncio.Queue()  # None: no more will come
+        self._closing = False
+
+    @property
+    def room(self) -> int:
+        """How many more records it can take now."""
+        if self._closing:
+            return 0
+        return min(self._records_in_flight - self._in_flight, self._completion.room)
+
+    def take(self, record: Record, tasks: asyncio.TaskGroup) -> None:
+        """Begin the work on a record, unless a commit before this assignment has its outcome."""
+        if self._closing or not self._completion.take(record.offset):
+            return
+        self._in_flight += 1
+        task = tasks.create_task(self._work(record))
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+
+    async def run(self) -> None:
+        """Commit outcomes until the lane is closed and the last one is committed."""
+        while batch := await self._batch():
+            now = time.time()
+            outputs = [out for f in batch for out in self._write(f.record, f.outcome, now)]
+            for finished in batch:
+                self._completion.done(finished.record.offset)
+            await self._commit(outputs, self._completion.position())
+            self._in_flight -= len(batch)
+            for finished in batch:
+                _log(finished)
+
+    async def close(self, finish_seconds: float) -> None:
+        """Take no more, give what is in flight a while to finish, and let `run` end.
+
+        What is not finished by then is given up: uncommitted, so that the next owner does it.
+        """
+        self._closing = True
+        if self._working:
+            _, late = await asyncio.wait(self._working, timeout=finish_seconds)
+            for task in late:
+                task.cancel()
+        await self._finished.put(None)
+
+    async def _work(self, record: Record) -> None:
+        start = time.monotonic()
+        outcome = await self._process(record)
+        if reason := self._brake.note(refused=isinstance(outcome, Refusal)):
+            raise Halt(ExitCode.BRAKE, _brake_message(reason, outcome))
+        seconds = time.monotonic() - start
+        await self._finished.put(Finished(record=record, outcome=outcome, seconds=seconds))
+
+    async def _batch(self) -> list[Finished]:
+        """Return the outcomes of the next commit; none when there will be no more."""
+        first = await self._finished.get()
+        if first is None:
+            return []
+        batch = [first]
+        try:
+            async with asyncio.timeout(0 if self._closing else self._policy.max_seconds):
+                while len(batch) < self._policy.max_outcomes:
+                    finished = await self._finished.get()
+                    if finished is None:
+                        self._finished.put_nowait(None)
+                        break
+                    batch.append(finished)
+        except TimeoutError:
+            pass
+        return batch
+
+
+def _brake_message(reason: str, outcome: Outcome) -> str:
+    last = f"the last as {outcome.code} ({outcome.reason})" if isinstance(outcome, Refusal) else ""
+    return (
+        f"brake: {reason}, {last}; nothing of them is lost. Is SECRET_API_KEY the one that the "
+        "ingestion service signs with? If they are forgeries, raise BRAKE_CONSECUTIVE and BRAKE_SHARE"
+    )
+
+
+def _log(finished: Finished) -> None:
+    record, outcome = finished.record, finished.outcome
+    where = {"partition": record.partition, "offset": record.offset}
+    seconds = round(finished.seconds, 3)
+    match outcome:
+        case Ok(request=request):
+            log.info("record done", id=request.id, outcome="ok", seconds=seconds, **where)
+        case Error(request=request, code=code, message=message):
+            log.info(
+                "record done",
+                id=request.id,
+                outcome="error",
+                code=str(code),
+                reason=message,
+                seconds=seconds,
+                **where,
+            )
+        case Refusal(code=code, reason=reason):
+            log.info("record done", outcome="refused", code=str(code), reason=reason, **where)
+        case Repeat(id=message_id):
+            log.info("record done", id=message_id, outcome="repeat", **where)

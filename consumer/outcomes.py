@@ -1,0 +1,177 @@
+"""An outcome to the records that tell of it: a signed result, a dead letter, or none."""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumer.engine import ModelIdentity
+from consumer.record import Error, Ok, Outcome, Refusal, Repeat
+from schemas import (
+    Caption,
+    Code,
+    Embedding,
+    Failure,
+    Headers,
+    ImageInfo,
+    OutgoingRecord,
+    Record,
+    Result,
+    Signer,
+    Source,
+    encode_result,
+    headers,
+)
+
+# Kafka's default limit of a record is 1 MiB; our own dead letter headers need some of it.
+MAX_DEAD_LETTER_BYTES: Final = 1_000_000
+MAX_REASON_BYTES: Final = 512
+_CE_TYPE: Final = b"imagelane.result.v1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writer:
+    """Writes outcomes. `signer` signs for the results topic."""
+
+    signer: Signer
+    results_topic: str
+    dlq_topic: str
+    group_id: str
+    embedder: ModelIdentity
+    captioner: ModelIdentity
+    encoding: Literal["base64", "float"] = "base64"
+
+    def write(self, record: Record, outcome: Outcome, now: float) -> list[OutgoingRecord]:
+        """Return what one outcome adds to the transaction; `now` is Unix time in seconds."""
+        match outcome:
+            case Ok():
+                return [self._result(record, self._ok(record, outcome), now)]
+            case Error(code=code, message=message, attempts=attempts):
+                letter = self._dead_letter(record, code, message, attempts)
+                return [self._result(record, _error(record, outcome), now), letter]
+            case Refusal(code=code, reason=reason):
+                return [self._dead_letter(record, code, reason, attempts=1)]
+            case Repeat():
+                return []
+
+    def _ok(self, record: Record, ok: Ok) -> Result:
+        image, inference = ok.prepared.image, ok.inference
+        return Result(
+            id=ok.request.id,
+            status="ok",
+            image=ImageInfo(
+                uri=ok.request.image.uri,
+                sha256=ok.prepared.sha256,
+                width=image.width,
+                height=image.height,
+                format=image.format,
+            ),
+            embedding=None if inference.vector is None else self._embedding(inference.vector),
+            caption=None if inference.caption is None else self._caption(inference.caption),
+            timing_ms=ok.timing,
+            source=_source(record),
+            metadata=ok.request.metadata,
+        )
+
+    def _embedding(self, vector: NDArray[np.float32]) -> Embedding:
+        if self.encoding == "float":
+            data: str | tuple[float, ...] = tuple(vector.tolist())
+        else:
+            data = base64.b64encode(vector.astype("<f4").tobytes()).decode()
+        return Embedding(
+            model=self.embedder.model,
+            revision=self.embedder.revision,
+            dim=len(vector),
+            encoding=self.encoding,
+            data=data,
+        )
+
+    def _caption(self, text: str) -> Caption:
+        return Caption(model=self.captioner.model, revision=self.captioner.revision, text=text)
+
+    def _result(self, record: Record, result: Result, now: float) -> OutgoingRecord:
+        key = record.key if record.key is not None else result.id.encode()
+        value = encode_result(result)
+        time = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
+        return OutgoingRecord(
+            topic=self.results_topic,
+            key=key,
+            value=value,
+            headers=[
+                (headers.CONTENT_TYPE, headers.JSON_CONTENT_TYPE),
+                (headers.CE_SPECVERSION, b"1.0"),
+                (headers.CE_ID, result.id.encode()),
+                (headers.CE_SOURCE, f"/imagelane/{self.group_id}/{record.topic}".encode()),
+                (headers.CE_TYPE, _CE_TYPE),
+                (headers.CE_TIME, time.replace("+00:00", "Z").encode()),
+                *self.signer.sign(id=result.id, timestamp=int(now), key=key, value=value),
+            ],
+        )
+
+    def _dead_letter(
+        self, record: Record, code: Code, message: str, attempts: int
+    ) -> OutgoingRecord:
+        about = {
+            headers.DLQ_TOPIC: record.topic,
+            headers.DLQ_PARTITION: str(record.partition),
+            headers.DLQ_OFFSET: str(record.offset),
+            headers.DLQ_GROUP: self.group_id,
+            headers.DLQ_DELIVERY_COUNT: str(attempts),
+            headers.DLQ_MESSAGE: message.encode()[:MAX_REASON_BYTES].decode(errors="ignore"),
+            headers.DLQ_CODE: str(code),
+            headers.DLQ_STAGE: str(code.stage),
+            headers.DLQ_ORIGINAL_TIMESTAMP: str(record.timestamp_ms),
+        }
+        letter = OutgoingRecord(
+            topic=self.dlq_topic,
+            key=record.key,
+            value=record.value,
+            headers=[h for h in record.headers if not headers.is_dead_letter_header(h[0])],
+        )
+        letter = _fit(letter)
+        return OutgoingRecord(
+            topic=letter.topic,
+            key=letter.key,
+            value=letter.value,
+            headers=[*letter.headers, *((name, text.encode()) for name, text in about.items())],
+        )
+
+
+def _error(record: Record, error: Error) -> Result:
+    return Result(
+        id=error.request.id,
+        status="error",
+        error=Failure(code=error.code, message=error.message, attempts=error.attempts),
+        timing_ms=error.timing,
+        source=_source(record),
+        metadata=error.request.metadata,
+    )
+
+
+def _source(record: Record) -> Source:
+    return Source(topic=record.topic, partition=record.partition, offset=record.offset)
+
+
+def _fit(letter: OutgoingRecord) -> OutgoingRecord:
+    """Return the letter, cut down where the topic could not take it: a dead letter must not fail on its size."""
+    if _byte_length(letter.key, letter.value, letter.headers) <= MAX_DEAD_LETTER_BYTES:
+        return letter
+    value = letter.value or b""
+    digest = hashlib.sha256(value).hexdigest()
+    small = f'{{"byte_length":{len(value)},"sha256":"{digest}"}}'.encode()
+    # What is too large can be the headers or the key as well, and nobody vouched for those.
+    whole = _byte_length(letter.key, small, letter.headers) <= MAX_DEAD_LETTER_BYTES
+    return OutgoingRecord(
+        topic=letter.topic,
+        key=letter.key if whole else None,
+        value=small,
+        headers=[*(letter.headers if whole else ()), (headers.DLQ_TRUNCATED, b"true")],
+    )
+
+
+def _byte_length(key: bytes | None, value: bytes | None, record_headers: Headers) -> int:
+    return len(key or b"") + len(value or b"") + sum(len(n) + len(v or b"") for n, v in record_headers)

@@ -1,0 +1,66 @@
+"""A reference to pixels: fetch, again if it may heal, then decode; within the budget of bytes."""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import monotonic
+
+from consumer.decoding.pool import Decoder
+from consumer.pixels import Resize
+from consumer.record import Prepared
+from consumer.retry import RetryPolicy
+from consumer.sources import Fetched, Sources
+from consumer.sources.budget import ByteBudget, Hold
+from consumer.verdicts import Unavailable
+from schemas import ImageReference, Request, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchAndDecode:
+    """`resizes` says which pixels each task's model takes."""
+
+    sources: Sources
+    decoder: Decoder
+    resizes: Mapping[Task, Resize]
+    budget: ByteBudget
+    retry: RetryPolicy
+
+    async def prepare(self, request: Request) -> Prepared:
+        """Return the pixels for the tasks of a request.
+
+        Raises:
+            Failed: the first reason why there are none, with the number of tries.
+        """
+        start = monotonic()
+        # The fetched bytes count against the budget until they are pixels.
+        async with self.budget.hold() as hold:
+            fetched = await self._fetch(request.image, hold)
+            fetched_at = monotonic()
+            targets = {task: self.resizes[task] for task in request.tasks}
+            image = await self.decoder.decode(fetched.data, targets)
+        return Prepared(
+            image=image,
+            sha256=fetched.sha256,
+            fetch_ms=(fetched_at - start) * 1000,
+            decode_ms=(monotonic() - fetched_at) * 1000,
+        )
+
+    async def _fetch(self, image: ImageReference, hold: Hold) -> Fetched:
+        start, attempt = monotonic(), 0
+        while True:
+            attempt += 1
+            try:
+                return await self.sources.fetch(image, hold)
+            except Unavailable as unavailable:
+                unavailable.attempts = attempt
+                delay = self.retry.delay_seconds(
+                    attempt=attempt,
+                    age_seconds=monotonic() - start,
+                    retry_after_seconds=unavailable.retry_after_seconds,
+                    chance=random.random(),  # noqa: S311 - spreads retries, keeps no secret
+                )
+                if delay is None:
+                    raise
+            hold.release()
+            await asyncio.sleep(delay)

@@ -1,0 +1,139 @@
+"""The way of one record, from top to bottom; its value is the outcome.
+
+    admit ─► prepare (fetch, decode) ─► infer ─► outcome
+
+A verdict is an exception, and it becomes an outcome here and nowhere else. Any other exception is a
+fault of ours: it passes through and ends the process, with nothing committed.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+from consumer.engine import Inference
+from consumer.pixels import DecodedImage, Pixels
+from consumer.replay import ReplayWindow
+from consumer.verdicts import Failed
+from schemas import Code, Freshness, Record, Refused, Request, Task, TimingMs, Verifier, admit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """An image that is ready for the models; `sha256` is of its bytes as fetched."""
+
+    image: DecodedImage
+    sha256: str
+    fetch_ms: float
+    decode_ms: float
+
+
+class Preparation(Protocol):
+    """Turns a reference into pixels. Many at once; a slow one holds back nobody."""
+
+    async def prepare(self, request: Request) -> Prepared:
+        """Raise `Failed` where there is no image to be had."""
+
+
+class Inferences(Protocol):
+    """The device behind its one thread."""
+
+    def expect_caption(self) -> AbstractContextManager[None]:
+        """Note that a caption is on its way, for as long as the context is open."""
+
+    async def infer(self, pixels: Mapping[Task, Pixels]) -> Inference:
+        """Run each task on its pixels; raise `Failed` for this image alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ok:
+    """Everything that was asked for."""
+
+    request: Request
+    prepared: Prepared
+    inference: Inference
+    timing: TimingMs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error:
+    """An authentic request whose image could not be processed."""
+
+    request: Request
+    code: Code
+    message: str
+    attempts: int
+    timing: TimingMs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A record that may not come in."""
+
+    code: Code
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat:
+    """An id that was seen inside the replay window: counted, its offset committed, nothing said."""
+
+    id: str
+
+
+Outcome = Ok | Error | Refusal | Repeat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stages:
+    """What a record passes through. `now` gives Unix time in seconds."""
+
+    verifier: Verifier
+    freshness: Freshness
+    replay: ReplayWindow
+    preparation: Preparation
+    inferences: Inferences
+    now: Callable[[], float] = time.time
+
+
+async def process(record: Record, stages: Stages) -> Outcome:
+    """Return the one outcome of a record."""
+    start = stages.now()
+    try:
+        request = admit(record, verifier=stages.verifier, freshness=stages.freshness, now=start)
+    except Refused as refused:
+        return Refusal(code=refused.code, reason=refused.reason)
+    if stages.replay.is_repeat(request.id, record.timestamp_ms):
+        return Repeat(id=request.id)
+
+    timing = TimingMs(queue=max(0.0, start * 1000 - record.timestamp_ms))
+    captions = Task.CAPTION in request.tasks
+    with stages.inferences.expect_caption() if captions else nullcontext():
+        try:
+            prepared = await stages.preparation.prepare(request)
+            timing = timing.model_copy(
+                update={"fetch": prepared.fetch_ms, "decode": prepared.decode_ms}
+            )
+            inference = await stages.inferences.infer(prepared.image.pixels)
+        except Failed as failed:
+            return Error(
+                request=request,
+                code=failed.code,
+                message=failed.message,
+                attempts=failed.attempts,
+                timing=_finish(timing, start, stages.now()),
+            )
+    timing = timing.model_copy(
+        update={"embed": inference.embed_ms, "caption": inference.caption_ms}
+    )
+    return Ok(
+        request=request,
+        prepared=prepared,
+        inference=inference,
+        timing=_finish(timing, start, stages.now()),
+    )
+
+
+def _finish(timing: TimingMs, start: float, now: float) -> TimingMs:
+    return timing.model_copy(update={"total": max(0.0, now - start) * 1000})

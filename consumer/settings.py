@@ -1,0 +1,122 @@
+"""Every setting of the consumer, with its default and what it means; the table in docs/ is made from here."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from consumer.brake import BrakePolicy
+from consumer.retry import RetryPolicy
+from schemas.settings import CommaSeparated, WireSettings
+
+
+def _never(value: object) -> object:
+    return None if isinstance(value, str) and value.lower() == "never" else value
+
+
+SecondsOrNever = Annotated[float | None, BeforeValidator(_never), Field(ge=0)]
+Bytes = Annotated[int, Field(gt=0)]
+
+
+class ConsumerSettings(WireSettings):
+    """The settings of one consumer process. Frozen; read once, in `__main__`."""
+
+    group_id: str = Field(
+        default="imagelane", min_length=1, description="consumer group; its members share the partitions"
+    )
+    group_instance_id: str | None = Field(
+        default=None, description="static member name, so that a restart is no rebalance"
+    )
+    session_timeout_seconds: float = Field(
+        default=30, ge=1, description="silence after which the group gives our partitions away"
+    )
+    transaction_timeout_seconds: float = Field(
+        default=15, ge=1, description="age at which the broker aborts an open transaction"
+    )
+    broker_wait_seconds: float = Field(
+        default=60, ge=0, description="how long to wait for a broker at start"
+    )
+    stop_seconds: float = Field(
+        default=10, ge=0, description="time to finish what is in flight when asked to stop"
+    )
+
+    clip_model: str = Field(
+        default="openai/clip-vit-base-patch32", description="CLIP checkpoint: hub id or folder"
+    )
+    clip_revision: str = Field(default="main", description="revision of CLIP_MODEL on the hub")
+    blip_model: str = Field(
+        default="Salesforce/blip-image-captioning-base", description="BLIP checkpoint: hub id or folder"
+    )
+    blip_revision: str = Field(default="main", description="revision of BLIP_MODEL on the hub")
+    blip_idle_seconds: SecondsOrNever = Field(
+        default=300, description="idle time after which BLIP leaves; 0: after every batch; `never`"
+    )
+    blip_host_seconds: SecondsOrNever = Field(
+        default=3600, description="further idle time after which BLIP leaves host memory too; `never`"
+    )
+    caption_max_tokens: int = Field(default=30, ge=1, le=200, description="longest caption, in tokens")
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda` or `cuda:N`"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="`auto`: bfloat16 or float16 on a GPU, float32 on a CPU"
+    )
+    torch_threads: int = Field(default=0, ge=0, description="threads of one model step on a CPU; 0: torch's choice")
+    embed_batch: int = Field(default=32, ge=1, le=1024, description="most images of one CLIP step")
+    caption_batch: int = Field(default=8, ge=1, le=256, description="most images of one BLIP step")
+    embedding_encoding: Literal["base64", "float"] = Field(
+        default="base64", description="how a result writes its vector: little-endian float32 or JSON numbers"
+    )
+
+    file_roots: CommaSeparated = Field(
+        default=(), description="folders that `file:` may read, by comma; none: `file:` is forbidden"
+    )
+    data_max_bytes: int = Field(
+        default=262_144, ge=0, description="largest image in a `data:` URI; 0: `data:` is forbidden"
+    )
+    max_image_bytes: Bytes = Field(default=32 * 2**20, description="largest image, as fetched")
+    max_image_pixels: Bytes = Field(default=50_000_000, description="largest image, in pixels")
+    bytes_in_flight: Bytes = Field(default=512 * 2**20, description="fetched bytes held at once, at most")
+    records_in_flight: int = Field(default=256, ge=1, description="records in work at once, per partition")
+    decode_threads: int = Field(default=0, ge=0, description="images decoded at once; 0: one per core")
+    decode_seconds: float = Field(default=20, gt=0, description="longest time for decoding one image")
+
+    append_window_seconds: int = Field(
+        default=300, ge=1, description="signature age allowed at append (LogAppendTime)"
+    )
+    create_window_seconds: int = Field(
+        default=86_400, ge=1, description="signature age allowed now (CreateTime topics)"
+    )
+    retry_attempts: int = Field(default=4, ge=1, description="tries of a fetch that may heal")
+    retry_max_age_seconds: float = Field(default=60, ge=0, description="time after which a fetch is given up")
+    brake_consecutive: int = Field(
+        default=100, ge=0, description="refusals in a row that stop the process; 0: no bound"
+    )
+    brake_share: float = Field(
+        default=0.9, ge=0, le=1, description="share of refusals in the last 1000 that stops it; 0: no bound"
+    )
+    commit_outcomes: int = Field(default=500, ge=1, description="most outcomes of one transaction")
+    commit_seconds: float = Field(default=0.1, ge=0, description="longest wait of an outcome for its transaction")
+
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="`auto`: console on a terminal, JSON lines otherwise"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
+
+    @model_validator(mode="after")
+    def _timeouts(self) -> "ConsumerSettings":
+        if self.transaction_timeout_seconds >= self.session_timeout_seconds:
+            # A dead owner's transaction must be over before its partition is given away.
+            raise ValueError("TRANSACTION_TIMEOUT_SECONDS must be less than SESSION_TIMEOUT_SECONDS")
+        return self
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """How a fetch is tried again."""
+        return RetryPolicy(
+            max_attempts=self.retry_attempts, max_age_seconds=self.retry_max_age_seconds
+        )
+
+    @property
+    def brake_policy(self) -> BrakePolicy:
+        """When too many refusals stop the process."""
+        return BrakePolicy(max_consecutive=self.brake_consecutive, max_share=self.brake_share)

@@ -1,0 +1,194 @@
+"""The ingest topic: poll, rebalance, and one door for commits.
+
+The order on assignment makes exactly-once true: start the lane's producer (which fences the former
+owner), then read the committed position, then seek. aiokafka has begun to fetch from an older reading by
+then; until a lane is open its records are dropped, and the seek makes them come again.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.errors import KafkaError
+
+from consumer.cluster import Cluster, client_arguments
+from consumer.completion import Position
+from consumer.settings import ConsumerSettings
+from consumer.transaction import LaneTransactions
+from schemas import OutgoingRecord, Record, TimestampType
+from schemas.exits import ExitCode, Halt
+
+log = structlog.get_logger()
+
+
+class Lanes(Protocol):
+    """Who works on the partitions."""
+
+    def open(self, partition: int, position: Position) -> None:
+        """Begin the work on a partition from a position."""
+
+    async def close(self) -> None:
+        """Finish or give up what is in flight, and commit it; within a bound."""
+
+
+class KafkaStream:
+    """One member of the consumer group. Its partitions come and go by way of `lanes`."""
+
+    def __init__(self, settings: ConsumerSettings, cluster: Cluster, lanes: Lanes) -> None:
+        self._settings = settings
+        self._cluster = cluster
+        self._lanes = lanes
+        self._transactions: dict[int, LaneTransactions] = {}
+        self._fault: BaseException | None = None
+        session_ms = int(settings.session_timeout_seconds * 1000)
+        self._consumer = AIOKafkaConsumer(
+            **client_arguments(settings),
+            group_id=settings.group_id,
+            group_instance_id=settings.group_instance_id,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=session_ms // 10,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._consumer.start()
+        self._consumer.subscribe([self._settings.ingest_topic], listener=_Rebalance(self))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        # Producers first: until the group is left, nobody else is waiting for these partitions.
+        await self._stop_transactions()
+        await self._consumer.stop()
+
+    async def poll(self, room: Mapping[int, int], timeout_seconds: float) -> list[Record]:
+        """Return the next records of partitions that have room, no more than the least room of one.
+
+        It is called also when no partition has room: a silent consumer is thrown out of the group.
+
+        Raises:
+            Halt: an assignment failed, or the group does.
+        """
+        if self._fault:
+            raise self._fault
+        wanted = self._pause_and_resume(room)
+        try:
+            batches = await self._consumer.getmany(
+                *wanted,
+                timeout_ms=int(timeout_seconds * 1000),
+                max_records=min((room[p.partition] for p in wanted), default=1),
+            )
+        except KafkaError as exc:
+            raise Halt(ExitCode.BROKER, f"broker: {exc}") from exc
+        return [_record(message) for batch in batches.values() for message in batch]
+
+    async def commit(
+        self, partition: int, outputs: Sequence[OutgoingRecord], position: Position
+    ) -> None:
+        """Write outputs and position of one partition in one transaction; see `LaneTransactions`."""
+        await self._transactions[partition].commit(outputs, position)
+
+    def _pause_and_resume(self, room: Mapping[int, int]) -> list[TopicPartition]:
+        """Let the partitions with room be fetched, and return them."""
+        assigned = self._consumer.assignment()
+        wanted = [p for p in assigned if room.get(p.partition, 0) > 0]
+        paused = self._consumer.paused()
+        for partition in assigned:
+            if partition in wanted and partition in paused:
+                self._consumer.resume(partition)
+            elif partition not in wanted and partition not in paused:
+                self._consumer.pause(partition)
+        return wanted
+
+    async def _assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        for partition in partitions:
+            transactions = LaneTransactions(
+                group_id=self._settings.group_id,
+                partition=partition,
+                client=client_arguments(self._settings),
+                timeout_seconds=self._settings.transaction_timeout_seconds,
+                committed=lambda p=partition: self._cluster.committed(p),  # type: ignore[misc]
+            )
+            self._transactions[partition.partition] = transactions
+            start = time.monotonic()
+            position = await transactions.start() or await self._beginning(partition)
+            await self._refuse_beyond_end(partition, position)
+            self._consumer.seek(partition, position.offset)
+            self._lanes.open(partition.partition, position)
+            log.info(
+                "partition assigned",
+                partition=partition.partition,
+                offset=position.offset,
+                seconds=round(time.monotonic() - start, 3),
+            )
+
+    async def _revoked(self) -> None:
+        await self._lanes.close()
+        await self._stop_transactions()
+
+    async def _stop_transactions(self) -> None:
+        transactions, self._transactions = list(self._transactions.values()), {}
+        await asyncio.gather(*(t.stop() for t in transactions))
+
+    async def _beginning(self, partition: TopicPartition) -> Position:
+        offsets = await self._consumer.beginning_offsets([partition])
+        return Position(offset=offsets[partition])
+
+    async def _refuse_beyond_end(self, partition: TopicPartition, position: Position) -> None:
+        """A topic that was made anew would be skipped in silence up to the old position."""
+        end = (await self._consumer.end_offsets([partition]))[partition]
+        if position.offset > end:
+            raise Halt(
+                ExitCode.TOPIC,
+                f"topic: group {self._settings.group_id} has committed offset {position.offset} of "
+                f"{partition.topic}-{partition.partition}, which ends at {end}: the log lost records "
+                "or was made anew; reset the group's offsets with kafka-consumer-groups.sh",
+            )
+
+    def fail(self, fault: BaseException) -> None:
+        """Make the next poll raise: aiokafka swallows what a rebalance callback raises."""
+        self._fault = self._fault or fault
+
+
+class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
+    def __init__(self, stream: KafkaStream) -> None:
+        self._stream = stream
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        try:
+            await self._stream._assigned(sorted(assigned))
+        except (TimeoutError, KafkaError) as exc:
+            self._stream.fail(Halt(ExitCode.BROKER, f"broker: assignment failed: {exc!r}"))
+        except BaseException as exc:
+            self._stream.fail(exc)
+            raise
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        try:
+            if revoked:
+                log.info("partitions revoked", partitions=sorted(p.partition for p in revoked))
+            await self._stream._revoked()
+        except BaseException as exc:
+            self._stream.fail(exc)
+            raise
+
+
+def _record(message: "ConsumerRecord[Any, Any]") -> Record:
+    return Record(
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        timestamp_ms=message.timestamp,
+        timestamp_type=TimestampType(message.timestamp_type),
+        key=message.key,
+        value=message.value,
+        headers=message.headers,
+    )

@@ -1,0 +1,150 @@
+"""The transactional producer of one lane: outputs and input position, in one transaction, or not at all.
+
+Its transactional id is made of group, topic and partition, so that whoever starts a producer for a
+partition fences whoever held it before. aiokafka speaks the first version of the transaction
+protocol: no fencing by group generation, and an answer that does not come says nothing about the
+transaction. So after any doubt the producer is thrown away, a new one is started (which settles what
+was open), and the committed position says what became of it. Outcomes stay in memory meanwhile.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import structlog
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    InvalidTxnState,
+    KafkaError,
+    MessageSizeTooLargeError,
+    ProducerFenced,
+)
+from aiokafka.structs import OffsetAndMetadata
+
+from consumer.completion import Position
+from schemas import OutgoingRecord
+from schemas.exits import ExitCode, Halt
+
+log = structlog.get_logger()
+
+MAX_TRIES: Final = 5
+STOP_SECONDS: Final = 2
+MAX_REQUEST_BYTES: Final = 8 * 2**20  # the topic's own limit is the one that counts
+_FENCED: Final = (ProducerFenced, InvalidProducerEpoch, InvalidTxnState)
+
+
+class LaneTransactions:
+    """Commits for one partition; `committed` reads its position from the group's coordinator."""
+
+    def __init__(
+        self,
+        *,
+        group_id: str,
+        partition: TopicPartition,
+        client: dict[str, Any],
+        timeout_seconds: float,
+        committed: Callable[[], Awaitable[Position | None]],
+    ) -> None:
+        self._group_id = group_id
+        self._partition = partition
+        self._client = client
+        self._timeout_seconds = timeout_seconds
+        self._read_committed = committed
+        self._committed: Position | None = None
+        self._producer: AIOKafkaProducer | None = None
+
+    async def start(self) -> Position | None:
+        """Fence the former owner, settle what it left open, and only then read the position."""
+        producer = AIOKafkaProducer(
+            **self._client,
+            transactional_id=f"{self._group_id}-{self._partition.topic}-{self._partition.partition}",
+            transaction_timeout_ms=int(self._timeout_seconds * 1000),
+            # One try per producer: a request that is sent again by itself could meet a later transaction.
+            request_timeout_ms=int(self._timeout_seconds * 1000) + 1000,
+            max_request_size=MAX_REQUEST_BYTES,
+            linger_ms=0,
+        )
+        self._producer = producer
+        async with asyncio.timeout(self._timeout_seconds):
+            await producer.start()
+            self._committed = await self._read_committed()
+        return self._committed
+
+    async def stop(self) -> None:
+        """Close the producer; a transaction that is still open is left to the next owner's start."""
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await producer.stop()
+        except (TimeoutError, KafkaError) as exc:
+            # aiokafka has no way to close without sending what it holds, and the broker may be away.
+            log.warning("producer discarded", partition=self._partition.partition, reason=repr(exc))
+            await producer._sender.close()
+            await producer.client.close()
+
+    async def commit(self, outputs: Sequence[OutgoingRecord], position: Position) -> None:
+        """Write the outputs and commit the position, exactly once.
+
+        Raises:
+            Halt: another consumer owns the partition, a record is too large for its topic, or the
+                broker does not answer.
+        """
+        for attempt in range(1, MAX_TRIES + 1):
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    await self._transaction(outputs, position)
+                    break
+            except _FENCED as exc:
+                raise self._fenced() from exc
+            except MessageSizeTooLargeError as exc:
+                raise Halt(ExitCode.TOPIC, f"topic: {exc}; raise max.message.bytes") from exc
+            except (TimeoutError, KafkaError) as exc:
+                log.warning("commit in doubt", attempt=attempt, reason=repr(exc))
+            if await self._settle(position):
+                break
+        else:
+            raise Halt(ExitCode.BROKER, f"broker: no transaction went through in {MAX_TRIES} tries")
+        self._committed = position
+
+    async def _transaction(self, outputs: Sequence[OutgoingRecord], position: Position) -> None:
+        assert self._producer is not None
+        # Not aiokafka's context manager: it aborts on an error, which can hang like the commit did.
+        await self._producer.begin_transaction()
+        sent = [
+            await self._producer.send(
+                out.topic, key=out.key, value=out.value, headers=list(out.headers)
+            )
+            for out in outputs
+        ]
+        await asyncio.gather(*sent)
+        await self._producer.send_offsets_to_transaction(
+            {self._partition: OffsetAndMetadata(position.offset, position.metadata)}, self._group_id
+        )
+        await self._producer.commit_transaction()
+
+    async def _settle(self, position: Position) -> bool:
+        """Start a new producer and tell whether the transaction in doubt went through."""
+        before = self._committed
+        await self.stop()
+        try:
+            found = await self.start()
+        except (TimeoutError, KafkaError) as exc:
+            log.warning("producer did not start", reason=repr(exc))
+            self._committed = before
+            await asyncio.sleep(1)
+            return False
+        if found == position:
+            return True
+        if found != before:
+            raise self._fenced()
+        return False
+
+    def _fenced(self) -> Halt:
+        return Halt(
+            ExitCode.FENCED,
+            f"fenced: another consumer took partition {self._partition.partition}, or a transaction "
+            "outlived TRANSACTION_TIMEOUT_SECONDS; nothing is lost, start again",
+        )
