@@ -1,0 +1,43 @@
+"""`data:` references: a small image inside the request itself, in strict base64."""
+
+import base64
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from consumer.sources import display
+from consumer.verdicts import Failed
+from schemas import Code
+
+_HEADER: Final = re.compile(r"data:image/[a-z0-9][a-z0-9.+-]*;base64", re.IGNORECASE | re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSource:
+    """Decodes `data:image/...;base64,`, up to `max_bytes` decoded; 0 allows none."""
+
+    max_bytes: int
+
+    async def fetch(self, uri: str, max_bytes: int) -> bytes:
+        """Return the decoded bytes, up to the smaller of the two limits.
+
+        Raises:
+            Failed: `forbidden_source` (switched off, not an image type, not base64),
+                `image_too_large`, or `not_an_image`: a payload that is not base64 was found, and
+                is no bytes at all, so what is wrong is the content and not the place.
+        """
+        if self.max_bytes <= 0:
+            raise Failed(Code.FORBIDDEN_SOURCE, f"{display(uri)}: switched off (DATA_MAX_BYTES)")
+        header, _, payload = uri.partition(",")
+        if not _HEADER.fullmatch(header):
+            raise Failed(
+                Code.FORBIDDEN_SOURCE, f"{display(uri)}: only data:image/...;base64, is allowed"
+            )
+        limit = min(self.max_bytes, max_bytes)
+        # Judged by the length of the text, so that nothing too large is ever decoded.
+        if len(payload) // 4 * 3 - payload[-2:].count("=") > limit:
+            raise Failed(Code.IMAGE_TOO_LARGE, f"{display(uri)}: over {limit} bytes")
+        try:
+            return base64.b64decode(payload, validate=True)
+        except ValueError as exc:
+            raise Failed(Code.NOT_AN_IMAGE, f"{display(uri)}: not valid base64") from exc
