@@ -1,0 +1,143 @@
+"""The brokers, topics and the secret that tests share; what each marker means."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import for_code
+
+from tests.containers import KAFKA_IMAGE, ApacheKafka
+
+ROOT = Path(__file__).resolve().parent.parent
+MARKERS = {
+    "docker": "needs a Docker engine",
+    "e2e": "the compose file, from build to results; `make e2e`",
+    "faults": "brokers and processes that are killed or paused; slow",
+    "gpu": "needs a CUDA device",
+    "integration": "needs a broker, and more than one module",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+class Broker(Protocol):
+    """A running broker: where it is, and which (`embedded` or `apache`)."""
+
+    name: str
+    bootstrap: str
+
+
+@dataclass(slots=True, kw_only=True)
+class EmbeddedBroker:
+    bootstrap: str
+    name: str = "embedded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topics:
+    """Three topics that only one test uses, one partition each."""
+
+    ingest: str
+    results: str
+    dlq: str
+
+
+@pytest.fixture(scope="session")
+def secret() -> str:
+    """The shared secret of the tests."""
+    return "a-secret-that-only-the-tests-know-0123456789"
+
+
+@pytest.fixture(scope="session")
+def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+    """The broker of examples/broker, built if it is not."""
+    python = f"PYTHON={sys.executable}"
+    built = subprocess.run(
+        ["make", "build/broker", python], cwd=ROOT, capture_output=True, text=True
+    )
+    if built.returncode:
+        pytest.fail(f"make build/broker failed:\n{built.stdout}{built.stderr}")
+    data = tmp_path_factory.mktemp("broker")
+    command = [str(ROOT / "build" / "broker"), "--data", str(data)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield EmbeddedBroker(bootstrap=process.stdout.readline().strip())
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[ApacheKafka]:
+    """Apache Kafka in a container. No Docker: skipped, or failed where REQUIRE_DOCKER=1."""
+    lack = why_no_docker(KAFKA_IMAGE)
+    if lack and os.environ.get("REQUIRE_DOCKER") == "1":
+        pytest.fail(f"REQUIRE_DOCKER=1, but {lack}")
+    if lack:
+        pytest.skip(lack)
+    with ApacheKafka.running() as broker:
+        yield broker
+
+
+def why_no_docker(image: str) -> str:
+    """Return why no container of `image` can be started, or nothing if one can."""
+    if not _runs("docker", "version"):
+        return "no Docker engine answers"
+    if _runs("docker", "image", "inspect", image) or _runs("docker", "pull", image):
+        return ""
+    return f"the image {image} is not here and cannot be pulled"
+
+
+def _runs(*command: str) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, timeout=300).returncode == 0
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return False
+
+
+@pytest.fixture(
+    scope="session",
+    params=["embedded_broker", pytest.param("kafka", marks=pytest.mark.docker)],
+    ids=["embedded", "apache"],
+)
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """Each of the two brokers in turn."""
+    running: Broker = request.getfixturevalue(request.param)
+    return running
+
+
+@pytest.fixture
+async def topics(broker: Broker) -> Topics:
+    """Fresh topics on `broker`, with the settings that `producer topics` gives them."""
+    tag = uuid4().hex[:12]
+    topics = Topics(ingest=f"ingest.{tag}", results=f"results.{tag}", dlq=f"dlq.{tag}")
+    await create_topics(
+        broker.bootstrap,
+        NewTopic(topics.ingest, 1, 1, topic_configs={"message.timestamp.type": "LogAppendTime"}),
+        NewTopic(topics.results, 1, 1),
+        NewTopic(topics.dlq, 1, 1),
+    )
+    return topics
+
+
+async def create_topics(bootstrap: str, *topics: NewTopic) -> None:
+    """Create topics, or raise the broker's error."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        response = await admin.create_topics(list(topics))
+    finally:
+        await admin.close()
+    for name, code, *_ in response.topic_errors:
+        if code:
+            raise for_code(code)(name)
