@@ -32,6 +32,7 @@ def _split(value: object) -> object:
 
 
 CommaSeparated = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Broker = Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$")]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 
@@ -40,7 +41,7 @@ class WireSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    bootstrap_servers: CommaSeparated = Field(
+    bootstrap_servers: Annotated[tuple[Broker, ...], BeforeValidator(_split)] = Field(
         default=("localhost:9092",), min_length=1, description="Kafka brokers, host:port, by comma"
     )
     secret_api_key: SecretStr = Field(
@@ -117,11 +118,25 @@ class WireSettings(BaseModel):
         try:
             settings = cls.model_validate(given)
         except ValidationError as exc:
-            faults = _faults(exc) | faults
+            faults = cls._faults(exc) | faults
         if faults:
             lines = [f"{name}: {fault}" if name else fault for name, fault in faults.items()]
             raise Halt(ExitCode.SETTINGS, "settings: " + "; ".join(lines))
         return settings
+
+    @classmethod
+    def _faults(cls, error: ValidationError) -> dict[str, str]:
+        """Return what is wrong by setting name, without the inputs: one may be the secret."""
+        faults: dict[str, str] = {}
+        for detail in error.errors(include_url=False, include_input=False, include_context=False):
+            name = str(detail["loc"][0]) if detail["loc"] else ""
+            if detail["type"] == "value_error":
+                fault = detail["msg"].removeprefix("Value error, ")
+            else:
+                what = "missing" if detail["type"] == "missing" else detail["msg"]
+                fault = f"{what} ({cls.model_fields[name].description})"
+            faults.setdefault(name.upper(), fault)
+        return faults
 
 
 def _value(environment: Mapping[str, str], name: str) -> str | None:
@@ -142,13 +157,3 @@ def _previous(pairs: SecretStr) -> dict[str, bytes]:
             raise ValueError("a key id comes twice")
         secrets[key_id] = secret.encode()
     return secrets
-
-
-def _faults(error: ValidationError) -> dict[str, str]:
-    """Return what is wrong by setting name. Inputs are left out: one of them may be the secret."""
-    faults: dict[str, str] = {}
-    for detail in error.errors(include_url=False, include_input=False, include_context=False):
-        name = str(detail["loc"][0]).upper() if detail["loc"] else ""
-        message = detail["msg"].removeprefix("Value error, ")
-        faults.setdefault(name, "missing" if detail["type"] == "missing" else message)
-    return faults

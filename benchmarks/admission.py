@@ -1,0 +1,135 @@
+"""What admission costs: CPU microseconds for one record on one core.
+
+`python -m benchmarks.admission` prints a table and the promise, and exits with 1 when it is broken.
+`verify + parse` is the signature and the message; `admit` adds the size, the freshness and the id.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+from schemas import (
+    Freshness,
+    KeyRing,
+    Record,
+    Request,
+    Signer,
+    TimestampType,
+    Verifier,
+    admit,
+    decode_request,
+)
+from schemas.codec import MAX_VALUE_BYTES
+
+PROMISED_MICROSECONDS: Final = 60
+ROUNDS: Final = 15
+ROUND_SECONDS: Final = 0.05
+
+_TOPIC: Final = "image.ingest"
+_SIGNED_AT: Final = 1_764_000_000
+_KEYS: Final = KeyRing(current_id="k1", secrets={"k1": b"a secret for the benchmark, 32 B"})
+_VERIFIER: Final = Verifier(_KEYS, _TOPIC)
+_FRESHNESS: Final = Freshness()
+
+
+def main() -> int:
+    """Print the table; return 0 when the promise holds, else 1."""
+    records = {
+        "typical": _record(_value(uri_chars=60, metadata_bytes=24)),
+        "2 KB of metadata": _record(_value(uri_chars=60, metadata_bytes=2048)),
+        "256 KiB, the most allowed": _record(_largest_value()),
+    }
+    print(f"CPU microseconds per record, one core, median of {ROUNDS} rounds")
+    print(f"{'record':<28}{'bytes':>8}{'verify':>9}{'parse':>9}{'verify + parse':>16}{'admit':>9}")
+    for name, record in records.items():
+        value = record.value or b""
+        verify = _microseconds(lambda record=record: _verify(record))  # type: ignore[misc]
+        parse = _microseconds(lambda value=value: decode_request(value))  # type: ignore[misc]
+        both = _microseconds(lambda record=record: _verify_and_parse(record))  # type: ignore[misc]
+        whole = _microseconds(lambda record=record: _admit(record))  # type: ignore[misc]
+        print(f"{name:<28}{len(value):>8}{verify:>9.1f}{parse:>9.1f}{both:>16.1f}{whole:>9.1f}")
+        if name == "typical":
+            typical = both
+    met = typical <= PROMISED_MICROSECONDS
+    print(
+        f"promise: verify + parse of a typical record in at most {PROMISED_MICROSECONDS} µs; "
+        f"measured {typical:.1f} µs, {typical / PROMISED_MICROSECONDS:.2f} of it: "
+        f"{'met' if met else 'NOT met'}"
+    )
+    return 0 if met else 1
+
+
+def _verify(record: Record) -> None:
+    _VERIFIER.verify(record.headers, record.key, record.value)
+
+
+def _verify_and_parse(record: Record) -> Request:
+    _VERIFIER.verify(record.headers, record.key, record.value)
+    return decode_request(record.value or b"")
+
+
+def _admit(record: Record) -> Request:
+    return admit(record, verifier=_VERIFIER, freshness=_FRESHNESS, now=_SIGNED_AT)
+
+
+def _microseconds(call: Callable[[], object]) -> float:
+    """Return the median CPU time of one call; CPU time, so that a busy machine does not count."""
+    started = time.process_time()
+    calls = 0
+    while time.process_time() - started < ROUND_SECONDS:
+        call()
+        calls += 1
+    rounds = [_seconds(call, calls) for _ in range(ROUNDS)]
+    return statistics.median(rounds) / calls * 1e6
+
+
+def _seconds(call: Callable[[], object], calls: int) -> float:
+    started = time.process_time()
+    for _ in range(calls):
+        call()
+    return time.process_time() - started
+
+
+def _value(*, uri_chars: int, metadata_bytes: int, space_bytes: int = 0) -> bytes:
+    uri = "https://img.example/".ljust(uri_chars, "a")
+    return (
+        '{"version":1,"id":"01JABCDEF0123456789ABCDEFG","image":{"uri":"%s"},%s'
+        '"tasks":["embed","caption"],"metadata":%s}'
+        % (uri, " " * space_bytes, _metadata(metadata_bytes))
+    ).encode()
+
+
+def _metadata(byte_length: int) -> str:
+    members: list[str] = []
+    while sum(map(len, members)) + len(members) + 16 < byte_length:
+        members.append(f'"field{len(members):03}":{{"n":{len(members)},"on":true}}')
+    return "{" + ",".join(members) + "}"
+
+
+def _largest_value() -> bytes:
+    limits = {"uri_chars": 8192, "metadata_bytes": 16 * 1024}
+    return _value(**limits, space_bytes=MAX_VALUE_BYTES - len(_value(**limits)))
+
+
+def _record(value: bytes) -> Record:
+    key = b"asset-42"
+    signer = Signer(_KEYS, _TOPIC)
+    headers = signer.sign(
+        id="01JABCDEF0123456789ABCDEFG", timestamp=_SIGNED_AT, key=key, value=value
+    )
+    return Record(
+        topic=_TOPIC,
+        partition=0,
+        offset=0,
+        timestamp_ms=_SIGNED_AT * 1000,
+        timestamp_type=TimestampType.APPEND,
+        key=key,
+        value=value,
+        headers=headers,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
