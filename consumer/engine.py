@@ -1,0 +1,306 @@
+"""The device, as record coroutines see it: many ask at once, one thread does one thing at a time.
+
+`run` decides (`batching`, `residency`), hands one step to the GPU thread and awaits it: sequential
+by construction, no lock. Only the load of BLIP from disk runs beside it, in a thread of its own,
+for it touches host memory alone. Only `run` changes the residency.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from consumer.batching import BatchSize, Step, next_step
+from consumer.gpu import Answer, DeviceFailed, GpuThread, ImageQueue, Job, ModelUnavailable
+from consumer.pixels import Pixels, Resize
+from consumer.residency import Move, Residency, ResidencyPolicy, State
+from consumer.verdicts import Failed
+from schemas import Task
+
+_log = structlog.get_logger()
+
+Vector = NDArray[np.float32]  # shape (dim,), unit length
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelIdentity:
+    """What made a vector or a caption: the hub id or folder, and the revision."""
+
+    model: str
+    revision: str
+
+
+class Embedder(Protocol):
+    """CLIP's image side. Always on the device; called in the GPU thread only."""
+
+    @property
+    def identity(self) -> ModelIdentity: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def resize(self) -> Resize: ...
+
+    def embed(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+        """Return unit vectors, shape (images, dim), float32."""
+
+    def warm_up(self, batch_size: int) -> None:
+        """Run one batch of `batch_size`, to find a lack of memory now rather than in service."""
+
+
+class Captioner(Protocol):
+    """BLIP. `identity` and `resize` are known before it is loaded.
+
+    `load` runs in a thread of its own and touches host memory only; the rest in the GPU thread.
+    """
+
+    @property
+    def identity(self) -> ModelIdentity: ...
+    @property
+    def resize(self) -> Resize: ...
+
+    def load(self) -> None:
+        """Read the weights into host memory.
+
+        Raises:
+            ModelUnavailable: they cannot be read.
+        """
+
+    def to_device(self) -> None:
+        """Move the weights to the device and warm them up."""
+
+    def caption(self, images: Sequence[Pixels]) -> list[str]:
+        """Return one caption per image."""
+
+    def offload(self) -> None:
+        """Free the device; the weights stay in host memory."""
+
+    def unload(self) -> None:
+        """Free everything, from whatever state, half-made ones included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inference:
+    """What the models say of one image; None where it was not asked for. Times are the batches'."""
+
+    vector: Vector | None
+    caption: str | None
+    embed_ms: float | None
+    caption_ms: float | None
+
+
+class Engine:
+    """One device: CLIP always on it, BLIP when captions ask for it.
+
+    Use it as `async with Engine(...) as engine`, and let a task of its own await `engine.run()`.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        captioner: Captioner,
+        *,
+        embed_batch: int,
+        caption_batch: int,
+        residency: ResidencyPolicy,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._embedder = embedder
+        self._captioner = captioner
+        self._embed_size = BatchSize(embed_batch)
+        self._embeds: ImageQueue[Vector] = ImageQueue(embedder.embed, self._embed_size)
+        self._captions: ImageQueue[str] = ImageQueue(captioner.caption, BatchSize(caption_batch))
+        self._residency = Residency(residency)
+        self._clock = clock
+        self._gpu = GpuThread()
+        self._changed = asyncio.Event()
+        self._expected_captions = 0
+        self._load: asyncio.Task[None] | None = None
+        self._load_began_at = 0.0
+        self._last: Step | None = None
+
+    async def __aenter__(self) -> Self:
+        """Warm CLIP up with a full batch, or the largest that fits.
+
+        Raises:
+            DeviceFailed: not even one image fits, or the device failed.
+        """
+        size = self._embed_size
+        while broken := await self._gpu.attempt(self._warm_up):
+            if not broken.out_of_memory or size.limit == 1:
+                await self._gpu.close()
+                raise DeviceFailed(f"CLIP's warm-up gave: {broken.reason}")
+            size.ran_out(size.limit, worked=size.limit // 2)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Wait for the step that is running, and end the GPU thread."""
+        await self._gpu.close()
+
+    @contextmanager
+    def expect_caption(self) -> Iterator[None]:
+        """Say that a caption will be asked for: BLIP begins to load, and stays until the end."""
+        self._expected_captions += 1
+        self._changed.set()
+        try:
+            yield
+        finally:
+            self._expected_captions -= 1
+            self._changed.set()
+
+    async def infer(self, pixels: Mapping[Task, Pixels]) -> Inference:
+        """Embed and caption one image, whichever of the two `pixels` has an array for.
+
+        Raises:
+            Failed: this image fails alone, or BLIP cannot be had.
+        """
+        embed = self._embeds.put(pixels[Task.EMBED]) if Task.EMBED in pixels else None
+        caption = self._captions.put(pixels[Task.CAPTION]) if Task.CAPTION in pixels else None
+        self._changed.set()
+        try:
+            vector = await _answer(embed) if embed else None
+            text = await _answer(caption) if caption else None
+        finally:
+            for job in (embed, caption):
+                if job is not None:
+                    job.answer.cancel()
+        return Inference(
+            vector=vector.value if vector else None,
+            caption=text.value if text else None,
+            embed_ms=vector.batch_ms if vector else None,
+            caption_ms=text.batch_ms if text else None,
+        )
+
+    async def run(self) -> None:
+        """Serve the device until cancelled; what waits then is cancelled too.
+
+        Raises:
+            DeviceFailed: the process cannot go on.
+        """
+        try:
+            while True:
+                self._changed.clear()
+                await self._turn()
+        finally:
+            self._embeds.cancel()
+            self._captions.cancel()
+            if self._load is not None:
+                self._load.cancel()
+
+    async def _turn(self) -> None:
+        """Make one step, or wait until there is one to make."""
+        now = self._clock()
+        if self._load is not None and self._load.done():
+            self._end_load(self._load, now)
+        refusal = self._residency.refusal(now)
+        if refusal is not None:
+            self._captions.fail(refusal)
+        wanted = self._expected_captions > 0 or len(self._captions) > 0
+        move = self._residency.next_move(now, wanted=wanted)
+        if move is Move.LOAD:
+            self._begin_load(now)
+            move = None
+        self._last = next_step(
+            embeds=len(self._embeds),
+            captions=len(self._captions),
+            can_caption=self._residency.state is State.DEVICE,
+            can_move=move is not None,
+            last=self._last,
+        )
+        match self._last:
+            case Step.EMBED:
+                await self._embeds.run_batch(self._gpu, self._clock, self._make_room)
+            case Step.CAPTION:
+                await self._captions.run_batch(self._gpu, self._clock, _no_room)
+                self._residency.captioned(self._clock())
+            case Step.MOVE if move is not None:
+                await self._move(move)
+            case _:
+                await self._wait(self._residency.next_change_at(wanted=wanted), now)
+
+    async def _wait(self, until: float | None, now: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if until is None else max(0.0, until - now)):
+                await self._changed.wait()
+
+    def _begin_load(self, now: float) -> None:
+        _log.info("blip loading")
+        self._residency.loading()
+        self._load_began_at = now
+        self._load = asyncio.create_task(asyncio.to_thread(self._captioner.load))
+        self._load.add_done_callback(lambda _: self._changed.set())
+
+    def _end_load(self, load: "asyncio.Task[None]", now: float) -> None:
+        self._load = None
+        try:
+            load.result()
+        except ModelUnavailable as exc:
+            self._blip_failed(str(exc))
+        else:
+            self._residency.loaded(now)
+            _log.info("blip loaded", seconds=round(now - self._load_began_at, 3))
+
+    def _blip_failed(self, reason: str) -> None:
+        message = f"BLIP cannot be had: {reason}"
+        wait = self._residency.failed(self._clock(), message)
+        self._captions.fail(message)
+        _log.warning("blip load failed", reason=reason, retry_in_seconds=wait)
+
+    async def _move(self, move: Move) -> None:
+        if move is Move.TO_DEVICE:
+            broken = await self._gpu.attempt(self._captioner.to_device)
+            if broken is None:
+                self._residency.on_device(self._clock())
+                _log.info("blip on device")
+            else:
+                await self._gpu.attempt(self._captioner.unload)
+                self._blip_failed(broken.reason)
+            return
+        idle_seconds = round(self._residency.idle_seconds(self._clock()), 3)
+        await self._leave(move)
+        _log.info("blip offloaded", idle_seconds=idle_seconds)
+
+    async def _leave(self, move: Move) -> None:
+        offload = move is Move.OFFLOAD
+        step = self._captioner.offload if offload else self._captioner.unload
+        broken = await self._gpu.attempt(step)
+        if broken is not None:
+            raise DeviceFailed(f"BLIP cannot be taken off it: {broken.reason}")
+        if offload:
+            self._residency.offloaded(self._clock())
+        else:
+            self._residency.unloaded()
+
+    async def _make_room(self) -> bool:
+        """Take BLIP off the device, where CLIP needs the room more."""
+        if self._residency.state is not State.DEVICE:
+            return False
+        await self._leave(self._residency.leaving())
+        _log.warning("blip offloaded", reason="out of memory")
+        return True
+
+    def _warm_up(self) -> None:
+        self._embedder.warm_up(self._embed_size.limit)
+
+
+async def _no_room() -> bool:
+    return False
+
+
+async def _answer(job: Job[T]) -> Answer[T]:
+    answer = await job.answer
+    if isinstance(answer, Failed):
+        raise answer
+    return answer

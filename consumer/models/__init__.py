@@ -1,0 +1,1 @@
+"""CLIP and BLIP: the only place that knows torch and transformers."""

@@ -1,0 +1,228 @@
+"""A checkpoint on disk: found or downloaded, checked, and loaded whole or not at all.
+
+Safetensors only, and no code of the checkpoint's own: neither pickles nor remote code can run here.
+A checkpoint with tensors missing would load with random weights in their place and a printed
+report; here it is refused. A folder has no commit, so its revision is a digest of its
+configuration and of the first KiB of every tensor: no training leaves all of those as they were.
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.utils.tqdm import disable_progress_bars
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+from transformers.image_processing_backends import PilBackend
+from transformers.utils import logging
+
+from consumer.engine import ModelIdentity
+from consumer.gpu import ModelUnavailable
+from consumer.models.device import Normalization
+from consumer.pixels import Resize
+
+_SMALL_FILES: Final = ("*.json", "*.txt")
+_WEIGHTS: Final = ("model.safetensors", "model-*-of-*.safetensors")
+_SAMPLE_BYTES: Final = 1024
+# What transformers raises for a folder that it cannot make sense of.
+_UNREADABLE: Final = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    MemoryError,
+    SafetensorError,
+)
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A folder that was checked, except for the weights' values."""
+
+    folder: Path
+    identity: ModelIdentity
+    kind: Literal["clip", "blip"]
+
+
+def inspect(model: str, revision: str, kind: Literal["clip", "blip"]) -> Checkpoint:
+    """Find `model`, a folder or a hub id, and check all that can be checked without loading it.
+
+    From the hub it is downloaded, weights included, unless it is in the cache already: what is
+    loaded later comes from the disk.
+
+    Raises:
+        ModelUnavailable: it is not there, not complete, not readable, or not of this kind.
+    """
+    is_folder = Path(model).is_dir()
+    folder = Path(model) if is_folder else _download(model, revision)
+    found = _read_object(folder / "config.json").get("model_type")
+    if found != kind:
+        raise ModelUnavailable(
+            f"{model} is no {kind.upper()} checkpoint: its config.json says model_type {found!r}"
+        )
+    digest = _digest(folder, _weights(folder, model))
+    commit = f"sha256-{digest[:16]}" if is_folder else folder.name
+    identity = ModelIdentity(model=model, revision=commit)
+    return Checkpoint(folder=folder, identity=identity, kind=kind)
+
+
+def load(checkpoint: Checkpoint, model_class: type[Model], dtype: torch.dtype) -> Model:
+    """Read the weights into host memory, mapped from the file where the dtype is the file's.
+
+    Raises:
+        ModelUnavailable: a tensor is missing or of another shape, or the files cannot be read.
+    """
+    with unreadable(checkpoint):
+        loaded: Any = model_class.from_pretrained(
+            checkpoint.folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    model: Model = loaded[0]
+    report = loaded[1]
+    absent = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
+    if absent:
+        raise ModelUnavailable(
+            f"{checkpoint.identity.model} lacks {len(absent)} tensors that its config.json calls "
+            f"for, such as {absent[0]}; download or save the checkpoint again"
+        )
+    return model
+
+
+@contextmanager
+def unreadable(checkpoint: Checkpoint) -> Iterator[None]:
+    """Translate what transformers raises for files it cannot use; keep it from printing."""
+    _silence()
+    try:
+        yield
+    except _UNREADABLE as exc:
+        raise _broken(checkpoint.folder, exc) from exc
+
+
+def preprocessing(
+    checkpoint: Checkpoint, processor_class: type[PilBackend]
+) -> tuple[Resize, Normalization]:
+    """Read the image processor's configuration.
+
+    Raises:
+        ModelUnavailable: it is missing, or asks for steps that are not made here.
+    """
+    with unreadable(checkpoint):
+        processor: Any = processor_class.from_pretrained(checkpoint.folder, local_files_only=True)
+        crop = bool(getattr(processor, "do_center_crop", False))
+        size = processor.crop_size if crop else processor.size
+        resize = Resize(
+            height=size["height"],
+            width=size["width"],
+            resample=int(processor.resample),
+            crop=crop,
+            shortest_edge=processor.size["shortest_edge"] if crop else 0,
+        )
+        normalization = Normalization(
+            scale=processor.rescale_factor,
+            mean=tuple(processor.image_mean),
+            std=tuple(processor.image_std),
+        )
+    if not (processor.do_resize and processor.do_rescale and processor.do_normalize):
+        raise ModelUnavailable(
+            f"{checkpoint.identity.model}: its image processor skips resizing or normalising, "
+            "which is not supported"
+        )
+    return resize, normalization
+
+
+def _download(model: str, revision: str) -> Path:
+    if model.startswith(("/", ".", "~")) or model.count("/") > 1:
+        raise ModelUnavailable(f"{model}: there is no such folder")
+    _silence()
+    try:
+        folder = snapshot_download(
+            model, revision=revision, allow_patterns=[*_SMALL_FILES, *_WEIGHTS]
+        )
+    except (RepositoryNotFoundError, HFValidationError) as exc:
+        raise ModelUnavailable(
+            f"{model} is neither a folder here nor a model that the hub shows to this account"
+        ) from exc
+    except (OSError, HfHubHTTPError) as exc:
+        raise ModelUnavailable(
+            f"{model} at {revision} cannot be had from the hub and is not in its cache "
+            f"({_first_line(exc)}); check the network and the revision, or name a folder"
+        ) from exc
+    return Path(folder)
+
+
+def _silence() -> None:
+    disable_progress_bars()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+
+
+def _weights(folder: Path, model: str) -> list[Path]:
+    files = sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
+    if not files:
+        raise ModelUnavailable(
+            f"{model} has no model.safetensors, and other formats are not read; save it with "
+            "save_pretrained, or name a revision that has one"
+        )
+    return files
+
+
+def _digest(folder: Path, weights: list[Path]) -> str:
+    digest = sha256((folder / "config.json").read_bytes())
+    for path in weights:
+        try:
+            _add_samples(digest, path)
+        except (OSError, ValueError, KeyError, TypeError, struct.error) as exc:
+            raise _broken(path, exc) from exc
+    return digest.hexdigest()
+
+
+def _add_samples(digest: Any, path: Path) -> None:
+    """Add the header and the first KiB of every tensor; a file cut short is a ValueError."""
+    with path.open("rb") as file:
+        (header_length,) = struct.unpack("<Q", file.read(8))
+        if header_length > path.stat().st_size:
+            raise ValueError("it is cut short")
+        header = file.read(header_length)
+        digest.update(header)
+        tensors = json.loads(header)
+        tensors.pop("__metadata__", None)
+        spans = sorted(tensor["data_offsets"] for tensor in tensors.values())
+        start = 8 + header_length
+        if path.stat().st_size != start + spans[-1][1]:
+            raise ValueError("it is cut short")
+        for begin, end in spans:
+            file.seek(start + begin)
+            digest.update(file.read(min(_SAMPLE_BYTES, end - begin)))
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as exc:
+        raise _broken(path, exc) from exc
+    return value if isinstance(value, dict) else {}
+
+
+def _broken(path: Path, error: Exception) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"{path} cannot be read ({_first_line(error)}); download or save the checkpoint again"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().partition("\n")[0] or type(error).__name__)[:200]
