@@ -14,8 +14,9 @@ def json_schemas() -> dict[str, bytes]:
         "request.schema.json": Request,
         "result.schema.json": Result,
     }
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return {
-        name: orjson.dumps(type_.model_json_schema(), option=orjson.OPT_INDENT_2) + b"\n"
+        name: orjson.dumps(dialect | type_.model_json_schema(), option=orjson.OPT_INDENT_2) + b"\n"
         for name, type_ in documents.items()
     }
 

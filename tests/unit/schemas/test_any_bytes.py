@@ -55,7 +55,7 @@ def test_any_bytes_give_a_request_or_one_refusal(value: bytes) -> None:
     assert_request_or_refusal(value)
 
 
-@settings(max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(strategies.near_requests())
 @example(b'{"version":1,"id":"a","image":{"uri":"x"},"metadata":{"n":' + b"9" * 5000 + b"}}")
 def test_nearly_valid_bytes_give_a_request_or_one_refusal(value: bytes) -> None:

@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from schemas import (
     Code,
+    JsonObject,
+    Request,
     decode_request,
     decode_result,
     encode_request,
@@ -92,7 +95,7 @@ def test_metadata_are_echoed_byte_for_byte(metadata: bytes) -> None:
     assert as_sent(decode_result(encode_result(result)).metadata) == metadata
 
 
-@settings(max_examples=200)
+@settings(max_examples=50)
 @given(strategies.json_objects, st.sampled_from([None, 1, "\t"]), st.booleans())
 def test_any_metadata_are_echoed_byte_for_byte(
     members: dict[str, Any], indent: int | str | None, ascii_only: bool
@@ -108,3 +111,36 @@ def test_null_inside_metadata_is_kept() -> None:
     request = decode_request(request_with_metadata(b'{"a":null}'))
 
     assert b'{"a":null}' in encode_request(request)
+
+
+def test_plain_dictionary_becomes_metadata() -> None:
+    """A caller in Python writes a dictionary; integers of any length keep every digit."""
+    request = Request(id="a", image={"uri": "x"}, metadata={"n": 2**70, "s": "猫"})  # type: ignore[arg-type]
+
+    assert as_sent(request.metadata) == '{"n":1180591620717411303424,"s":"猫"}'.encode()
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"n": float("nan")}, {"n": float("inf")}, {"n": {1}}, {(1, 2): 3}, {"s": "\ud800"}],
+    ids=repr,
+)
+def test_dictionary_that_is_not_json_is_an_error(metadata: Any) -> None:
+    """NaN does not turn into null on the way."""
+    with pytest.raises(ValidationError, match="metadata"):
+        Request(id="a", image={"uri": "x"}, metadata=metadata)  # type: ignore[arg-type]
+
+
+def test_metadata_can_be_read_as_a_mapping() -> None:
+    """Readers need no parser of their own."""
+    metadata = JsonObject(b'{"album": 7, "tags": ["a"]}')
+
+    assert dict(metadata) == {"album": 7, "tags": ["a"]}
+    assert len(metadata) == 2
+
+
+@pytest.mark.parametrize("as_sent", [b"", b"[]", b"1", b"{", b"{}x"])
+def test_bytes_that_are_no_object_make_no_metadata(as_sent: bytes) -> None:
+    """Nothing else can be put where metadata are echoed."""
+    with pytest.raises(ValueError):  # noqa: PT011  # the parser's own messages
+        JsonObject(as_sent)
