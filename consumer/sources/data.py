@@ -38,6 +38,8 @@ class DataSource:
         if len(payload) // 4 * 3 - payload[-2:].count("=") > limit:
             raise Failed(Code.IMAGE_TOO_LARGE, f"{display(uri)}: over {limit} bytes")
         try:
+            if len(payload) % 4:  # b64decode lets one padding too many pass
+                raise ValueError("padding")
             return base64.b64decode(payload, validate=True)
         except ValueError as exc:
             raise Failed(Code.NOT_AN_IMAGE, f"{display(uri)}: not valid base64") from exc

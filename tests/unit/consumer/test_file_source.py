@@ -1,0 +1,268 @@
+"""`file:` references on a real file system: what is below the roots, and every way around them."""
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from consumer.sources.file import FileSource, Root
+from consumer.verdicts import Failed, Unavailable
+from schemas import Code
+from schemas.exits import ExitCode, Halt
+
+LIMIT = 100
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root with a picture in it, and a secret beside it."""
+    folder = tmp_path / "root"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "cat.jpg").write_bytes(b"cat")
+    (folder / "sub" / "dog é %.jpg").write_bytes(b"dog")
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "root2").mkdir()
+    (tmp_path / "root2" / "secret").write_bytes(b"secret")
+    return folder
+
+
+def _replace_by_link(folder: Path, target: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+    folder.symlink_to(target)
+
+
+def _content(path: str) -> bytes:
+    return Path(path).read_bytes()
+
+
+def _open_descriptors() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+async def _fetch(root: Path | str, uri: str) -> bytes:
+    return await FileSource.under([str(root)]).fetch(uri, LIMIT)
+
+
+async def _code(root: Path | str, uri: str) -> Code:
+    with pytest.raises(Failed) as caught:
+        await _fetch(root, uri)
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "file://{}/cat.jpg",
+        "file://localhost{}/cat.jpg",
+        "FILE://LocalHost{}/cat.jpg",
+        "file:{}/cat.jpg",
+        "file://{}/./cat.jpg",
+        "file://{}//cat.jpg",
+        "file://{}/%63at%2ejpg",
+        "file://{}%2Fcat.jpg",
+    ],
+)
+async def test_file_below_a_root_is_read(root: Path, form: str) -> None:
+    """All usual spellings of the same path name the same file."""
+    assert await _fetch(root, form.format(root)) == b"cat"
+
+
+async def test_names_are_percent_decoded_once(root: Path) -> None:
+    """Any name can be written, and a percent sign that was encoded stays one."""
+    assert await _fetch(root, f"file://{root}/sub/dog%20%C3%A9%20%25.jpg") == b"dog"
+    assert await _fetch(root, f"file://{root}/sub/dog é %25.jpg") == b"dog"
+    assert await _code(root, f"file://{root}/cat%252ejpg") is Code.NOT_FOUND
+
+
+async def test_root_with_a_trailing_slash_is_the_same(root: Path) -> None:
+    """How the setting is written does not matter."""
+    assert await _fetch(f"{root}//", f"file://{root}/cat.jpg") == b"cat"
+
+
+async def test_root_may_be_a_link_itself(root: Path, tmp_path: Path) -> None:
+    """The root's own name is resolved once; both names of it work, and the rest stays closed."""
+    (tmp_path / "link").symlink_to(root)
+    link = tmp_path / "link"
+    assert await _fetch(link, f"file://{link}/cat.jpg") == b"cat"
+    assert await _fetch(link, f"file://{root}/cat.jpg") == b"cat"
+    assert await _code(link, f"file://{link}/../secret") is Code.FORBIDDEN_SOURCE
+
+
+async def test_second_root_is_open_too(root: Path, tmp_path: Path) -> None:
+    """A file has to be below one of the roots, whichever."""
+    source = FileSource.under([str(root), str(tmp_path / "root2")])
+    assert await source.fetch(f"file://{tmp_path}/root2/secret", LIMIT) == b"secret"
+
+
+async def test_without_roots_every_file_is_forbidden(root: Path) -> None:
+    """file: is off by default."""
+    with pytest.raises(Failed) as caught:
+        await FileSource.under([]).fetch(f"file://{root}/cat.jpg", LIMIT)
+    assert caught.value.code is Code.FORBIDDEN_SOURCE
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "file://{0}/../secret",
+        "file://{0}/%2e%2e/secret",
+        "file://{0}/.%2E/secret",
+        "file://{0}%2f..%2fsecret",
+        "file://{0}/sub/../cat.jpg",
+        "file://{0}2/secret",
+        "file://{0}",
+        "file://{0}/",
+        "file://{0}/sub",
+        "file:///etc/passwd",
+        "file://evil{0}/cat.jpg",
+        "file://127.0.0.1{0}/cat.jpg",
+        "file://user@localhost{0}/cat.jpg",
+        "file://{0}/cat.jpg?x",
+        "file://{0}/cat.jpg#x",
+        "file://{0}/cat.jpg%00.png",
+        "file://{0}/cat.jpg\x00.png",
+        "file://{0}/cat%zz",
+        "file://{0}/cat%",
+        "file://{0}/\ud800",
+        "file:cat.jpg",
+        "file:",
+        "file://",
+        "file:\\\\{0}\\cat.jpg",
+    ],
+)
+async def test_way_out_of_the_root_is_forbidden(root: Path, form: str) -> None:
+    """Dots, encodings, hosts, NUL, neighbours with the same beginning: none leads anywhere."""
+    assert await _code(root, form.format(root)) is Code.FORBIDDEN_SOURCE
+
+
+@pytest.mark.parametrize("target", ["../secret", "cat.jpg", "/etc/passwd", "missing"])
+async def test_link_to_a_file_is_not_followed(root: Path, target: str) -> None:
+    """Not even one that stays inside: whoever can write a link must not choose what is read."""
+    (root / "link.jpg").symlink_to(target)
+    assert await _code(root, f"file://{root}/link.jpg") is Code.FORBIDDEN_SOURCE
+
+
+@pytest.mark.parametrize("target", ["..", "sub", "/", "missing"])
+async def test_link_to_a_directory_is_not_followed(root: Path, target: str) -> None:
+    """The same for each directory on the way."""
+    (root / "link").symlink_to(target)
+    assert await _code(root, f"file://{root}/link/secret") is Code.FORBIDDEN_SOURCE
+
+
+async def test_root_replaced_by_a_link_is_not_followed(root: Path, tmp_path: Path) -> None:
+    """The directory that was resolved at start must still be one."""
+    source = FileSource.under([str(root)])
+    _replace_by_link(root, tmp_path / "root2")
+    with pytest.raises(Failed):
+        await source.fetch(f"file://{root}/secret", LIMIT)
+
+
+async def test_directory_swapped_for_a_link_meanwhile_never_leads_out(
+    root: Path, tmp_path: Path
+) -> None:
+    """While a thread swaps a directory for a link to the outside, only the inside is ever read."""
+    (root / "swap").mkdir()
+    (root / "swap" / "secret").write_bytes(b"inside")
+    (root / "evil").symlink_to(tmp_path / "root2")
+    done = threading.Event()
+
+    def swap() -> None:
+        while not done.is_set():
+            (root / "swap").rename(root / "away")
+            (root / "evil").rename(root / "swap")
+            (root / "swap").rename(root / "evil")
+            (root / "away").rename(root / "swap")
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    source = FileSource.under([str(root)])
+    seen: set[bytes | Code] = set()
+    try:
+        for _ in range(300):
+            try:
+                seen.add(await source.fetch(f"file://{root}/swap/secret", LIMIT))
+            except Failed as verdict:
+                seen.add(verdict.code)
+    finally:
+        done.set()
+        swapper.join()
+    assert seen <= {b"inside", Code.FORBIDDEN_SOURCE, Code.NOT_FOUND}
+
+
+async def test_fifo_is_forbidden_and_not_waited_for(root: Path) -> None:
+    """Opening it must not wait for a writer who never comes."""
+    os.mkfifo(root / "fifo.jpg")
+    assert await _code(root, f"file://{root}/fifo.jpg") is Code.FORBIDDEN_SOURCE
+
+
+async def test_device_is_forbidden() -> None:
+    """A character device inside a root is no image."""
+    assert await _code("/dev", "file:///dev/null") is Code.FORBIDDEN_SOURCE
+    assert await _code("/dev", "file:///dev/zero") is Code.FORBIDDEN_SOURCE
+
+
+@pytest.mark.parametrize("name", ["missing.jpg", "missing/cat.jpg", "cat.jpg/x", "a" * 300])
+async def test_name_of_nothing_is_not_found(root: Path, name: str) -> None:
+    """A missing file, a missing directory, a file used as one, a name no file can have."""
+    assert await _code(root, f"file://{root}/{name}") is Code.NOT_FOUND
+
+
+async def test_limit_holds_to_the_byte(root: Path) -> None:
+    """As many bytes as allowed are read, one more is too large."""
+    (root / "full.jpg").write_bytes(b"x" * LIMIT)
+    (root / "over.jpg").write_bytes(b"x" * (LIMIT + 1))
+    assert len(await _fetch(root, f"file://{root}/full.jpg")) == LIMIT
+    assert await _code(root, f"file://{root}/over.jpg") is Code.IMAGE_TOO_LARGE
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="needs Linux's /proc")
+async def test_limit_holds_for_a_file_larger_than_it_says() -> None:
+    """/proc/version says it has 0 bytes, as a file that grows says too few."""
+    source = FileSource.under(["/proc"])
+    content = _content("/proc/version")
+    assert await source.fetch("file:///proc/version", len(content)) == content
+    with pytest.raises(Failed) as caught:
+        await source.fetch("file:///proc/version", len(content) - 1)
+    assert caught.value.code is Code.IMAGE_TOO_LARGE
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc")
+async def test_read_error_may_be_tried_again() -> None:
+    """Address 0 of our own memory is a regular file that answers EIO."""
+    source = FileSource.under([f"/proc/{os.getpid()}"])
+    with pytest.raises(Unavailable) as caught:
+        await source.fetch(f"file:///proc/{os.getpid()}/mem", LIMIT)
+    assert caught.value.code is Code.IMAGE_UNAVAILABLE
+    assert os.strerror(errno.EIO) in caught.value.message
+
+
+async def test_no_descriptor_is_left_open(root: Path) -> None:
+    """Whatever the verdict, all descriptors are closed."""
+    (root / "link").symlink_to("sub")
+    before = _open_descriptors()
+    for name in ("cat.jpg", "sub", "missing", "missing/x", "link/x", "cat.jpg/x"):
+        try:
+            await _fetch(root, f"file://{root}/{name}")
+        except Failed:
+            continue
+    assert _open_descriptors() == before
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "//", "/..", "relative", "", "/no/such/folder", "/etc/passwd"]
+)
+def test_bad_root_stops_the_start(path: str) -> None:
+    """A root that is everything, relative, missing or a file is a bad setting."""
+    with pytest.raises(Halt) as caught:
+        Root.resolve(path)
+    assert caught.value.code is ExitCode.SETTINGS
+    assert "FILE_ROOTS" in str(caught.value)
+
+
+def test_root_that_leads_to_everything_stops_the_start(tmp_path: Path) -> None:
+    """A link to / is as good as /."""
+    (tmp_path / "all").symlink_to("/")
+    with pytest.raises(Halt):
+        Root.resolve(str(tmp_path / "all"))
