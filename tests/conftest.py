@@ -80,22 +80,22 @@ def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedd
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[ApacheKafka]:
     """Apache Kafka in a container. No Docker: skipped, or failed where REQUIRE_DOCKER=1."""
-    lack = why_no_docker(KAFKA_IMAGE)
-    if lack and os.environ.get("REQUIRE_DOCKER") == "1":
-        pytest.fail(f"REQUIRE_DOCKER=1, but {lack}")
-    if lack:
-        pytest.skip(lack)
+    require_docker(KAFKA_IMAGE)
     with ApacheKafka.running() as broker:
         yield broker
 
 
-def why_no_docker(image: str) -> str:
-    """Return why no container of `image` can be started, or nothing if one can."""
+def require_docker(image: str) -> None:
+    """Skip the test where no container of `image` can be started; fail it if REQUIRE_DOCKER=1."""
     if not _runs("docker", "version"):
-        return "no Docker engine answers"
-    if _runs("docker", "image", "inspect", image) or _runs("docker", "pull", image):
-        return ""
-    return f"the image {image} is not here and cannot be pulled"
+        lack = "no Docker engine answers"
+    elif not _runs("docker", "image", "inspect", image) and not _runs("docker", "pull", image):
+        lack = f"the image {image} is not here and cannot be pulled"
+    else:
+        return
+    if os.environ.get("REQUIRE_DOCKER") == "1":
+        pytest.fail(f"REQUIRE_DOCKER=1, but {lack}")
+    pytest.skip(lack)
 
 
 def _runs(*command: str) -> bool:
