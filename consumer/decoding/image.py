@@ -36,6 +36,8 @@ _UPRIGHT: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 _TURNED: Final = frozenset({5, 6, 7, 8})  # width and height change places
+_MIRRORED_X: Final = frozenset({2, 3, 6, 7})  # what was at the left or top comes to the right
+_MIRRORED_Y: Final = frozenset({3, 4, 7, 8})
 # With twice the target left after the reduced JPEG decode, pixels change by 0.2 of 255 on average,
 # and a photo of 12 megapixels is ready six times as fast.
 _DRAFT_MARGIN: Final = 2
@@ -65,16 +67,6 @@ class DecodeLimits:
     allow_tiff: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Geometry:
-    """Size of the whole upright image; how, and in which part, the decoded one holds it."""
-
-    width: int
-    height: int
-    orientation: int
-    box: _Box | None
-
-
 def decode(data: bytes, targets: Mapping[Task, Resize], limits: DecodeLimits) -> DecodedImage:
     """Decode the first frame, upright, on white, and resize it for each target.
 
@@ -92,12 +84,10 @@ def decode(data: bytes, targets: Mapping[Task, Resize], limits: DecodeLimits) ->
         box = _shrink_on_load(opened, targets)
         opened.load()  # a truncated file fails here, not in the batch
         orientation = _orientation(opened)
-        if orientation in _TURNED:
-            width, height = height, width
-        geometry = _Geometry(width=width, height=height, orientation=orientation, box=box)
-        image = _on_white(opened)
-        pixels = {task: _resized(image, geometry, to) for task, to in targets.items()}
-    return DecodedImage(width=width, height=height, format=kind, pixels=pixels)
+        size = (height, width) if orientation in _TURNED else (width, height)
+        image, box = _upright(_on_white(opened), orientation, box)
+        pixels = {task: _resized(image, size, box, to) for task, to in targets.items()}
+    return DecodedImage(width=size[0], height=size[1], format=kind, pixels=pixels)
 
 
 def _allowed_format(data: bytes, limits: DecodeLimits) -> str:
@@ -141,7 +131,7 @@ def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
         )
 
 
-def _shrink_on_load(image: Image.Image, targets: Mapping[Task, Resize]) -> _Box | None:
+def _shrink_on_load(image: Image.Image, targets: Mapping[Task, Resize]) -> _Box:
     """Let libjpeg decode at 1/2, 1/4 or 1/8 where that leaves enough; others ignore it.
 
     Returns the part of the reduced image that is the picture: its sides are rounded up.
@@ -149,7 +139,7 @@ def _shrink_on_load(image: Image.Image, targets: Mapping[Task, Resize]) -> _Box 
     edges = [max(to.height, to.width, to.shortest_edge) for to in targets.values()]
     edge = _DRAFT_MARGIN * max(edges, default=1)
     drafted = image.draft(None, (edge, edge))
-    return drafted[1] if drafted else None
+    return drafted[1] if drafted else (0, 0, *image.size)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -175,19 +165,32 @@ def _on_white(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _resized(image: Image.Image, geometry: _Geometry, to: Resize) -> Pixels:
-    """Return the pixels as the model's own processor would make them of the upright image."""
+def _upright(image: Image.Image, orientation: int, box: _Box) -> tuple[Image.Image, _Box]:
+    """Turn the image and the part of it that is the picture."""
+    if orientation not in _UPRIGHT:
+        return image, box
+    # Before the resize, not after: which axis is resized first shows by some grey levels.
+    image = image.transpose(_UPRIGHT[orientation])
+    width, height = box[2:]
+    if orientation in _TURNED:
+        width, height = height, width
+    left = image.width - width if orientation in _MIRRORED_X else 0
+    top = image.height - height if orientation in _MIRRORED_Y else 0
+    return image, (left, top, left + width, top + height)
+
+
+def _resized(image: Image.Image, full_size: tuple[int, int], box: _Box, to: Resize) -> Pixels:
+    """Return the pixels as the model's own processor would make them.
+
+    The geometry follows from `full_size` (width, height): `image` may be a reduced decode, of
+    which `box` is the picture.
+    """
     width, height = to.width, to.height
     if to.crop:
         # The short edge comes out exact; the long one is cut, not rounded.
-        short = min(geometry.width, geometry.height)
-        width = int(to.shortest_edge * geometry.width / short)
-        height = int(to.shortest_edge * geometry.height / short)
-    stored = (height, width) if geometry.orientation in _TURNED else (width, height)
-    resized = image.resize(stored, to.resample, geometry.box)
-    # Turned when it is small: that costs next to nothing, and resizing treats both axes alike.
-    if geometry.orientation in _UPRIGHT:
-        resized = resized.transpose(_UPRIGHT[geometry.orientation])
+        short = min(full_size)
+        width, height = (int(to.shortest_edge * side / short) for side in full_size)
+    resized = image.resize((width, height), to.resample, box)
     left, top = (width - to.width) // 2, (height - to.height) // 2
     # Where the crop is larger than the image, Pillow pads with black, as the processors do.
     return np.array(resized.crop((left, top, left + to.width, top + to.height)))
