@@ -1,0 +1,272 @@
+"""The command line. Each command reads its settings, does its work, and ends with an exit code."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Annotated, BinaryIO
+
+import typer
+
+from producer.checks import LineChecker
+from producer.lines import format_console, format_kcat, id_of, parse_line
+from producer.presentation import printable
+from producer.publishing import PublishOptions, publish_all
+from producer.reading import show_results
+from producer.references import BadReference, Defaults, count_entries, entries
+from producer.settings import ProducerSettings, TopicSettings
+from producer.topics import TopicReport, ensure_topics, topic_plans
+from schemas import JsonObject, Refused, Signer, Task, Verifier
+from schemas.exits import ExitCode, Halt
+
+_TOPIC_OF_LINES = typer.Option(help="The logical topic that the signature is made for.")
+
+
+class LineFormat(StrEnum):
+    CONSOLE = "console"
+    KCAT = "kcat"
+
+
+def application(*, rich: bool) -> typer.Typer:
+    """Return the command line; `rich` decorates help and errors, for a terminal."""
+    app = typer.Typer(
+        name="python -m producer",
+        help="Publish signed image requests to Kafka, and read what becomes of them.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        rich_markup_mode="rich" if rich else None,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for command in (topics, publish, sign, verify, results):
+        app.command()(command)
+    return app
+
+
+def topics(
+    context: typer.Context,
+    partitions: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of ingest and results: one for each GPU. 1 if new."),
+    ] = None,
+    replication: Annotated[
+        int | None,
+        typer.Option(min=1, help="Copies of each partition: 3 in production. 1 if new."),
+    ] = None,
+) -> None:
+    """Create the ingest, results and dead letter topics; say what exists and what differs.
+
+    Nothing that exists is changed. Needs no secret. Ends with 1 if the ingest topic has no
+    LogAppendTime, for then freshness is not judged by the broker's clock.
+
+    Example: python -m producer topics --partitions 4 --replication 3
+    """
+    settings = TopicSettings.from_env(_environment(context))
+    plans = topic_plans(settings, partitions=partitions, replication=replication)
+    reports = asyncio.run(ensure_topics(settings, plans))
+    for report in reports:
+        typer.echo(_topic_line(report))
+    weakened = any(
+        difference.breaks_replay_protection
+        for report in reports
+        for difference in report.differences
+    )
+    raise typer.Exit(ExitCode.FAILED if weakened else ExitCode.OK)
+
+
+def publish(
+    context: typer.Context,
+    references: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH|DIR|GLOB|URI|MANIFEST.jsonl|-...",
+            help="Images: files, folders, globs, URIs; `-` and manifests hold one a line, "
+            "a URI, a path, or JSON: a request, or uri, tasks, key, metadata.",
+            show_default=False,
+        ),
+    ],
+    tasks: Annotated[str, typer.Option(help="What to do, by comma.")] = "embed,caption",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the results; show each.")] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Folders within folders, too.")
+    ] = False,
+    key: Annotated[
+        str | None, typer.Option(help="Record key: the same, the same partition. Else the id.")
+    ] = None,
+    metadata: Annotated[
+        str | None, typer.Option(metavar="JSON", help="An object, echoed in the result.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="With --wait: give up after so many seconds of silence.")
+    ] = 120.0,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")] = False,
+) -> None:
+    """Publish images, and with --wait show one line a result: id, status, time, name, caption.
+
+    Ends with 1 if anything failed, was refused or did not come in time.
+
+    Examples: python -m producer publish pictures/ --wait ;
+    python -m producer publish 'pictures/**/*.png' https://example.org/cat.jpg --tasks embed ;
+    printf 'file:///data/cat.jpg' | python -m producer publish - --wait --json
+    """
+    settings = ProducerSettings.from_env(_environment(context))
+    options = PublishOptions(
+        defaults=_defaults(tasks, key, metadata),
+        wait=wait,
+        timeout_seconds=timeout,
+        as_json=as_json,
+    )
+    stdin = sys.stdin.buffer
+    try:
+        total = count_entries(tuple(references), recursive=recursive, stdin=stdin)
+        found = entries(references, recursive=recursive, stdin=_own_reader(stdin))
+        if total == 0:
+            raise BadReference(", ".join(references), "no image there; nothing to publish")
+        tally = asyncio.run(publish_all(settings, found, options, total=total))
+    except BadReference as exc:
+        raise Halt(ExitCode.FAILED, str(exc)) from exc
+    except OSError as exc:
+        raise Halt(ExitCode.FAILED, f"{exc.filename or 'input'}: {exc.strerror or exc}") from exc
+    if tally.ended == 0:
+        raise Halt(ExitCode.FAILED, "no reference on standard input; nothing to publish")
+    raise typer.Exit(ExitCode.FAILED if tally.failed else ExitCode.OK)
+
+
+def sign(
+    context: typer.Context,
+    topic: Annotated[str, _TOPIC_OF_LINES],
+    key: Annotated[str | None, typer.Option(help="Record key. Without it the key is null.")] = None,
+    timestamp: Annotated[
+        int | None, typer.Option(metavar="UNIX", help="Time of signing. Now if not given.")
+    ] = None,
+    format: Annotated[LineFormat, typer.Option(help="What each line is for.")] = LineFormat.CONSOLE,
+) -> None:
+    """Sign JSON values, one a line, from standard input to lines for kafka-console-producer.
+
+    Pipe them into kafka-console-producer --reader-property parse.headers=true, and with --key also
+    --reader-property parse.key=true (--property before Kafka 4.2). `--format kcat` prints a
+    command for each instead. The value's `id` becomes the signature's. Needs no broker.
+
+    Example: echo '{"version":1,"id":"a1","image":{"uri":"file:///data/cat.jpg"}}' |
+    python -m producer sign --topic image.ingest --key cats
+    """
+    settings = ProducerSettings.from_env(_environment(context))
+    signer = Signer(settings.keys, topic)
+    brokers = ",".join(settings.bootstrap_servers)
+    key_bytes = None if key is None else key.encode(errors="surrogateescape")
+    failed = False
+    for number, value in _lines(sys.stdin.buffer):
+        try:
+            headers = signer.sign(
+                id=id_of(value),
+                timestamp=int(time.time()) if timestamp is None else timestamp,
+                key=key_bytes,
+                value=value,
+            )
+            if format is LineFormat.KCAT:
+                line = format_kcat(topic, brokers, headers, key_bytes, value)
+            else:
+                line = format_console(headers, key_bytes, value)
+        except ValueError as exc:
+            failed = True
+            typer.echo(f"line {number}: {exc}", err=True)
+        else:
+            typer.echo(line)
+    raise typer.Exit(ExitCode.FAILED if failed else ExitCode.OK)
+
+
+def verify(
+    context: typer.Context,
+    topic: Annotated[str, _TOPIC_OF_LINES],
+    at: Annotated[
+        float | None,
+        typer.Option(metavar="UNIX", help="Judge as if appended then, not as printed, nor now."),
+    ] = None,
+) -> None:
+    """Verify lines of `sign`, or of kafka-console-consumer, as the reader of the topic would.
+
+    The consumer must print headers and key (--formatter-property print.headers=true
+    --formatter-property print.key=true; timestamp, partition and offset as you like). One line
+    each: `ok ID`, or the code and the reason; ends with 1 if any is refused. Needs no broker.
+
+    Example: python -m producer verify --topic image.ingest < lines.txt
+    """
+    settings = ProducerSettings.from_env(_environment(context))
+    checker = LineChecker(
+        topic=topic,
+        verifier=Verifier(settings.keys, topic),
+        ingest_topic=settings.ingest_topic,
+        results_topic=settings.results_topic,
+    )
+    refused = False
+    for _, line in _lines(sys.stdin.buffer):
+        try:
+            typer.echo(f"ok {checker.check(parse_line(line), at=at, now=time.time())}")
+        except Refused as exc:
+            refused = True
+            typer.echo(printable(f"{exc.code} {exc.reason}"))
+    raise typer.Exit(ExitCode.FAILED if refused else ExitCode.OK)
+
+
+def results(
+    context: typer.Context,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what comes; end with Ctrl-C.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The JSON of each result, as received.")
+    ] = False,
+) -> None:
+    """Show the results topic from its beginning, each result verified.
+
+    One that is not authentic is marked, and the command ends with 1.
+
+    Example: python -m producer results --follow
+    """
+    settings = ProducerSettings.from_env(_environment(context))
+    unverifiable = asyncio.run(show_results(settings, follow=follow, as_json=as_json))
+    raise typer.Exit(ExitCode.FAILED if unverifiable else ExitCode.OK)
+
+
+def _environment(context: typer.Context) -> Mapping[str, str]:
+    environment: Mapping[str, str] = context.obj
+    return environment
+
+
+def _topic_line(report: TopicReport) -> str:
+    details = "; ".join(
+        f"{difference.setting} is {difference.found}, wanted {difference.wanted}"
+        for difference in report.differences
+    )
+    return f"{report.name}: {report.state}" + (f" ({details}); left as it is" if details else "")
+
+
+def _defaults(tasks: str, key: str | None, metadata: str | None) -> Defaults:
+    try:
+        chosen = tuple(Task(task.strip()) for task in tasks.split(","))
+    except ValueError as exc:
+        known = ", ".join(Task)
+        raise typer.BadParameter(f"{exc}; tasks are {known}", param_hint="--tasks") from exc
+    try:
+        given = None if metadata is None else JsonObject(metadata.encode())
+    except ValueError as exc:
+        raise typer.BadParameter(f"no JSON object: {exc}", param_hint="--metadata") from exc
+    return Defaults(tasks=chosen, key=key, metadata=given)
+
+
+def _own_reader(stdin: BinaryIO) -> BinaryIO:
+    """Return a reader of its own on the same descriptor.
+
+    A thread may be blocked in it when the program ends, and the interpreter closes its own
+    standard input then: with the shared one it would abort.
+    """
+    return open(stdin.fileno(), "rb", closefd=False)
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield (number, line) of the lines that are not blank, without their line ends."""
+    for number, line in enumerate(stream, start=1):
+        text = line.rstrip(b"\r\n")
+        if text.strip():
+            yield number, text

@@ -1,0 +1,64 @@
+"""The `results` command: read the results topic, verify each, show it."""
+
+from typing import Any, Final
+
+import orjson
+import typer
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from producer.awaiting import outcome_of
+from producer.checks import verified_result
+from producer.connection import answering, existing_partitions, reader, to_record
+from producer.presentation import outcome_line, printable
+from producer.settings import ProducerSettings
+from schemas import Record, Refused, Verifier
+
+_POLL_MS: Final = 500
+
+
+async def show_results(settings: ProducerSettings, *, follow: bool, as_json: bool) -> int:
+    """Show the results from the beginning to the present end, or on; return how many are forged.
+
+    Raises:
+        Halt: no broker answers, or the topic does not exist.
+    """
+    verifier = Verifier(settings.keys, settings.results_topic)
+    partitions = await existing_partitions(settings, (settings.results_topic,))
+    unverifiable = 0
+    async with reader(settings, partitions) as consumer:
+        async with answering(settings, "asking for the ends of the results"):
+            ends = await consumer.end_offsets(partitions)
+            await consumer.seek_to_beginning(*partitions)
+        while follow or not await _reached(consumer, ends):
+            async with answering(settings, "reading results"):
+                batches: dict[TopicPartition, list[Any]] = await consumer.getmany(
+                    timeout_ms=_POLL_MS
+                )
+            for records in batches.values():
+                for record in records:
+                    unverifiable += not _show(to_record(record), verifier, as_json)
+    return unverifiable
+
+
+async def _reached(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> bool:
+    positions = [(await consumer.position(partition), end) for partition, end in ends.items()]
+    return all(position >= end for position, end in positions)
+
+
+def _show(record: Record, verifier: Verifier, as_json: bool) -> bool:
+    """Show one record, and tell whether it is authentic."""
+    try:
+        result = verified_result(record, verifier)
+    except Refused as refused:
+        place = f"{record.topic}[{record.partition}]@{record.offset}"
+        error = {"code": refused.code, "message": refused.reason}
+        line = {"status": "unverifiable", "place": place, "error": error}
+        typer.echo(
+            orjson.dumps(line).decode()
+            if as_json
+            else printable(f"{place}  UNVERIFIABLE  {refused}")
+        )
+        return False
+    uri = result.image.uri if result.image else None
+    typer.echo(outcome_line(outcome_of(result, record.value), uri, as_json))
+    return True

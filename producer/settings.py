@@ -1,0 +1,22 @@
+"""The settings of the ingestion side: the wire's, and how long it waits for the brokers."""
+
+from pydantic import Field, SecretStr
+
+from schemas.settings import WireSettings
+
+
+class ProducerSettings(WireSettings):
+    """What it takes to sign and to publish."""
+
+    broker_timeout_seconds: float = Field(
+        default=30,
+        gt=0,
+        le=600,
+        description="longest wait for the brokers to answer, or to acknowledge a record",
+    )
+
+
+class TopicSettings(ProducerSettings):
+    """What it takes to create the topics: whoever may do that need not be able to sign."""
+
+    secret_api_key: SecretStr = Field(default=SecretStr(""), description="not used")

@@ -1,0 +1,162 @@
+"""The three topics: what they should be, and how what exists differs. Changes nothing existing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+from producer.connection import administration, answering
+from producer.settings import ProducerSettings
+
+_TIMESTAMP_TYPE: Final = "message.timestamp.type"
+_MAX_BYTES: Final = "max.message.bytes"
+_MIN_IN_SYNC: Final = "min.insync.replicas"
+_RETENTION: Final = "retention.ms"
+_MIB: Final = 1024 * 1024
+_THIRTY_DAYS_MS: Final = 30 * 86_400_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicPlan:
+    """A topic as it should be. Partitions or replicas that nobody asked for are not compared."""
+
+    name: str
+    partitions: int | None
+    replication: int | None
+    configs: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicFound:
+    """A topic as it is."""
+
+    partitions: int
+    replication: int
+    configs: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    setting: str
+    wanted: str
+    found: str
+
+    @property
+    def breaks_replay_protection(self) -> bool:
+        """Tell whether it weakens a guarantee, and not only differs."""
+        return self.setting == _TIMESTAMP_TYPE
+
+
+class TopicState(StrEnum):
+    CREATED = "created"
+    EXISTS = "exists"
+    DIFFERS = "differs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicReport:
+    name: str
+    state: TopicState
+    differences: tuple[Difference, ...] = ()
+
+
+def topic_plans(
+    settings: ProducerSettings, *, partitions: int | None, replication: int | None
+) -> tuple[TopicPlan, ...]:
+    """Return how ingest, results and dead letters should be; `partitions`: one per GPU."""
+    # Two in-sync replicas, or `acks=all` is satisfied by the leader alone.
+    durable = {_MIN_IN_SYNC: "2"} if replication and replication > 2 else {}
+    return (
+        TopicPlan(
+            name=settings.ingest_topic,
+            partitions=partitions,
+            replication=replication,
+            # LogAppendTime: freshness is judged by the broker's clock, not by the producer's claim.
+            configs={_TIMESTAMP_TYPE: "LogAppendTime", _MAX_BYTES: str(_MIB), **durable},
+        ),
+        TopicPlan(
+            name=settings.results_topic,
+            partitions=partitions,
+            replication=replication,
+            configs={_MAX_BYTES: str(_MIB), **durable},
+        ),
+        TopicPlan(
+            name=settings.dlq_topic,
+            partitions=1,
+            replication=replication,
+            # Whatever fits into the ingest topic must fit here with the reason added.
+            configs={_MAX_BYTES: str(2 * _MIB), _RETENTION: str(_THIRTY_DAYS_MS), **durable},
+        ),
+    )
+
+
+def differences(plan: TopicPlan, found: TopicFound) -> tuple[Difference, ...]:
+    """Return what differs, the most important first."""
+    wanted = dict(plan.configs)
+    wanted |= {"partitions": str(plan.partitions)} if plan.partitions else {}
+    wanted |= {"replication": str(plan.replication)} if plan.replication else {}
+    actual = {
+        **found.configs,
+        "partitions": str(found.partitions),
+        "replication": str(found.replication),
+    }
+    return tuple(
+        Difference(setting=name, wanted=value, found=actual.get(name, "nothing"))
+        for name, value in wanted.items()
+        if actual.get(name) != value
+    )
+
+
+async def ensure_topics(
+    settings: ProducerSettings, plans: tuple[TopicPlan, ...]
+) -> list[TopicReport]:
+    """Create the topics that do not exist, and compare those that do.
+
+    Raises:
+        Halt: no broker answers, or one refuses to create a topic.
+    """
+    async with administration(settings) as admin, answering(settings, "creating the topics"):
+        existing = {topic["topic"]: topic for topic in await admin.describe_topics()}
+        return [await _ensure(admin, plan, existing.get(plan.name)) for plan in plans]
+
+
+async def _ensure(
+    admin: AIOKafkaAdminClient, plan: TopicPlan, existing: dict[str, Any] | None
+) -> TopicReport:
+    if existing is None:
+        await _create(admin, plan)
+        return TopicReport(name=plan.name, state=TopicState.CREATED)
+    found = TopicFound(
+        partitions=len(existing["partitions"]),
+        replication=len(existing["partitions"][0]["replicas"]),
+        configs=await _configs(admin, plan.name),
+    )
+    different = differences(plan, found)
+    state = TopicState.DIFFERS if different else TopicState.EXISTS
+    return TopicReport(name=plan.name, state=state, differences=different)
+
+
+async def _create(admin: AIOKafkaAdminClient, plan: TopicPlan) -> None:
+    topic = NewTopic(
+        name=plan.name,
+        num_partitions=plan.partitions or 1,
+        replication_factor=plan.replication or 1,
+        topic_configs=dict(plan.configs),
+    )
+    response = await admin.create_topics([topic])
+    for name, code, *message in response.topic_errors:
+        error = for_code(code)
+        # Somebody else may have been quicker: two deployments that start at once.
+        if code and error is not TopicAlreadyExistsError:
+            raise error(f"{name}: {message[0] if message and message[0] else error.description}")
+
+
+async def _configs(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:
+    resource = ConfigResource(ConfigResourceType.TOPIC, name)
+    (response,) = await admin.describe_configs([resource])
+    entries = response.resources[0][4]
+    return {entry[0]: entry[1] for entry in entries}
