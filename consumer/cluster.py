@@ -1,4 +1,4 @@
-"""What the cluster has: whether it answers, the topics and how they are set, committed positions."""
+"""What the cluster has: a broker that answers, the topics and their settings, positions."""
 
 import asyncio
 import time
@@ -57,7 +57,11 @@ class Cluster:
             Halt: which of them does not exist, and how to create them.
         """
         admin = self._connected()
-        names = [self._settings.ingest_topic, self._settings.results_topic, self._settings.dlq_topic]
+        names = [
+            self._settings.ingest_topic,
+            self._settings.results_topic,
+            self._settings.dlq_topic,
+        ]
         found = {t["topic"]: t for t in await admin.describe_topics() if t["topic"] in names}
         if missing := [name for name in names if name not in found]:
             raise Halt(
@@ -110,7 +114,8 @@ class Cluster:
                 if time.monotonic() >= give_up:
                     raise Halt(
                         ExitCode.BROKER,
-                        f"broker: none answers at {brokers}; is Kafka up, and BOOTSTRAP_SERVERS right?",
+                        f"broker: none answers at {brokers}; is Kafka up, and is "
+                        "BOOTSTRAP_SERVERS right?",
                     ) from exc
                 log.warning("waiting for a broker", bootstrap_servers=brokers)
             await asyncio.sleep(1)

@@ -1,7 +1,8 @@
 """Which records of a partition are done, in whatever order they finish. Pure.
 
-The committed offset is the low watermark: below it everything is done. What is done above it travels in the
-commit's metadata as a bitmap, so that a restart skips it, and one hanging image costs the others nothing.
+The committed offset is the low watermark: below it everything is done. What is done above it
+travels in the commit's metadata as a bitmap, so that a restart skips it, and one hanging image
+costs the others nothing.
 """
 
 import binascii
@@ -63,7 +64,7 @@ class Completion:
         return self.watermark + MAX_SPAN - self._next_offset
 
     def take(self, offset: int) -> bool:
-        """Note that a record was read; True if it is to be processed, False if that was done before.
+        """Note that a record was read; True if it is to be processed, False if it was before.
 
         Offsets come in rising order, with gaps where the log has none for us (transaction markers).
         """

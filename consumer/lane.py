@@ -1,4 +1,4 @@
-"""A lane is a partition: the records in flight, what of them is done, and the commits, one at a time.
+"""A lane is a partition: the records in flight, what of them is done, one commit at a time.
 
 Nothing but the lane knows about offsets. Records finish in any order; each commit carries the
 outcomes that came since the last one, and the position that they lead to.
@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitPolicy:
-    """A commit takes what has come `max_seconds` after its first outcome, `max_outcomes` at most."""
+    """A commit takes what comes within `max_seconds` of its first outcome, up to a limit."""
 
     max_outcomes: int
     max_seconds: float
@@ -139,7 +139,8 @@ def _brake_message(reason: str, outcome: Outcome) -> str:
     last = f"the last as {outcome.code} ({outcome.reason})" if isinstance(outcome, Refusal) else ""
     return (
         f"brake: {reason}, {last}; nothing of them is lost. Is SECRET_API_KEY the one that the "
-        "ingestion service signs with? If they are forgeries, raise BRAKE_CONSECUTIVE and BRAKE_SHARE"
+        "ingestion service signs with? If they are forgeries, raise BRAKE_CONSECUTIVE and "
+        "BRAKE_SHARE"
     )
 
 

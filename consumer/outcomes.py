@@ -157,7 +157,7 @@ def _source(record: Record) -> Source:
 
 
 def _fit(letter: OutgoingRecord) -> OutgoingRecord:
-    """Return the letter, cut down where the topic could not take it: a dead letter must not fail on its size."""
+    """Cut down what the topic could not take: a dead letter must not fail on its size."""
     if _byte_length(letter.key, letter.value, letter.headers) <= MAX_DEAD_LETTER_BYTES:
         return letter
     value = letter.value or b""
@@ -174,4 +174,6 @@ def _fit(letter: OutgoingRecord) -> OutgoingRecord:
 
 
 def _byte_length(key: bytes | None, value: bytes | None, record_headers: Headers) -> int:
-    return len(key or b"") + len(value or b"") + sum(len(n) + len(v or b"") for n, v in record_headers)
+    return (
+        len(key or b"") + len(value or b"") + sum(len(n) + len(v or b"") for n, v in record_headers)
+    )

@@ -11,7 +11,7 @@ from consumer.pixels import Resize
 from consumer.record import Prepared
 from consumer.retry import RetryPolicy
 from consumer.sources import Fetched, Sources
-from consumer.sources.budget import ByteBudget, Hold
+from consumer.sources.budget import ByteBudget
 from consumer.verdicts import Unavailable
 from schemas import ImageReference, Request, Task
 
@@ -34,8 +34,9 @@ class FetchAndDecode:
         """
         start = monotonic()
         # The fetched bytes count against the budget until they are pixels.
-        async with self.budget.hold() as hold:
-            fetched = await self._fetch(request.image, hold)
+        # How many there are is only known afterwards, so each counts as the largest allowed.
+        async with self.budget.hold(self.sources.max_bytes):
+            fetched = await self._fetch(request.image)
             fetched_at = monotonic()
             targets = {task: self.resizes[task] for task in request.tasks}
             image = await self.decoder.decode(fetched.data, targets)
@@ -46,12 +47,12 @@ class FetchAndDecode:
             decode_ms=(monotonic() - fetched_at) * 1000,
         )
 
-    async def _fetch(self, image: ImageReference, hold: Hold) -> Fetched:
+    async def _fetch(self, image: ImageReference) -> Fetched:
         start, attempt = monotonic(), 0
         while True:
             attempt += 1
             try:
-                return await self.sources.fetch(image, hold)
+                return await self.sources.fetch(image)
             except Unavailable as unavailable:
                 unavailable.attempts = attempt
                 delay = self.retry.delay_seconds(
@@ -62,5 +63,4 @@ class FetchAndDecode:
                 )
                 if delay is None:
                     raise
-            hold.release()
             await asyncio.sleep(delay)

@@ -1,4 +1,4 @@
-"""Which message ids were seen on a partition inside the replay window. Pure: time is the log's own."""
+"""Which message ids a partition had inside the replay window. Pure: time is the log's own."""
 
 from collections import OrderedDict
 from dataclasses import dataclass

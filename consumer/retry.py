@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """At most `max_attempts` tries, the last one started before the record is `max_age_seconds` in work."""
+    """At most `max_attempts` tries, none started after `max_age_seconds` of trying."""
 
     max_attempts: int = 4
     base_seconds: float = 0.5
@@ -21,11 +21,11 @@ class RetryPolicy:
     ) -> float | None:
         """Return how long to wait after failed try number `attempt` (from 1), or None to give up.
 
-        `chance` is drawn evenly from [0, 1). A source that asks for more patience than there is left
-        is given up at once.
+        `chance` is drawn evenly from [0, 1). A source that asks for more patience than there is
+        left is given up at once.
         """
         bound = min(self.max_delay_seconds, self.base_seconds * 2 ** (attempt - 1))
-        delay = max(bound * chance, retry_after_seconds or 0.0)
+        delay: float = max(bound * chance, retry_after_seconds or 0.0)
         if attempt >= self.max_attempts or age_seconds + delay > self.max_age_seconds:
             return None
         return delay

@@ -1,8 +1,9 @@
-"""Every setting of the consumer, with its default and what it means; the table in docs/ is made from here."""
+"""Every setting of the consumer: default and meaning. The table in docs/ is made from here."""
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic.fields import FieldInfo
 
 from consumer.brake import BrakePolicy
 from consumer.retry import RetryPolicy
@@ -21,7 +22,9 @@ class ConsumerSettings(WireSettings):
     """The settings of one consumer process. Frozen; read once, in `__main__`."""
 
     group_id: str = Field(
-        default="imagelane", min_length=1, description="consumer group; its members share the partitions"
+        default="imagelane",
+        min_length=1,
+        description="consumer group; members share partitions",
     )
     group_instance_id: str | None = Field(
         default=None, description="static member name, so that a restart is no rebalance"
@@ -44,41 +47,59 @@ class ConsumerSettings(WireSettings):
     )
     clip_revision: str = Field(default="main", description="revision of CLIP_MODEL on the hub")
     blip_model: str = Field(
-        default="Salesforce/blip-image-captioning-base", description="BLIP checkpoint: hub id or folder"
+        default="Salesforce/blip-image-captioning-base",
+        description="BLIP checkpoint, likewise",
     )
     blip_revision: str = Field(default="main", description="revision of BLIP_MODEL on the hub")
     blip_idle_seconds: SecondsOrNever = Field(
         default=300, description="idle time after which BLIP leaves; 0: after every batch; `never`"
     )
     blip_host_seconds: SecondsOrNever = Field(
-        default=3600, description="further idle time after which BLIP leaves host memory too; `never`"
+        default=3600,
+        description="further idle time after which it leaves host memory; `never`",
     )
-    caption_max_tokens: int = Field(default=30, ge=1, le=200, description="longest caption, in tokens")
+    caption_max_tokens: int = Field(
+        default=30, ge=1, le=200, description="longest caption, in tokens"
+    )
     device: str = Field(
-        default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda` or `cuda:N`"
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="`auto`, `cpu`, `cuda` or `cuda:N`",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="`auto`: bfloat16 or float16 on a GPU, float32 on a CPU"
     )
-    torch_threads: int = Field(default=0, ge=0, description="threads of one model step on a CPU; 0: torch's choice")
+    torch_threads: int = Field(
+        default=0, ge=0, description="threads of one model step on a CPU; 0: torch's choice"
+    )
     embed_batch: int = Field(default=32, ge=1, le=1024, description="most images of one CLIP step")
     caption_batch: int = Field(default=8, ge=1, le=256, description="most images of one BLIP step")
     embedding_encoding: Literal["base64", "float"] = Field(
-        default="base64", description="how a result writes its vector: little-endian float32 or JSON numbers"
+        default="base64",
+        description="vectors as little-endian float32, or as JSON numbers",
     )
 
     file_roots: CommaSeparated = Field(
-        default=(), description="folders that `file:` may read, by comma; none: `file:` is forbidden"
+        default=(),
+        description="folders that `file:` may read, by comma; none: forbidden",
     )
     data_max_bytes: int = Field(
-        default=262_144, ge=0, description="largest image in a `data:` URI; 0: `data:` is forbidden"
+        default=6144, ge=0, description="largest image in a `data:` URI; 0: `data:` is forbidden"
     )
     max_image_bytes: Bytes = Field(default=32 * 2**20, description="largest image, as fetched")
     max_image_pixels: Bytes = Field(default=50_000_000, description="largest image, in pixels")
-    bytes_in_flight: Bytes = Field(default=512 * 2**20, description="fetched bytes held at once, at most")
-    records_in_flight: int = Field(default=256, ge=1, description="records in work at once, per partition")
-    decode_threads: int = Field(default=0, ge=0, description="images decoded at once; 0: one per core")
-    decode_seconds: float = Field(default=20, gt=0, description="longest time for decoding one image")
+    bytes_in_flight: Bytes = Field(
+        default=512 * 2**20, description="fetched bytes held at once, at most"
+    )
+    records_in_flight: int = Field(
+        default=256, ge=1, description="records in work at once, per partition"
+    )
+    decode_threads: int = Field(
+        default=0, ge=0, description="images decoded at once; 0: one per core"
+    )
+    decode_seconds: float = Field(
+        default=20, gt=0, description="longest time for decoding one image"
+    )
 
     append_window_seconds: int = Field(
         default=300, ge=1, description="signature age allowed at append (LogAppendTime)"
@@ -87,26 +108,37 @@ class ConsumerSettings(WireSettings):
         default=86_400, ge=1, description="signature age allowed now (CreateTime topics)"
     )
     retry_attempts: int = Field(default=4, ge=1, description="tries of a fetch that may heal")
-    retry_max_age_seconds: float = Field(default=60, ge=0, description="time after which a fetch is given up")
+    retry_max_age_seconds: float = Field(
+        default=60, ge=0, description="time after which a fetch is given up"
+    )
     brake_consecutive: int = Field(
         default=100, ge=0, description="refusals in a row that stop the process; 0: no bound"
     )
     brake_share: float = Field(
-        default=0.9, ge=0, le=1, description="share of refusals in the last 1000 that stops it; 0: no bound"
+        default=0.9,
+        ge=0,
+        le=1,
+        description="share of refusals in 1000 that stops it; 0: no bound",
     )
     commit_outcomes: int = Field(default=500, ge=1, description="most outcomes of one transaction")
-    commit_seconds: float = Field(default=0.1, ge=0, description="longest wait of an outcome for its transaction")
+    commit_seconds: float = Field(
+        default=0.1, ge=0, description="longest wait of an outcome for its transaction"
+    )
 
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`auto`: console on a terminal, JSON lines otherwise"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least level logged"
+    )
 
     @model_validator(mode="after")
     def _timeouts(self) -> "ConsumerSettings":
         if self.transaction_timeout_seconds >= self.session_timeout_seconds:
             # A dead owner's transaction must be over before its partition is given away.
-            raise ValueError("TRANSACTION_TIMEOUT_SECONDS must be less than SESSION_TIMEOUT_SECONDS")
+            raise ValueError(
+                "TRANSACTION_TIMEOUT_SECONDS must be less than SESSION_TIMEOUT_SECONDS"
+            )
         return self
 
     @property
@@ -120,3 +152,22 @@ class ConsumerSettings(WireSettings):
     def brake_policy(self) -> BrakePolicy:
         """When too many refusals stop the process."""
         return BrakePolicy(max_consecutive=self.brake_consecutive, max_share=self.brake_share)
+
+
+def settings_table() -> str:
+    """Return the settings as a Markdown table, in the order of the class."""
+    rows = ["| setting | default | |", "| --- | --- | --- |"]
+    for name, field in ConsumerSettings.model_fields.items():
+        rows.append(f"| `{name.upper()}` | {_default(field)} | {field.description} |")
+    return "\n".join(rows)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.default
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if isinstance(value, tuple):
+        value = ",".join(value)
+    return f"`{value}`" if value not in (None, "") else ""

@@ -1,8 +1,8 @@
-"""The ingest topic: poll, rebalance, and one door for commits.
+"""The ingest topic: poll and rebalance; each partition's commits go by its own transactions.
 
 The order on assignment makes exactly-once true: start the lane's producer (which fences the former
-owner), then read the committed position, then seek. aiokafka has begun to fetch from an older reading by
-then; until a lane is open its records are dropped, and the seek makes them come again.
+owner), then read the committed position, then seek. aiokafka has begun to fetch from an older
+reading by then; until a lane is open its records are dropped, and the seek makes them come again.
 """
 
 import asyncio
@@ -18,9 +18,10 @@ from aiokafka.errors import KafkaError
 
 from consumer.cluster import Cluster, client_arguments
 from consumer.completion import Position
+from consumer.lane import Commit
 from consumer.settings import ConsumerSettings
 from consumer.transaction import LaneTransactions
-from schemas import OutgoingRecord, Record, TimestampType
+from schemas import Record, TimestampType
 from schemas.exits import ExitCode, Halt
 
 log = structlog.get_logger()
@@ -29,8 +30,8 @@ log = structlog.get_logger()
 class Lanes(Protocol):
     """Who works on the partitions."""
 
-    def open(self, partition: int, position: Position) -> None:
-        """Begin the work on a partition from a position."""
+    def open(self, partition: int, position: Position, commit: Commit) -> None:
+        """Begin the work on a partition from a position; its outcomes go to `commit`."""
 
     async def close(self) -> None:
         """Finish or give up what is in flight, and commit it; within a bound."""
@@ -90,12 +91,6 @@ class KafkaStream:
             raise Halt(ExitCode.BROKER, f"broker: {exc}") from exc
         return [_record(message) for batch in batches.values() for message in batch]
 
-    async def commit(
-        self, partition: int, outputs: Sequence[OutgoingRecord], position: Position
-    ) -> None:
-        """Write outputs and position of one partition in one transaction; see `LaneTransactions`."""
-        await self._transactions[partition].commit(outputs, position)
-
     def _pause_and_resume(self, room: Mapping[int, int]) -> list[TopicPartition]:
         """Let the partitions with room be fetched, and return them."""
         assigned = self._consumer.assignment()
@@ -122,7 +117,7 @@ class KafkaStream:
             position = await transactions.start() or await self._beginning(partition)
             await self._refuse_beyond_end(partition, position)
             self._consumer.seek(partition, position.offset)
-            self._lanes.open(partition.partition, position)
+            self._lanes.open(partition.partition, position, transactions.commit)
             log.info(
                 "partition assigned",
                 partition=partition.partition,
@@ -149,8 +144,8 @@ class KafkaStream:
             raise Halt(
                 ExitCode.TOPIC,
                 f"topic: group {self._settings.group_id} has committed offset {position.offset} of "
-                f"{partition.topic}-{partition.partition}, which ends at {end}: the log lost records "
-                "or was made anew; reset the group's offsets with kafka-consumer-groups.sh",
+                f"{partition.topic}-{partition.partition}, which ends at {end}: the log lost "
+                "records or was made anew; reset the group's offsets with kafka-consumer-groups.sh",
             )
 
     def fail(self, fault: BaseException) -> None:

@@ -1,10 +1,11 @@
-"""The transactional producer of one lane: outputs and input position, in one transaction, or not at all.
+"""The transactional producer of one lane: outputs and input position together, or not at all.
 
 Its transactional id is made of group, topic and partition, so that whoever starts a producer for a
 partition fences whoever held it before. aiokafka speaks the first version of the transaction
 protocol: no fencing by group generation, and an answer that does not come says nothing about the
-transaction. So after any doubt the producer is thrown away, a new one is started (which settles what
-was open), and the committed position says what became of it. Outcomes stay in memory meanwhile.
+transaction. So after any doubt the producer is thrown away, a new one is started (which settles
+what was open), and the committed position says what became of it. Outcomes stay in memory
+meanwhile.
 """
 
 import asyncio
@@ -48,6 +49,7 @@ class LaneTransactions:
     ) -> None:
         self._group_id = group_id
         self._partition = partition
+        self._transactional_id = f"{group_id}-{partition.topic}-{partition.partition}"
         self._client = client
         self._timeout_seconds = timeout_seconds
         self._read_committed = committed
@@ -58,9 +60,10 @@ class LaneTransactions:
         """Fence the former owner, settle what it left open, and only then read the position."""
         producer = AIOKafkaProducer(
             **self._client,
-            transactional_id=f"{self._group_id}-{self._partition.topic}-{self._partition.partition}",
+            transactional_id=self._transactional_id,
             transaction_timeout_ms=int(self._timeout_seconds * 1000),
-            # One try per producer: a request that is sent again by itself could meet a later transaction.
+            # One try per producer: a request that is sent again by itself could meet a later
+            # transaction.
             request_timeout_ms=int(self._timeout_seconds * 1000) + 1000,
             max_request_size=MAX_REQUEST_BYTES,
             linger_ms=0,
@@ -72,7 +75,7 @@ class LaneTransactions:
         return self._committed
 
     async def stop(self) -> None:
-        """Close the producer; a transaction that is still open is left to the next owner's start."""
+        """Close the producer; a transaction still open is left to the next owner's start."""
         producer, self._producer = self._producer, None
         if producer is None:
             return
@@ -80,7 +83,8 @@ class LaneTransactions:
             async with asyncio.timeout(STOP_SECONDS):
                 await producer.stop()
         except (TimeoutError, KafkaError) as exc:
-            # aiokafka has no way to close without sending what it holds, and the broker may be away.
+            # aiokafka has no way to close without sending what it holds, and the broker may be
+            # away.
             log.warning("producer discarded", partition=self._partition.partition, reason=repr(exc))
             await producer._sender.close()
             await producer.client.close()
@@ -145,6 +149,6 @@ class LaneTransactions:
     def _fenced(self) -> Halt:
         return Halt(
             ExitCode.FENCED,
-            f"fenced: another consumer took partition {self._partition.partition}, or a transaction "
-            "outlived TRANSACTION_TIMEOUT_SECONDS; nothing is lost, start again",
+            f"fenced: another consumer took partition {self._partition.partition}, or a "
+            "transaction outlived TRANSACTION_TIMEOUT_SECONDS; nothing is lost, start again",
         )

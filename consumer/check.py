@@ -1,0 +1,78 @@
+"""`python -m consumer check`: what is there, what is wrong, and what to do, in plain words."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import typer
+
+from consumer import service
+from consumer.cluster import Cluster
+from consumer.settings import ConsumerSettings
+from schemas.exits import ExitCode, Halt
+
+Look = Callable[[ConsumerSettings], Awaitable[str]]
+
+
+async def run(settings: ConsumerSettings) -> None:
+    """Print a line for each thing looked at; all of them, whatever the first ones say.
+
+    Raises:
+        Halt: something is wrong, with the exit code of the first fault.
+    """
+    first: ExitCode | None = None
+    looks: dict[str, Look] = {
+        "settings": _settings,
+        "broker and topics": _topics,
+        "device": _device,
+        "CLIP": _clip,
+        "BLIP": _blip,
+    }
+    for name, look in looks.items():
+        try:
+            typer.echo(f"ok     {name}: {await look(settings)}")
+        except Halt as fault:
+            typer.echo(f"fault  {name}: {fault}")
+            first = first or fault.code
+    if first:
+        raise Halt(first, "check: not ready; see the lines marked fault")
+
+
+async def _settings(settings: ConsumerSettings) -> str:
+    service.open_sources(settings)
+    key_ids = ", ".join(settings.keys.secrets)
+    roots = ", ".join(settings.file_roots) or "none, so file: is forbidden"
+    return f"keys {key_ids}; file roots: {roots}"
+
+
+async def _topics(settings: ConsumerSettings) -> str:
+    async with Cluster(settings.model_copy(update={"broker_wait_seconds": 0})) as cluster:
+        ingest, *_ = topics = await cluster.topics()
+    names = ", ".join(f"{t.name} ({t.partitions} partitions)" for t in topics)
+    clock = (
+        "signatures are held against the append time"
+        if ingest.append_time
+        else f"{ingest.name} has CreateTime: signatures are held against our own clock; "
+        "message.timestamp.type=LogAppendTime is better"
+    )
+    return f"{names}; {clock}"
+
+
+async def _device(settings: ConsumerSettings) -> str:
+    from consumer.models.device import choose_device
+
+    device = await asyncio.to_thread(choose_device, settings.device, settings.dtype)
+    return f"{device.torch_device}, {device.dtype}"
+
+
+async def _clip(settings: ConsumerSettings) -> str:
+    from consumer.models.checkpoint import inspect
+
+    found = await asyncio.to_thread(inspect, settings.clip_model, settings.clip_revision, "clip")
+    return f"{found.identity.model} at {found.identity.revision}"
+
+
+async def _blip(settings: ConsumerSettings) -> str:
+    from consumer.models.checkpoint import inspect
+
+    found = await asyncio.to_thread(inspect, settings.blip_model, settings.blip_revision, "blip")
+    return f"{found.identity.model} at {found.identity.revision}"

@@ -1,0 +1,188 @@
+"""What starts in which order, and how it stops. The only place that wires."""
+
+import asyncio
+import signal
+import time
+from typing import Final
+
+import structlog
+
+from consumer.brake import Brake
+from consumer.cluster import Cluster, TopicFacts
+from consumer.completion import Completion
+from consumer.decoding.image import DecodeLimits
+from consumer.decoding.pool import Decoder
+from consumer.engine import Captioner, Embedder, Engine
+from consumer.lane import Commit, CommitPolicy, Lane
+from consumer.lanes import MakeLane, OpenLanes
+from consumer.outcomes import Writer
+from consumer.preparation import FetchAndDecode
+from consumer.record import Stages, process
+from consumer.replay import ReplayPolicy, ReplayWindow
+from consumer.residency import ResidencyPolicy
+from consumer.settings import ConsumerSettings
+from consumer.sources import Source, Sources
+from consumer.sources.budget import ByteBudget
+from consumer.sources.data import DataSource
+from consumer.sources.file import FileSource
+from consumer.stream import KafkaStream
+from schemas import Freshness, Signer, Task, Verifier
+
+log = structlog.get_logger()
+
+POLL_SECONDS: Final = 0.1  # also how long a signal to stop may go unnoticed
+
+
+async def run(settings: ConsumerSettings) -> None:
+    """Consume until SIGTERM or SIGINT; a second signal ends the process at once.
+
+    Raises:
+        Halt: what is wrong and what to do, bare or in an exception group.
+    """
+    start = time.monotonic()
+    stop = _stop_on_signals()
+    sources = open_sources(settings)
+    async with Cluster(settings) as cluster:
+        _report_topics(settings, await cluster.topics())
+        # Imported here: torch takes seconds, which nobody should wait for to read of a bad setting.
+        from consumer.models.opening import open_models
+
+        models = await asyncio.to_thread(open_models, settings)
+        async with (
+            _engine(settings, models.embedder, models.captioner, models.host_is_device) as engine,
+            _decoder(settings) as decoder,
+            asyncio.TaskGroup() as tasks,
+        ):
+            serving = tasks.create_task(engine.run())
+            preparation = FetchAndDecode(
+                sources=sources,
+                decoder=decoder,
+                resizes={
+                    Task.EMBED: models.embedder.resize,
+                    Task.CAPTION: models.captioner.resize,
+                },
+                budget=ByteBudget(settings.bytes_in_flight),
+                retry=settings.retry_policy,
+            )
+            writer = _writer(settings, models.embedder, models.captioner)
+            make_lane = _lane_maker(settings, preparation, engine, writer)
+            lanes = OpenLanes(make_lane, tasks, settings.stop_seconds)
+            async with KafkaStream(settings, cluster, lanes) as stream:
+                log.info("ready", seconds=round(time.monotonic() - start, 3))
+                while not stop.is_set():
+                    for record in await stream.poll(lanes.room(), POLL_SECONDS):
+                        lanes.take(record)
+                log.info("stopping")
+                await lanes.close()
+            serving.cancel()
+    log.info("stopped")
+
+
+def open_sources(settings: ConsumerSettings) -> Sources:
+    """Return the allowed schemes; a scheme more is an entry more.
+
+    Raises:
+        Halt: a root of `FILE_ROOTS` cannot be one.
+    """
+    by_scheme: dict[str, Source] = {}
+    if settings.file_roots:
+        by_scheme["file"] = FileSource.under(settings.file_roots)
+    if settings.data_max_bytes:
+        by_scheme["data"] = DataSource(max_bytes=settings.data_max_bytes)
+    return Sources(by_scheme=by_scheme, max_bytes=settings.max_image_bytes)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def request_stop() -> None:
+        stop.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)  # the next one ends the process
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, request_stop)
+    return stop
+
+
+def _report_topics(settings: ConsumerSettings, topics: list[TopicFacts]) -> None:
+    ingest = topics[0]
+    log.info(
+        "topics",
+        ingest=ingest.name,
+        partitions=ingest.partitions,
+        freshness="append time" if ingest.append_time else "own clock (CreateTime topic)",
+        freshness_seconds=settings.append_window_seconds
+        if ingest.append_time
+        else settings.create_window_seconds,
+    )
+
+
+def _engine(
+    settings: ConsumerSettings, embedder: Embedder, captioner: Captioner, host_is_device: bool
+) -> Engine:
+    return Engine(
+        embedder,
+        captioner,
+        embed_batch=settings.embed_batch,
+        caption_batch=settings.caption_batch,
+        residency=ResidencyPolicy(
+            idle_seconds=settings.blip_idle_seconds,
+            host_seconds=settings.blip_host_seconds,
+            host_is_device=host_is_device,
+        ),
+    )
+
+
+def _decoder(settings: ConsumerSettings) -> Decoder:
+    return Decoder(
+        DecodeLimits(max_pixels=settings.max_image_pixels),
+        timeout_seconds=settings.decode_seconds,
+        workers=settings.decode_threads or None,
+    )
+
+
+def _writer(settings: ConsumerSettings, embedder: Embedder, captioner: Captioner) -> Writer:
+    return Writer(
+        signer=Signer(settings.keys, settings.results_topic),
+        results_topic=settings.results_topic,
+        dlq_topic=settings.dlq_topic,
+        group_id=settings.group_id,
+        embedder=embedder.identity,
+        captioner=captioner.identity,
+        encoding=settings.embedding_encoding,
+    )
+
+
+def _lane_maker(
+    settings: ConsumerSettings, preparation: FetchAndDecode, engine: Engine, writer: Writer
+) -> MakeLane:
+    verifier = Verifier(settings.keys, settings.ingest_topic)
+    freshness = Freshness(
+        append_window_seconds=settings.append_window_seconds,
+        create_window_seconds=settings.create_window_seconds,
+    )
+    brake = Brake(settings.brake_policy)
+
+    def make_lane(completion: Completion, commit: Commit) -> Lane:
+        replay = ReplayWindow(ReplayPolicy(window_seconds=2 * settings.append_window_seconds))
+        stages = Stages(
+            verifier=verifier,
+            freshness=freshness,
+            replay=replay,
+            preparation=preparation,
+            inferences=engine,
+        )
+        return Lane(
+            completion=completion,
+            process=lambda record: process(record, stages),
+            write=writer.write,
+            commit=commit,
+            policy=CommitPolicy(
+                max_outcomes=settings.commit_outcomes, max_seconds=settings.commit_seconds
+            ),
+            brake=brake,
+            records_in_flight=settings.records_in_flight,
+        )
+
+    return make_lane

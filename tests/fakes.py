@@ -1,0 +1,116 @@
+"""Small classes that stand where Kafka and the models stand, for tests that need neither."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from consumer.completion import Position
+from consumer.engine import Inference
+from consumer.pixels import DecodedImage, Pixels
+from consumer.record import Prepared
+from schemas import (
+    KeyRing,
+    OutgoingRecord,
+    Record,
+    Request,
+    Signer,
+    Task,
+    TimestampType,
+    encode_request,
+)
+
+SECRET = b"correct horse battery staple 0123456789"
+KEYS = KeyRing(current_id="k1", secrets={"k1": SECRET})
+INGEST, RESULTS, DLQ = "image.ingest", "image.results", "image.ingest.dlq"
+NOW = 1_764_000_000
+
+
+def signed_record(request: Request, offset: int = 0, **changes) -> Record:
+    """Return the record of a request as a broker would hand it over, signed and appended at NOW."""
+    key, value = changes.pop("key", None), encode_request(request)
+    fields = {
+        "topic": INGEST,
+        "partition": 0,
+        "offset": offset,
+        "timestamp_ms": NOW * 1000,
+        "timestamp_type": TimestampType.APPEND,
+        "key": key,
+        "value": value,
+        "headers": Signer(KEYS, INGEST).sign(id=request.id, timestamp=NOW, key=key, value=value),
+    }
+    return Record(**(fields | changes))
+
+
+class FakeStream:
+    """One partition in memory: commits are atomic, and what they wrote is what a reader sees."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = list(records)
+        self.committed: Position | None = None
+        self.outputs: list[OutgoingRecord] = []
+        self.commits: list[Position] = []
+
+    async def commit(self, outputs: Sequence[OutgoingRecord], position: Position) -> None:
+        """Apply a transaction at once."""
+        await asyncio.sleep(0)
+        self.outputs += outputs
+        self.committed = position
+        self.commits.append(position)
+
+    def read(self) -> list[Record]:
+        """Return the records from the committed offset on, as after an assignment."""
+        start = self.committed.offset if self.committed else 0
+        return [record for record in self.records if record.offset >= start]
+
+
+@dataclass
+class FakePreparation:
+    """Gives a small image, or raises what is set for an id; waits for the events set."""
+
+    faults: Mapping[str, Exception] = field(default_factory=dict)
+    waits: Mapping[str, asyncio.Event] = field(default_factory=dict)
+    turns: Mapping[str, int] = field(default_factory=dict)
+
+    async def prepare(self, request: Request) -> Prepared:
+        """Satisfy `consumer.record.Preparation`."""
+        if event := self.waits.get(request.id):
+            await event.wait()
+        for _ in range(self.turns.get(request.id, 0)):
+            await asyncio.sleep(0)
+        if fault := self.faults.get(request.id):
+            raise fault
+        pixels = {task: np.zeros((2, 2, 3), np.uint8) for task in request.tasks}
+        image = DecodedImage(width=2, height=2, format="PNG", pixels=pixels)
+        return Prepared(image=image, sha256="0" * 64, fetch_ms=1.0, decode_ms=2.0)
+
+
+@dataclass
+class FakeInferences:
+    """Gives a constant vector and caption, and counts the captions that are expected."""
+
+    expected: int = 0
+    most_expected: int = 0
+
+    @contextmanager
+    def expect_caption(self):
+        """Satisfy `consumer.record.Inferences`."""
+        self.expected += 1
+        self.most_expected = max(self.most_expected, self.expected)
+        try:
+            yield
+        finally:
+            self.expected -= 1
+
+    async def infer(self, pixels: Mapping[Task, Pixels]) -> Inference:
+        """Satisfy `consumer.record.Inferences`."""
+        await asyncio.sleep(0)
+        embed, caption = Task.EMBED in pixels, Task.CAPTION in pixels
+        return Inference(
+            vector=np.array([0.6, 0.8], np.float32) if embed else None,
+            caption="a red circle" if caption else None,
+            embed_ms=1.0 if embed else None,
+            caption_ms=3.0 if caption else None,
+        )

@@ -1,0 +1,214 @@
+"""A lane: one outcome for each record, whatever finishes when, and commits that never run ahead."""
+
+import asyncio
+import contextlib
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumer.brake import Brake, BrakePolicy
+from consumer.completion import Completion, Position
+from consumer.engine import ModelIdentity
+from consumer.lane import CommitPolicy, Lane
+from consumer.outcomes import Writer
+from consumer.record import Stages, process
+from consumer.replay import ReplayPolicy, ReplayWindow
+from consumer.verdicts import Failed
+from schemas import (
+    Code,
+    Freshness,
+    ImageReference,
+    Request,
+    Signer,
+    Task,
+    Verifier,
+    decode_result,
+    headers,
+)
+from schemas.exits import ExitCode, Halt
+from tests.fakes import (
+    DLQ,
+    INGEST,
+    KEYS,
+    NOW,
+    RESULTS,
+    FakeInferences,
+    FakePreparation,
+    FakeStream,
+    signed_record,
+)
+
+IDENTITY = ModelIdentity(model="tiny", revision="0")
+WRITER = Writer(
+    signer=Signer(KEYS, RESULTS),
+    results_topic=RESULTS,
+    dlq_topic=DLQ,
+    group_id="g",
+    embedder=IDENTITY,
+    captioner=IDENTITY,
+)
+
+
+def _records(verdicts):
+    records = []
+    for offset, verdict in enumerate(verdicts):
+        request = Request(
+            id=f"r{offset}", image=ImageReference(uri="file:///a.png"), tasks=(Task.EMBED,)
+        )
+        changes = {"headers": []} if verdict == "forged" else {}
+        records.append(signed_record(request, offset=offset, **changes))
+    return records
+
+
+def _lane(stream, *, preparation=None, completion=None, brake=None, policy=None, in_flight=256):
+    stages = Stages(
+        verifier=Verifier(KEYS, INGEST),
+        freshness=Freshness(),
+        replay=ReplayWindow(ReplayPolicy(window_seconds=600)),
+        preparation=preparation or FakePreparation(),
+        inferences=FakeInferences(),
+        now=lambda: NOW,
+    )
+    return Lane(
+        completion=completion or Completion(0),
+        process=lambda record: process(record, stages),
+        write=WRITER.write,
+        commit=stream.commit,
+        policy=policy or CommitPolicy(max_outcomes=3, max_seconds=0),
+        brake=brake or Brake(BrakePolicy(max_consecutive=0, max_share=0)),
+        records_in_flight=in_flight,
+    )
+
+
+async def _run(lane, records, finish_seconds=5.0):
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(lane.run())
+        for record in records:
+            lane.take(record, tasks)
+        await lane.close(finish_seconds)
+        await running
+
+
+def _answered(stream):
+    """Count the outcomes by offset: a result, or a dead letter without one."""
+    results = Counter(
+        decode_result(out.value).source.offset for out in stream.outputs if out.topic == RESULTS
+    )
+    letters = Counter(
+        int(dict(out.headers)[headers.DLQ_OFFSET]) for out in stream.outputs if out.topic == DLQ
+    )
+    refused = {offset: n for offset, n in letters.items() if offset not in results}
+    assert max(letters.values(), default=1) == 1
+    return results + Counter(refused)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_every_record_has_exactly_one_outcome(data):
+    """Any script of good, bad and slow records, with the process ended anywhere in between."""
+    verdicts = data.draw(
+        st.lists(st.sampled_from(["good", "failed", "forged"]), min_size=1, max_size=25)
+    )
+    slow = data.draw(st.dictionaries(st.integers(0, 24), st.integers(1, 40), max_size=8))
+    stream = FakeStream(_records(verdicts))
+    faults = {
+        f"r{i}": Failed(Code.NOT_FOUND, "gone") for i, v in enumerate(verdicts) if v == "failed"
+    }
+    turns = {f"r{offset}": count for offset, count in slow.items()}
+
+    async def script():
+        for _ in range(data.draw(st.integers(0, 3))):
+            await _until_crash(stream, faults, turns, data.draw(st.integers(0, 30)))
+        lane = _lane(
+            stream,
+            preparation=FakePreparation(faults=faults, turns=turns),
+            completion=Completion.from_position(stream.committed or Position(offset=0)),
+        )
+        await _run(lane, stream.read())
+
+    asyncio.run(script())
+    assert _answered(stream) == Counter(range(len(verdicts)))
+    offsets = [position.offset for position in stream.commits]
+    assert offsets == sorted(offsets)
+    assert stream.committed == Position(offset=len(verdicts))
+
+
+async def _until_crash(stream, faults, turns, after_turns):
+    """Run a lane for some turns of the loop, then end it as a kill would: no last commit."""
+    lane = _lane(
+        stream,
+        preparation=FakePreparation(faults=faults, turns=turns),
+        completion=Completion.from_position(stream.committed or Position(offset=0)),
+    )
+    with contextlib.suppress(ExceptionGroup):
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(lane.run())
+            for record in stream.read():
+                lane.take(record, tasks)
+            for _ in range(after_turns):
+                await asyncio.sleep(0)
+            raise InterruptedError
+
+
+async def test_hanging_record_holds_back_no_other():
+    """The others are answered and recorded as done while one image never comes."""
+    never = asyncio.Event()
+    stream = FakeStream(_records(["good"] * 6))
+    lane = _lane(stream, preparation=FakePreparation(waits={"r2": never}))
+    await _run(lane, stream.records, finish_seconds=0.05)
+    assert _answered(stream) == Counter([0, 1, 3, 4, 5])
+    assert stream.committed is not None
+    assert stream.committed.offset == 2
+    again = Completion.from_position(stream.committed)
+    assert [r.offset for r in stream.records if again.take(r.offset)] == [2]
+
+
+async def test_room_counts_what_is_not_committed():
+    """The window is from taken to committed, and a closed lane has none."""
+    stream = FakeStream(_records(["good"] * 3))
+    lane = _lane(stream, in_flight=4)
+    async with asyncio.TaskGroup() as tasks:
+        for record in stream.records:
+            lane.take(record, tasks)
+        assert lane.room == 1
+        running = tasks.create_task(lane.run())
+        await lane.close(1)
+        await running
+    assert lane.room == 0
+
+
+async def test_outcomes_share_a_transaction():
+    """What is there together is committed together, up to the limit."""
+    stream = FakeStream(_records(["good"] * 10))
+    lane = _lane(stream, policy=CommitPolicy(max_outcomes=5, max_seconds=1))
+    await _run(lane, stream.records)
+    assert len(stream.commits) == 2
+
+
+async def test_brake_ends_the_process_uncommitted():
+    """A run of forgeries halts, and what was not committed stays for the next start."""
+    stream = FakeStream(_records(["forged"] * 10))
+    brake = Brake(BrakePolicy(max_consecutive=4, max_share=0))
+    lane = _lane(stream, brake=brake, policy=CommitPolicy(max_outcomes=500, max_seconds=60))
+    with pytest.raises(ExceptionGroup) as caught:
+        await _run(lane, stream.records)
+    halt = caught.value.exceptions[0]
+    assert isinstance(halt, Halt)
+    assert halt.code is ExitCode.BRAKE
+    assert "SECRET_API_KEY" in str(halt)
+    assert stream.commits == []
+
+
+async def test_failed_commit_is_no_outcome():
+    """Without a commit nothing counts as done, and the error ends the lane."""
+    stream = FakeStream(_records(["good"]))
+
+    async def commit(outputs, position):
+        raise Halt(ExitCode.FENCED, "fenced")
+
+    stream.commit = commit
+    with pytest.raises(ExceptionGroup):
+        await _run(_lane(stream), stream.records)
+    assert stream.outputs == []

@@ -1,0 +1,89 @@
+"""The small pure policies: replay window, brake, retry."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.brake import Brake, BrakePolicy
+from consumer.replay import ReplayPolicy, ReplayWindow
+from consumer.retry import RetryPolicy
+
+
+def test_repeat_inside_the_window_is_seen():
+    """The same id again within the window is a repeat, and another id is not."""
+    window = ReplayWindow(ReplayPolicy(window_seconds=600))
+    assert not window.is_repeat("a", 1_000)
+    assert window.is_repeat("a", 600_999)
+    assert not window.is_repeat("b", 600_999)
+
+
+def test_id_is_forgotten_after_the_window():
+    """Beyond the window the signature would be stale, so the id need not be kept."""
+    window = ReplayWindow(ReplayPolicy(window_seconds=600))
+    window.is_repeat("a", 1_000)
+    assert not window.is_repeat("a", 601_001)
+
+
+def test_replay_memory_is_bounded():
+    """The oldest id goes when there are too many."""
+    window = ReplayWindow(ReplayPolicy(window_seconds=600, max_ids=2))
+    for name in ("a", "b", "c"):
+        window.is_repeat(name, 0)
+    assert window.is_repeat("c", 0)
+    assert not window.is_repeat("a", 0)
+
+
+def test_brake_stops_at_refusals_in_a_row():
+    """A wrong secret is found after the set number of refusals."""
+    brake = Brake(BrakePolicy(max_consecutive=3, max_share=0))
+    assert [brake.note(refused=True) is None for _ in range(3)] == [True, True, False]
+
+
+def test_accepted_record_resets_the_row():
+    """Forgeries between good records do not stop the process."""
+    brake = Brake(BrakePolicy(max_consecutive=2, max_share=0))
+    assert all(brake.note(refused=refused) is None for refused in [True, False] * 50)
+
+
+def test_brake_stops_at_a_share_of_refusals():
+    """Good records between do not hide that nearly all are refused."""
+    brake = Brake(BrakePolicy(max_consecutive=0, max_share=0.9, share_of_records=10))
+    notes = [brake.note(refused=i % 10 != 0) for i in range(10)]
+    assert notes[:9] == [None] * 9
+    assert notes[9] is not None
+
+
+def test_brake_without_bounds_never_stops():
+    """Zero takes a bound away."""
+    brake = Brake(BrakePolicy(max_consecutive=0, max_share=0))
+    assert all(brake.note(refused=True) is None for _ in range(5_000))
+
+
+@given(
+    attempt=st.integers(1, 10),
+    age=st.floats(0, 100),
+    retry_after=st.none() | st.floats(0, 1_000),
+    chance=st.floats(0, 1, exclude_max=True),
+)
+def test_retries_are_bounded_and_patient(attempt, age, retry_after, chance):
+    """No try too many, none too late, and none before the source said."""
+    policy = RetryPolicy()
+    delay = policy.delay_seconds(
+        attempt=attempt, age_seconds=age, retry_after_seconds=retry_after, chance=chance
+    )
+    if delay is None:
+        return
+    assert attempt < policy.max_attempts
+    assert age + delay <= policy.max_age_seconds
+    assert delay >= (retry_after or 0)
+    assert delay <= max(policy.max_delay_seconds, retry_after or 0)
+
+
+@pytest.mark.parametrize(("attempt", "bound"), [(1, 0.5), (2, 1.0), (3, 2.0)])
+def test_retry_delay_grows(attempt, bound):
+    """The bound of the jitter doubles from try to try."""
+    policy = RetryPolicy(max_attempts=9)
+    delay = policy.delay_seconds(
+        attempt=attempt, age_seconds=0, retry_after_seconds=None, chance=0.999999
+    )
+    assert delay == pytest.approx(bound, rel=1e-3)

@@ -1,0 +1,88 @@
+"""The way of one record: each verdict becomes its outcome, and anything else passes through."""
+
+import pytest
+
+from consumer.record import Error, Ok, Refusal, Repeat, Stages, process
+from consumer.replay import ReplayPolicy, ReplayWindow
+from consumer.verdicts import Failed
+from schemas import Code, Freshness, ImageReference, Request, Task, Verifier
+from tests.fakes import INGEST, KEYS, NOW, FakeInferences, FakePreparation, signed_record
+
+
+def _stages(**changes):
+    fields = {
+        "verifier": Verifier(KEYS, INGEST),
+        "freshness": Freshness(),
+        "replay": ReplayWindow(ReplayPolicy(window_seconds=600)),
+        "preparation": FakePreparation(),
+        "inferences": FakeInferences(),
+        "now": lambda: NOW + 1.5,
+    }
+    return Stages(**(fields | changes))
+
+
+def _request(name="a", tasks=(Task.EMBED, Task.CAPTION)):
+    return Request(id=name, image=ImageReference(uri="file:///a.png"), tasks=tasks)
+
+
+async def test_good_record_gets_what_it_asked_for():
+    """An authentic record leads to vector, caption and the time each stage took."""
+    outcome = await process(signed_record(_request()), _stages())
+    assert isinstance(outcome, Ok)
+    assert outcome.inference.caption == "a red circle"
+    assert outcome.timing.queue == 1500
+    assert outcome.timing.fetch == 1.0
+    assert outcome.timing.caption == 3.0
+
+
+async def test_record_that_asks_for_an_embedding_wakes_no_captioner():
+    """Only a caption makes BLIP expected."""
+    inferences = FakeInferences()
+    await process(signed_record(_request(tasks=(Task.EMBED,))), _stages(inferences=inferences))
+    assert inferences.most_expected == 0
+
+
+async def test_caption_is_expected_from_admission_to_the_end():
+    """The captioner can load while the image is fetched, and is let go when the record ends."""
+    inferences = FakeInferences()
+    faults = {"a": Failed(Code.NOT_FOUND, "gone")}
+    stages = _stages(inferences=inferences, preparation=FakePreparation(faults=faults))
+    await process(signed_record(_request()), stages)
+    assert (inferences.most_expected, inferences.expected) == (1, 0)
+
+
+async def test_failed_fetch_is_an_error_with_its_code():
+    """A verdict of a later stage keeps code, message and attempts."""
+    fault = Failed(Code.IMAGE_UNAVAILABLE, "no answer")
+    fault.attempts = 4
+    stages = _stages(preparation=FakePreparation(faults={"a": fault}))
+    outcome = await process(signed_record(_request()), stages)
+    assert isinstance(outcome, Error)
+    assert (outcome.code, outcome.message, outcome.attempts) == (
+        Code.IMAGE_UNAVAILABLE,
+        "no answer",
+        4,
+    )
+
+
+async def test_forged_record_is_refused_before_anything_is_fetched():
+    """Nothing of a record without a signature reaches a later stage."""
+    preparation = FakePreparation(faults={"a": AssertionError("must not be asked")})
+    record = signed_record(_request(), headers=[])
+    outcome = await process(record, _stages(preparation=preparation))
+    assert isinstance(outcome, Refusal)
+    assert outcome.code is Code.UNSIGNED
+
+
+async def test_second_record_with_an_id_is_a_repeat():
+    """An authentic repeat inside the window is counted, not processed."""
+    stages = _stages()
+    await process(signed_record(_request(), offset=0), stages)
+    assert await process(signed_record(_request(), offset=1), stages) == Repeat(id="a")
+
+
+async def test_unforeseen_error_is_no_outcome():
+    """A fault of ours is not blamed on the record."""
+    stages = _stages(preparation=FakePreparation(faults={"a": ZeroDivisionError()}))
+    with pytest.raises(ZeroDivisionError):
+        await process(signed_record(_request()), stages)
