@@ -4,8 +4,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-# torch brings CUDA along, some 3 GB of wheels. Where there is no NVIDIA GPU, the CPU-only build is a
-# tenth of that: set TORCH_INDEX to the address of PyTorch's CPU wheel index, once, with `make install`.
+# torch brings CUDA along, some 3 GB of wheels. For the CPU-only build instead, set TORCH_INDEX to the
+# address of PyTorch's CPU wheel index, with the first `make install` (and for docker compose build).
 TORCH_INDEX ?=
 # The demo's checkpoints (`hub` for the real ones) and a folder of pictures of your own.
 MODELS ?=
