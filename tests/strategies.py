@@ -4,7 +4,7 @@ import base64
 import json
 import string
 import struct
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from hypothesis import strategies as st
 
@@ -65,7 +65,7 @@ requests = st.builds(
 def embeddings(draw: st.DrawFn) -> Embedding:
     """An embedding of up to 8 numbers in either encoding."""
     vector = draw(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=8))
-    encoding = draw(st.sampled_from(["base64", "float"]))
+    encoding: Literal["base64", "float"] = draw(st.sampled_from(["base64", "float"]))
     return Embedding(
         model=draw(words),
         revision=draw(words),
