@@ -49,6 +49,8 @@ async def test_other_than_base64_of_an_image_type_is_forbidden(header: str) -> N
     "payload",
     [
         "QUJD!",
+        "QUJD!!!!",
+        "QUJD\n\n\n\n",
         "QUI",
         "QUI==",
         "QUJD=",

@@ -242,7 +242,15 @@ async def test_no_descriptor_is_left_open(root: Path) -> None:
     """Whatever the verdict, all descriptors are closed."""
     (root / "link").symlink_to("sub")
     before = _open_descriptors()
-    for name in ("cat.jpg", "sub", "missing", "missing/x", "link/x", "cat.jpg/x"):
+    for name in (
+        "cat.jpg",
+        "sub/dog%20é%20%25.jpg",
+        "sub",
+        "missing",
+        "missing/x",
+        "link/x",
+        "cat.jpg/x",
+    ):
         try:
             await _fetch(root, f"file://{root}/{name}")
         except Failed:

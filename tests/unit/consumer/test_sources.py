@@ -108,11 +108,6 @@ class Visitors:
                 await self._tasks[name]
         await _settle()
 
-    def end_and_cancel(self, ending: str, cancelled: str) -> None:
-        """Let `cancelled` in, by the end of `ending`, and cancel it before it can run."""
-        self._ends[ending].set()
-        self._tasks[ending].add_done_callback(lambda _: self._tasks[cancelled].cancel())
-
     async def _visit(self, name: str, byte_length: int) -> None:
         async with self.budget.hold(byte_length):
             self.inside.append(name)
@@ -184,10 +179,10 @@ async def test_cancelled_waiter_lets_the_next_in() -> None:
 async def test_hold_cancelled_as_it_is_let_in_is_given_back() -> None:
     """Let in and cancelled in the same turn of the loop: nothing stays held."""
     visitors = Visitors(10)
-    await visitors.start("first", 10)
-    await visitors.start("second", 10)
-    visitors.end_and_cancel("first", "second")
-    await _settle()
+    async with visitors.budget.hold(10):
+        await visitors.start("second", 10)
+    assert visitors.budget.held_bytes == 10  # the second's, which did not run yet
+    await visitors.cancel("second")
     assert visitors.inside == []
     assert visitors.budget.held_bytes == 0
 
