@@ -13,7 +13,15 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from schemas.codes import Code
 from schemas.signing import ID_PATTERN
@@ -60,28 +68,26 @@ class JsonObject(Mapping[str, Any]):
         return f"JsonObject({self.as_sent!r})"
 
 
-def _json_object(value: object) -> object:
-    """Let a caller write `metadata={"album": 7}`."""
-    if value is None or isinstance(value, JsonObject):
-        return value
-    if not isinstance(value, dict):
+def _metadata(value: object) -> JsonObject:
+    """Hold the limit, and let a caller write `metadata={"album": 7}`."""
+    if isinstance(value, dict):
+        try:
+            # Not orjson: it makes null of NaN and knows no integer above 64 bits.
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        except TypeError as exc:
+            raise ValueError(str(exc)) from exc
+        value = JsonObject(text.encode())
+    if not isinstance(value, JsonObject):
         raise ValueError("not an object")
-    try:
-        # Not orjson: it makes null of NaN and knows no integer above 64 bits.
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except TypeError as exc:
-        raise ValueError(str(exc)) from exc
-    return JsonObject(text.encode())
-
-
-def _within_size(metadata: JsonObject | None) -> JsonObject | None:
-    if metadata is not None and len(metadata.as_sent) > MAX_METADATA_BYTES:
-        raise ValueError(f"{len(metadata.as_sent)} bytes; at most {MAX_METADATA_BYTES}")
-    return metadata
+    if len(value.as_sent) > MAX_METADATA_BYTES:
+        raise ValueError(f"{len(value.as_sent)} bytes; at most {MAX_METADATA_BYTES}")
+    return value
 
 
 Metadata = Annotated[
-    JsonObject, WithJsonSchema({"type": "object", "description": "Anything; echoed unchanged."})
+    JsonObject,
+    BeforeValidator(_metadata),
+    WithJsonSchema({"type": "object", "description": "Anything; echoed unchanged."}),
 ]
 
 
@@ -116,9 +122,6 @@ class Request(_Message):
         json_schema_extra={"uniqueItems": True},
     )
     metadata: Metadata | None = None
-
-    _object = field_validator("metadata", mode="before")(_json_object)
-    _size = field_validator("metadata")(_within_size)
 
     @field_validator("tasks")
     @classmethod
@@ -219,8 +222,6 @@ class Result(_Answer):
     timing_ms: TimingMs
     source: Source
     metadata: Metadata | None = None
-
-    _object = field_validator("metadata", mode="before")(_json_object)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -18,9 +18,7 @@ from schemas.headers import SIG, SIG_ID, SIG_TS
 from schemas.records import Headers
 
 MIN_SECRET_BYTES: Final = 32  # as long as the SHA-256 that it keys (RFC 2104, section 3)
-MAX_SIGNATURES: Final = (
-    4  # two keys in a rotation, and room; bounds the work one record can ask for
-)
+MAX_SIGNATURES: Final = 4  # two keys in a rotation, and room; bounds the work for one record
 
 ID_PATTERN: Final = r"[A-Za-z0-9._-]{1,64}"
 KEY_ID_PATTERN: Final = r"[A-Za-z0-9_-]{1,32}"
@@ -66,9 +64,8 @@ class Signer:
             raise ValueError(f"a message id must match {ID_PATTERN}")
         if not _TIMESTAMP.fullmatch(ts):
             raise ValueError("a timestamp is Unix seconds, from 0 to 999999999999")
-        mac = _mac(
-            self._secret, self._key_id, self._audience, message_id, ts, _digest(key), _digest(value)
-        )
+        fields = self._audience, message_id, ts, _digest(key), _digest(value)
+        mac = _mac(self._secret, self._key_id, *fields)
         return [(SIG_ID, message_id), (SIG_TS, ts), (SIG, b"v1.%s.%s" % (self._key_id, mac))]
 
 
@@ -91,18 +88,9 @@ class Verifier:
             raise Refused(
                 Code.BAD_SIGNATURE, f"{SIG_ID} or {SIG_TS} has a form that cannot be signed"
             )
-        key_digest, value_digest = _digest(key), _digest(value)
+        fields = self._audience, message_id, ts, _digest(key), _digest(value)
         for key_id, mac in known:
-            expected = _mac(
-                self._secrets[key_id],
-                key_id,
-                self._audience,
-                message_id,
-                ts,
-                key_digest,
-                value_digest,
-            )
-            if hmac.compare_digest(expected, mac):
+            if hmac.compare_digest(_mac(self._secrets[key_id], key_id, *fields), mac):
                 return Signed(id=message_id.decode(), timestamp=int(ts))
         raise Refused(
             Code.BAD_SIGNATURE, "the signature is not that of this topic, key, id, time and value"
