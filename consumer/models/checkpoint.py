@@ -17,10 +17,15 @@ from typing import Any, Final, Literal, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    StrictDataclassError,
+)
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.image_processing_backends import PilBackend
 from transformers.utils import logging
 
@@ -42,6 +47,7 @@ _UNREADABLE: Final = (
     AttributeError,
     MemoryError,
     SafetensorError,
+    StrictDataclassError,
 )
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -78,8 +84,15 @@ def inspect(model: str, revision: str, kind: Literal["clip", "blip"]) -> Checkpo
     return Checkpoint(folder=folder, identity=identity, kind=kind)
 
 
-def load(checkpoint: Checkpoint, model_class: type[Model], dtype: torch.dtype) -> Model:
+def load(
+    checkpoint: Checkpoint,
+    model_class: type[Model],
+    dtype: torch.dtype,
+    config: PreTrainedConfig | None = None,
+) -> Model:
     """Read the weights into host memory, mapped from the file where the dtype is the file's.
+
+    `config` is for a part of a checkpoint; without, it is the folder's.
 
     Raises:
         ModelUnavailable: a tensor is missing or of another shape, or the files cannot be read.
@@ -87,18 +100,20 @@ def load(checkpoint: Checkpoint, model_class: type[Model], dtype: torch.dtype) -
     with unreadable(checkpoint):
         loaded: Any = model_class.from_pretrained(
             checkpoint.folder,
+            config=config,
             dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are in the report, and refused below by name
             output_loading_info=True,
         )
     model: Model = loaded[0]
     report = loaded[1]
-    absent = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
+    absent = sorted(report["missing_keys"]) + [key for key, *_ in report["mismatched_keys"]]
     if absent:
         raise ModelUnavailable(
-            f"{checkpoint.identity.model} lacks {len(absent)} tensors that its config.json calls "
-            f"for, such as {absent[0]}; download or save the checkpoint again"
+            f"{checkpoint.identity.model} lacks {len(absent)} tensors of the shape that its "
+            f"config.json calls for, such as {absent[0]}; download or save the checkpoint again"
         )
     return model
 
@@ -160,7 +175,7 @@ def _download(model: str, revision: str) -> Path:
     except (OSError, HfHubHTTPError) as exc:
         raise ModelUnavailable(
             f"{model} at {revision} cannot be had from the hub and is not in its cache "
-            f"({_first_line(exc)}); check the network and the revision, or name a folder"
+            f"({_in_one_line(exc)}); check the network and the revision, or name a folder"
         ) from exc
     return Path(folder)
 
@@ -220,9 +235,9 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 def _broken(path: Path, error: Exception) -> ModelUnavailable:
     return ModelUnavailable(
-        f"{path} cannot be read ({_first_line(error)}); download or save the checkpoint again"
+        f"{path} cannot be read ({_in_one_line(error)}); download or save the checkpoint again"
     )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().partition("\n")[0] or type(error).__name__)[:200]
+def _in_one_line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]

@@ -1,15 +1,17 @@
 """CLIP's image tower: pixels in, unit vectors out. Resident from start-up to the end."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers.models.clip.configuration_clip import CLIPConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
 
 from consumer.engine import ModelIdentity
-from consumer.models.checkpoint import Checkpoint, load, preprocessing
+from consumer.models.checkpoint import Checkpoint, load, preprocessing, unreadable
 from consumer.models.device import Device, Normalization, device_errors
 from consumer.pixels import Pixels, Resize
 
@@ -62,7 +64,12 @@ def load_clip(checkpoint: Checkpoint, device: Device) -> Clip:
         DeviceOutOfMemory, DeviceFailed: see `device_errors`.
     """
     resize, normalization = preprocessing(checkpoint, CLIPImageProcessorPil)
-    model = load(checkpoint, CLIPVisionModelWithProjection, device.dtype)
+    with unreadable(checkpoint):
+        whole = CLIPConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+        tower: Any = whole.vision_config
+        # The whole model goes by its own width of the vectors, and leaves the tower's a default.
+        tower.projection_dim = whole.projection_dim
+    model = load(checkpoint, CLIPVisionModelWithProjection, device.dtype, tower)
     with device_errors():
         torch.nn.Module.to(model, device.torch_device)
     return Clip(model, checkpoint.identity, resize, normalization, device)

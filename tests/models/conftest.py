@@ -1,0 +1,41 @@
+"""Small checkpoints with random weights, made once: real files, real torch, real transformers."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.checkpoints import SMALL, save_random_blip, save_random_clip
+from consumer.models.device import Device
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory):
+    """Return a CLIP checkpoint."""
+    folder = tmp_path_factory.mktemp("clip")
+    save_random_clip(folder, SMALL)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def blip_folder(tmp_path_factory):
+    """Return a BLIP checkpoint."""
+    folder = tmp_path_factory.mktemp("blip")
+    save_random_blip(folder, SMALL)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cpu():
+    """Return the host as a device."""
+    return Device(torch_device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def noise():
+    """Return a function that makes images, shape (side, side, 3), all different."""
+    generator = np.random.default_rng(7)
+
+    def make(count: int, side: int = SMALL.image_side):
+        return list(generator.integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+
+    return make

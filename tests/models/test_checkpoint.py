@@ -1,0 +1,178 @@
+"""A checkpoint is loaded whole or not at all, and the refusal says which and why, in one line."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
+
+from consumer.gpu import ModelUnavailable
+from consumer.models.blip import Blip
+from consumer.models.checkpoint import inspect, load
+from consumer.models.clip import load_clip
+from schemas.exits import ExitCode
+
+
+@pytest.fixture
+def copied(clip_folder, tmp_path):
+    """Return a CLIP checkpoint that the test may damage."""
+    return shutil.copytree(clip_folder, tmp_path / "clip")
+
+
+@pytest.fixture
+def copied_blip(blip_folder, tmp_path):
+    """Return a BLIP checkpoint that the test may damage."""
+    return shutil.copytree(blip_folder, tmp_path / "blip")
+
+
+def change_config(folder, **changes):
+    """Change fields at the top of config.json."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def change_weights(folder, change):
+    """Rewrite the weights after `change` had its way with the mapping of tensors."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def refusal(folder, kind="clip"):
+    """Return the one line that says why the folder is refused."""
+    with pytest.raises(ModelUnavailable) as refused:
+        inspect(str(folder), "main", kind)
+    assert refused.value.code is ExitCode.MODEL
+    assert "\n" not in str(refused.value)
+    assert str(folder) in str(refused.value)
+    return str(refused.value)
+
+
+def test_missing_folder_is_refused(tmp_path):
+    """A path that is no folder is not taken for a hub id."""
+    assert "no such folder" in refusal(tmp_path / "nothing")
+
+
+def test_empty_folder_is_refused(tmp_path):
+    """The first file that is missing is named."""
+    assert "config.json" in refusal(tmp_path)
+
+
+def test_broken_json_is_refused(copied):
+    """A configuration that is no JSON."""
+    (copied / "config.json").write_text("{")
+
+    assert "config.json" in refusal(copied)
+
+
+def test_folder_without_weights_is_refused(copied):
+    """Another format beside the configuration is not read."""
+    (copied / "model.safetensors").rename(copied / "pytorch_model.bin")
+
+    assert "no model.safetensors" in refusal(copied)
+
+
+@pytest.mark.parametrize("length", [0, 5, 100, 20_000, -1])
+def test_truncated_weights_are_refused(copied, length):
+    """Cut in the length, in the header, in the tensors, or one byte before the end."""
+    path = copied / "model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:length])
+
+    assert "model.safetensors cannot be read" in refusal(copied)
+
+
+def test_weights_that_are_no_safetensors_are_refused(copied):
+    """Bytes of another kind under the right name."""
+    (copied / "model.safetensors").write_bytes(b"\x80\x04pickle" * 1000)
+
+    assert "model.safetensors cannot be read" in refusal(copied)
+
+
+@pytest.mark.parametrize(("kind", "other"), [("clip", "blip"), ("blip", "clip")])
+def test_model_of_the_other_kind_is_refused(request, kind, other):
+    """CLIP's folder as BLIP and the reverse; the message says what it is."""
+    folder = request.getfixturevalue(f"{other}_folder")
+
+    message = refusal(folder, kind)
+
+    assert f"no {kind.upper()} checkpoint" in message
+    assert repr(other) in message
+
+
+def test_configuration_without_processor_is_refused(copied, cpu):
+    """Without the image processor's file the geometry is unknown."""
+    (copied / "preprocessor_config.json").unlink()
+
+    with pytest.raises(ModelUnavailable, match="cannot be read"):
+        load_clip(inspect(str(copied), "main", "clip"), cpu)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_missing_tensor_is_refused(copied, dtype):
+    """Otherwise random numbers would stand in its place, and every vector would be noise."""
+    change_weights(copied, lambda tensors: tensors.pop("visual_projection.weight"))
+    checkpoint = inspect(str(copied), "main", "clip")
+
+    with pytest.raises(ModelUnavailable, match=r"lacks 1 tensors .* visual_projection.weight"):
+        load(checkpoint, CLIPVisionModelWithProjection, dtype)
+
+
+def test_tensor_of_another_shape_is_refused(copied, cpu):
+    """A configuration that is not that of the weights."""
+    change_weights(
+        copied, lambda tensors: tensors.update({"visual_projection.weight": torch.zeros(32, 63)})
+    )
+
+    with pytest.raises(ModelUnavailable, match=r"lacks 1 tensors .* visual_projection.weight"):
+        load_clip(inspect(str(copied), "main", "clip"), cpu)
+
+
+def test_blip_with_a_missing_tensor_is_refused_when_loaded(copied_blip, cpu):
+    """BLIP's weights are looked at on the first caption, and refused then."""
+    change_weights(copied_blip, lambda tensors: tensors.pop("vision_model.post_layernorm.weight"))
+    blip = Blip(inspect(str(copied_blip), "main", "blip"), cpu, max_new_tokens=5)
+
+    with pytest.raises(ModelUnavailable, match=r"post_layernorm.weight"):
+        blip.load()
+
+
+def test_configuration_of_nonsense_is_refused(copied, cpu):
+    """A configuration that is JSON and CLIP's, but of no model that can be."""
+    change_config(copied, vision_config={"hidden_size": "many"})
+
+    with pytest.raises(ModelUnavailable, match=str(copied)):
+        load_clip(inspect(str(copied), "main", "clip"), cpu)
+
+
+def test_hub_that_cannot_be_reached_is_named(monkeypatch):
+    """Without network, a hub id that is not in the cache gives one line that says what to check."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    with pytest.raises(ModelUnavailable) as refused:
+        inspect("nobody/no-such-model", "main", "clip")
+
+    assert "nobody/no-such-model at main" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_revision_of_a_folder_follows_the_weights(copied, clip_folder):
+    """The same files anywhere have the same revision; a trained tensor changes it."""
+    original = inspect(str(clip_folder), "main", "clip").identity.revision
+    assert inspect(str(copied), "main", "clip").identity.revision == original
+
+    change_weights(copied, lambda tensors: tensors["visual_projection.weight"].add_(0.01))
+
+    changed = inspect(str(copied), "main", "clip").identity.revision
+    assert changed != original
+    assert changed.startswith("sha256-")
+
+
+def test_nothing_is_printed(clip_folder, cpu, capfd):
+    """No progress bar and no loading report on anybody's terminal."""
+    load_clip(inspect(str(clip_folder), "main", "clip"), cpu)
+
+    assert capfd.readouterr() == ("", "")
