@@ -51,6 +51,7 @@ async def run(settings: ConsumerSettings) -> None:
         async with (
             _engine(settings, models.embedder, models.captioner, models.host_is_device) as engine,
             _decoder(settings) as decoder,
+            KafkaStream(settings, cluster) as stream,
             asyncio.TaskGroup() as tasks,
         ):
             serving = tasks.create_task(engine.run())
@@ -67,13 +68,13 @@ async def run(settings: ConsumerSettings) -> None:
             writer = _writer(settings, models.embedder, models.captioner)
             make_lane = _lane_maker(settings, preparation, engine, writer)
             lanes = OpenLanes(make_lane, tasks, settings.stop_seconds)
-            async with KafkaStream(settings, cluster, lanes) as stream:
-                log.info("ready", seconds=round(time.monotonic() - start, 3))
-                while not stop.is_set():
-                    for record in await stream.poll(lanes.room(), POLL_SECONDS):
-                        lanes.take(record)
-                log.info("stopping")
-                await lanes.close()
+            stream.join(lanes)
+            log.info("ready", seconds=round(time.monotonic() - start, 3))
+            while not stop.is_set():
+                for record in await stream.poll(lanes.room(), POLL_SECONDS):
+                    lanes.take(record)
+            log.info("stopping")
+            await lanes.close()
             serving.cancel()
     log.info("stopped")
 

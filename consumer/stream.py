@@ -38,12 +38,11 @@ class Lanes(Protocol):
 
 
 class KafkaStream:
-    """One member of the consumer group. Its partitions come and go by way of `lanes`."""
+    """One member of the consumer group, once it has joined."""
 
-    def __init__(self, settings: ConsumerSettings, cluster: Cluster, lanes: Lanes) -> None:
+    def __init__(self, settings: ConsumerSettings, cluster: Cluster) -> None:
         self._settings = settings
         self._cluster = cluster
-        self._lanes = lanes
         self._transactions: dict[int, LaneTransactions] = {}
         self._fault: BaseException | None = None
         session_ms = int(settings.session_timeout_seconds * 1000)
@@ -56,24 +55,27 @@ class KafkaStream:
             isolation_level="read_committed",
             session_timeout_ms=session_ms,
             heartbeat_interval_ms=session_ms // 10,
+            # A lane may be full for long, and is not asked for records then; the heartbeat goes on.
+            max_poll_interval_ms=2**31 - 1,
         )
 
     async def __aenter__(self) -> Self:
         await self._consumer.start()
-        self._consumer.subscribe([self._settings.ingest_topic], listener=_Rebalance(self))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        # Producers first: until the group is left, nobody else is waiting for these partitions.
-        await self._stop_transactions()
         await self._consumer.stop()
+        await self._stop_transactions()
+
+    def join(self, lanes: Lanes) -> None:
+        """Join the group; partitions come and go by way of `lanes`, while `poll` is called."""
+        listener = _Rebalance(self, lanes)
+        self._consumer.subscribe([self._settings.ingest_topic], listener=listener)
 
     async def poll(self, room: Mapping[int, int], timeout_seconds: float) -> list[Record]:
         """Return the next records of partitions that have room, no more than the least room of one.
-
-        It is called also when no partition has room: a silent consumer is thrown out of the group.
 
         Raises:
             Halt: an assignment failed, or the group does.
@@ -81,11 +83,14 @@ class KafkaStream:
         if self._fault:
             raise self._fault
         wanted = self._pause_and_resume(room)
+        if not wanted:  # to aiokafka no partition means every partition
+            await asyncio.sleep(timeout_seconds)
+            return []
         try:
             batches = await self._consumer.getmany(
                 *wanted,
                 timeout_ms=int(timeout_seconds * 1000),
-                max_records=min((room[p.partition] for p in wanted), default=1),
+                max_records=min(room[p.partition] for p in wanted),
             )
         except KafkaError as exc:
             raise Halt(ExitCode.BROKER, f"broker: {exc}") from exc
@@ -103,7 +108,8 @@ class KafkaStream:
                 self._consumer.pause(partition)
         return wanted
 
-    async def _assigned(self, partitions: Sequence[TopicPartition]) -> None:
+    async def assign(self, partitions: Sequence[TopicPartition], lanes: Lanes) -> None:
+        """Open a lane for each partition, in the order that the head of this file gives."""
         for partition in partitions:
             transactions = LaneTransactions(
                 group_id=self._settings.group_id,
@@ -117,7 +123,7 @@ class KafkaStream:
             position = await transactions.start() or await self._beginning(partition)
             await self._refuse_beyond_end(partition, position)
             self._consumer.seek(partition, position.offset)
-            self._lanes.open(partition.partition, position, transactions.commit)
+            lanes.open(partition.partition, position, transactions.commit)
             log.info(
                 "partition assigned",
                 partition=partition.partition,
@@ -125,8 +131,9 @@ class KafkaStream:
                 seconds=round(time.monotonic() - start, 3),
             )
 
-    async def _revoked(self) -> None:
-        await self._lanes.close()
+    async def revoke(self, lanes: Lanes) -> None:
+        """Close the lanes, then let their partitions go."""
+        await lanes.close()
         await self._stop_transactions()
 
     async def _stop_transactions(self) -> None:
@@ -154,12 +161,12 @@ class KafkaStream:
 
 
 class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
-    def __init__(self, stream: KafkaStream) -> None:
-        self._stream = stream
+    def __init__(self, stream: KafkaStream, lanes: Lanes) -> None:
+        self._stream, self._lanes = stream, lanes
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         try:
-            await self._stream._assigned(sorted(assigned))
+            await self._stream.assign(sorted(assigned), self._lanes)
         except (TimeoutError, KafkaError) as exc:
             self._stream.fail(Halt(ExitCode.BROKER, f"broker: assignment failed: {exc!r}"))
         except BaseException as exc:
@@ -170,7 +177,7 @@ class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             if revoked:
                 log.info("partitions revoked", partitions=sorted(p.partition for p in revoked))
-            await self._stream._revoked()
+            await self._stream.revoke(self._lanes)
         except BaseException as exc:
             self._stream.fail(exc)
             raise

@@ -1,0 +1,231 @@
+"""What the lanes rely on the stream for, the same on the embedded broker and on Apache Kafka."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from consumer.cluster import Cluster, client_arguments
+from consumer.completion import Position
+from consumer.lane import Commit
+from consumer.settings import ConsumerSettings
+from consumer.stream import KafkaStream
+from consumer.transaction import LaneTransactions
+from schemas import OutgoingRecord, Record
+from schemas.exits import ExitCode, Halt
+from tests.conftest import Broker, Topics
+
+pytestmark = pytest.mark.integration
+
+PATIENCE_SECONDS = 30
+
+
+class Recorder:
+    """Lanes that only remember what was opened and closed."""
+
+    def __init__(self) -> None:
+        self.positions: dict[int, Position] = {}
+        self.commits: dict[int, Commit] = {}
+        self.closed = 0
+
+    def open(self, partition: int, position: Position, commit: Commit) -> None:
+        self.positions[partition], self.commits[partition] = position, commit
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+class Member:
+    """One consumer process's stream, with its lanes."""
+
+    def __init__(self, stream: KafkaStream, lanes: Recorder) -> None:
+        self.stream, self.lanes = stream, lanes
+
+    async def poll(self, count: int, room: int = 100) -> list[Record]:
+        """Poll until `count` records came."""
+        records: list[Record] = []
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(records) < count:
+                records += await self.stream.poll({0: room} if self.lanes.commits else {}, 0.05)
+        return records
+
+    async def leave(self) -> None:
+        """Leave the group."""
+        await self.stream.__aexit__(None, None, None)
+
+    async def assigned(self) -> Position:
+        """Poll until partition 0 is ours, and return where it begins."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not self.lanes.positions:
+                await self.stream.poll({}, 0.05)
+        return self.lanes.positions[0]
+
+
+Join = Callable[[], Awaitable[Member]]
+
+
+@pytest.fixture
+def settings(broker: Broker, topics: Topics, secret: str) -> ConsumerSettings:
+    """Settings with timeouts short enough for a test."""
+    return ConsumerSettings.from_env(
+        {
+            "BOOTSTRAP_SERVERS": broker.bootstrap,
+            "SECRET_API_KEY": secret,
+            "INGEST_TOPIC": topics.ingest,
+            "RESULTS_TOPIC": topics.results,
+            "DLQ_TOPIC": topics.dlq,
+            "GROUP_ID": f"group.{topics.ingest}",
+            "SESSION_TIMEOUT_SECONDS": "6",
+            "TRANSACTION_TIMEOUT_SECONDS": "5",
+        }
+    )
+
+
+@pytest.fixture
+async def join(settings: ConsumerSettings) -> AsyncIterator[Join]:
+    """Start members of one group; all leave at the end."""
+    async with AsyncExitStack() as stack:
+
+        async def start() -> Member:
+            cluster = await stack.enter_async_context(Cluster(settings))
+            lanes = Recorder()
+            stream = await stack.enter_async_context(KafkaStream(settings, cluster))
+            stream.join(lanes)
+            return Member(stream, lanes)
+
+        yield start
+
+
+async def _publish(broker: Broker, topic: str, count: int) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+        for number in range(count):
+            await producer.send_and_wait(topic, b"%d" % number, key=b"k", headers=[("h", b"v")])
+
+
+async def _committed_values(broker: Broker, topic: str) -> list[bytes | None]:
+    """Read what a read_committed reader sees, from the start to the end of the topic."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=broker.bootstrap, isolation_level="read_committed", group_id=None
+    )
+    async with consumer:
+        partition = TopicPartition(topic, 0)
+        consumer.assign([partition])
+        await consumer.seek_to_beginning(partition)
+        end = (await consumer.end_offsets([partition]))[partition]
+        values: list[bytes | None] = []
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while await consumer.position(partition) < end and time.monotonic() < deadline:
+            batches = await consumer.getmany(timeout_ms=100)
+            values += [message.value for batch in batches.values() for message in batch]
+        return values
+
+
+def _output(topics: Topics, value: bytes) -> OutgoingRecord:
+    return OutgoingRecord(topic=topics.results, key=b"k", value=value, headers=[("h", b"v")])
+
+
+async def test_new_group_begins_at_the_start_of_the_log(
+    broker: Broker, topics: Topics, join: Join
+) -> None:
+    """What was published before the group ever ran is not skipped."""
+    await _publish(broker, topics.ingest, 3)
+    member = await join()
+    assert await member.assigned() == Position(offset=0)
+    records = await member.poll(3)
+    assert [record.value for record in records] == [b"0", b"1", b"2"]
+    assert (records[0].key, list(records[0].headers)) == (b"k", [("h", b"v")])
+
+
+async def test_next_member_goes_on_from_the_commit(
+    broker: Broker, topics: Topics, join: Join
+) -> None:
+    """Outputs and position of a commit are there together, the metadata with them."""
+    await _publish(broker, topics.ingest, 3)
+    first = await join()
+    await first.poll(3)
+    position = Position(offset=1, metadata="il1:whatever")
+    await first.lanes.commits[0]([_output(topics, b"a"), _output(topics, b"b")], position)
+    await first.leave()
+    second = await join()
+    assert await second.assigned() == position
+    assert [record.value for record in await second.poll(2)] == [b"1", b"2"]
+    assert await _committed_values(broker, topics.results) == [b"a", b"b"]
+
+
+async def test_position_alone_can_be_committed(broker: Broker, topics: Topics, join: Join) -> None:
+    """Outcomes that say nothing (repeats) still move the position."""
+    await _publish(broker, topics.ingest, 1)
+    first = await join()
+    await first.poll(1)
+    await first.lanes.commits[0]([], Position(offset=1))
+    await first.leave()
+    assert await (await join()).assigned() == Position(offset=1)
+
+
+async def test_uncommitted_work_comes_again(broker: Broker, topics: Topics, join: Join) -> None:
+    """A member that ends without a commit leaves everything to the next one."""
+    await _publish(broker, topics.ingest, 2)
+    first = await join()
+    await first.poll(2)
+    await first.leave()
+    second = await join()
+    assert len(await second.poll(2)) == 2
+
+
+async def test_poll_keeps_to_the_room(broker: Broker, topics: Topics, join: Join) -> None:
+    """No more records come than there is room for, and none when there is none."""
+    await _publish(broker, topics.ingest, 5)
+    member = await join()
+    await member.assigned()
+    assert len(await member.poll(1, room=2)) <= 2
+    for _ in range(5):
+        assert await member.stream.poll({0: 0}, 0.05) == []
+    assert await member.poll(1, room=1)
+
+
+async def test_former_owner_cannot_commit_beside_the_next(
+    broker: Broker, topics: Topics, join: Join, settings: ConsumerSettings
+) -> None:
+    """Whoever opens a partition takes it: of two that hold it, one writes an outcome."""
+    member = await join()
+    await member.assigned()
+    former = member.lanes.commits[0]
+    async with Cluster(settings) as cluster:
+        partition = TopicPartition(topics.ingest, 0)
+        taker = LaneTransactions(
+            group_id=settings.group_id,
+            partition=partition,
+            client=client_arguments(settings),
+            timeout_seconds=settings.transaction_timeout_seconds,
+            committed=lambda: cluster.committed(partition),
+        )
+        await taker.start()
+        if broker.name == "apache":  # the embedded broker has no name for a fenced producer
+            with pytest.raises(Halt) as caught:
+                await former([_output(topics, b"former")], Position(offset=1))
+            assert caught.value.code is ExitCode.FENCED
+        await asyncio.gather(
+            former([_output(topics, b"former")], Position(offset=1)),
+            taker.commit([_output(topics, b"taker")], Position(offset=1)),
+            return_exceptions=True,
+        )
+        await taker.stop()
+    assert len(await _committed_values(broker, topics.results)) == 1
+
+
+async def test_second_member_takes_over_after_the_first_has_closed(
+    broker: Broker, topics: Topics, join: Join
+) -> None:
+    """On a rebalance the lanes are closed before the partitions go."""
+    await _publish(broker, topics.ingest, 1)
+    first = await join()
+    await first.assigned()
+    polling = asyncio.create_task(first.poll(1_000_000))
+    second = await join()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not first.lanes.closed:
+            await second.stream.poll({}, 0.05)
+    polling.cancel()
