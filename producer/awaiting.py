@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 from weakref import WeakValueDictionary
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -98,14 +98,6 @@ class Outcomes:
         else:
             self._take_dead_letter(record)
 
-    async def follow(self, consumer: AIOKafkaConsumer) -> None:
-        """Take in records until cancelled."""
-        while True:
-            batches: dict[TopicPartition, list[Any]] = await consumer.getmany(timeout_ms=_POLL_MS)
-            for records in batches.values():
-                for record in records:
-                    self.take(to_record(record))
-
     def _take_result(self, record: Record) -> None:
         try:
             result = verified_result(record, self._verifier)
@@ -158,13 +150,21 @@ async def following(
     Raises:
         Halt: no broker answers.
     """
-    async with reader(settings, partitions) as consumer:
+    async with reader(settings) as consumer:
+        consumer.assign(partitions)
         async with answering(settings, "asking for the ends of the results"):
             for partition, offset in (await consumer.end_offsets(partitions)).items():
                 consumer.seek(partition, offset)
-        task = asyncio.create_task(outcomes.follow(consumer))
+        task = asyncio.create_task(_follow(consumer, outcomes))
         try:
             yield task
         finally:
             task.cancel()
             await asyncio.wait({task})
+
+
+async def _follow(consumer: AIOKafkaConsumer, outcomes: Outcomes) -> None:
+    while True:
+        for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
+            for record in records:
+                outcomes.take(to_record(record))

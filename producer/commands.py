@@ -67,11 +67,7 @@ def topics(
     reports = asyncio.run(ensure_topics(settings, plans))
     for report in reports:
         typer.echo(_topic_line(report))
-    weakened = any(
-        difference.breaks_replay_protection
-        for report in reports
-        for difference in report.differences
-    )
+    weakened = any(difference.weakens for report in reports for difference in report.differences)
     raise typer.Exit(ExitCode.FAILED if weakened else ExitCode.OK)
 
 

@@ -1,9 +1,9 @@
 """The one place that opens Kafka clients, bounds their waits and translates their errors."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, TypedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -13,16 +13,10 @@ from producer.settings import ProducerSettings
 from schemas import Record, TimestampType
 from schemas.exits import ExitCode, Halt
 
-_STOP_SECONDS = 5.0
+_STOP_SECONDS: Final = 5.0
 
 
-class _ClientArguments(TypedDict):
-    bootstrap_servers: list[str]
-    client_id: str
-    request_timeout_ms: int
-
-
-def _client_arguments(settings: ProducerSettings) -> _ClientArguments:
+def _client_arguments(settings: ProducerSettings) -> dict[str, Any]:
     return {
         "bootstrap_servers": list(settings.bootstrap_servers),
         "client_id": "imagelane-producer",
@@ -37,58 +31,55 @@ async def answering(settings: ProducerSettings, doing: str) -> AsyncIterator[Non
     Raises:
         Halt: `BROKER` when they refuse, are away or take too long; `TOPIC` when one is missing.
     """
-    brokers = ",".join(settings.bootstrap_servers)
+    seconds, brokers = settings.broker_timeout_seconds, ",".join(settings.bootstrap_servers)
     try:
-        async with asyncio.timeout(settings.broker_timeout_seconds):
+        async with asyncio.timeout(seconds):
             yield
-    except TimeoutError as exc:
-        seconds = settings.broker_timeout_seconds
-        raise Halt(
-            ExitCode.BROKER,
-            f"no answer from {brokers} in {seconds:g} s, {doing}; see BOOTSTRAP_SERVERS",
-        ) from exc
     except UnknownTopicOrPartitionError as exc:
-        raise Halt(ExitCode.TOPIC, f"a topic is missing on {brokers}, {doing}") from exc
-    except KafkaError as exc:
-        reason = str(exc) or type(exc).__name__
-        raise Halt(ExitCode.BROKER, f"{brokers}, {doing}: {reason}; see BOOTSTRAP_SERVERS") from exc
+        raise Halt(ExitCode.TOPIC, f"{doing}: a topic is missing on {brokers}") from exc
+    except (KafkaError, TimeoutError) as exc:
+        reason = str(exc) or f"no answer in {seconds:g} s"
+        raise Halt(ExitCode.BROKER, f"{doing}: {brokers}: {reason}; see BOOTSTRAP_SERVERS") from exc
 
 
-@asynccontextmanager
-async def administration(settings: ProducerSettings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Open an admin client.
-
-    Raises:
-        Halt: no broker answers.
-    """
-    admin = AIOKafkaAdminClient(**_client_arguments(settings))
-    try:
-        async with answering(settings, "connecting"):
-            await admin.start()
-        yield admin
-    finally:
-        await admin.close()
+def administration(settings: ProducerSettings) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:
+    """Open an admin client; raises `Halt` when no broker answers, as the others do."""
+    client = AIOKafkaAdminClient(**_client_arguments(settings))
+    return _started(settings, client, client.close)
 
 
-@asynccontextmanager
-async def writer(settings: ProducerSettings) -> AsyncIterator[AIOKafkaProducer]:
-    """Open an idempotent producer that waits for all in-sync replicas (`acks=all`).
-
-    Raises:
-        Halt: no broker answers.
-    """
-    producer = AIOKafkaProducer(
+def writer(settings: ProducerSettings) -> AbstractAsyncContextManager[AIOKafkaProducer]:
+    """Open an idempotent producer that waits for all in-sync replicas."""
+    client = AIOKafkaProducer(
         **_client_arguments(settings), acks="all", enable_idempotence=True, linger_ms=2
     )
+    return _started(settings, client, lambda: _stop_writer(client))
+
+
+def reader(settings: ProducerSettings) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
+    """Open a consumer of committed records, outside any group; the caller assigns and seeks."""
+    client = AIOKafkaConsumer(
+        **_client_arguments(settings),
+        isolation_level="read_committed",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    return _started(settings, client, client.stop)
+
+
+@asynccontextmanager
+async def _started(
+    settings: ProducerSettings, client: Any, stop: Callable[[], Awaitable[None]]
+) -> AsyncIterator[Any]:
     try:
         async with answering(settings, "connecting"):
-            await producer.start()
-        yield producer
+            await client.start()
+        yield client
     finally:
-        await _stop(producer)
+        await stop()
 
 
-async def _stop(producer: AIOKafkaProducer) -> None:
+async def _stop_writer(producer: AIOKafkaProducer) -> None:
     """Stop within a bound: the client's own stop waits for ever for brokers that are away."""
     try:
         async with asyncio.timeout(_STOP_SECONDS):
@@ -98,30 +89,6 @@ async def _stop(producer: AIOKafkaProducer) -> None:
         sender.cancel()
         await asyncio.wait({sender}, timeout=_STOP_SECONDS)
         await producer.client.close()
-
-
-@asynccontextmanager
-async def reader(
-    settings: ProducerSettings, partitions: list[TopicPartition]
-) -> AsyncIterator[AIOKafkaConsumer]:
-    """Open a consumer of committed records of these partitions, outside any group.
-
-    Raises:
-        Halt: no broker answers.
-    """
-    consumer = AIOKafkaConsumer(
-        **_client_arguments(settings),
-        isolation_level="read_committed",
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-    )
-    try:
-        async with answering(settings, "connecting"):
-            await consumer.start()
-        consumer.assign(partitions)
-        yield consumer
-    finally:
-        await consumer.stop()
 
 
 async def existing_partitions(

@@ -1,6 +1,6 @@
 """The `results` command: read the results topic, verify each, show it."""
 
-from typing import Any, Final
+from typing import Final
 
 import orjson
 import typer
@@ -25,16 +25,13 @@ async def show_results(settings: ProducerSettings, *, follow: bool, as_json: boo
     verifier = Verifier(settings.keys, settings.results_topic)
     partitions = await existing_partitions(settings, (settings.results_topic,))
     unverifiable = 0
-    async with reader(settings, partitions) as consumer:
+    async with reader(settings) as consumer:
+        consumer.assign(partitions)
         async with answering(settings, "asking for the ends of the results"):
             ends = await consumer.end_offsets(partitions)
             await consumer.seek_to_beginning(*partitions)
         while follow or not await _reached(consumer, ends):
-            async with answering(settings, "reading results"):
-                batches: dict[TopicPartition, list[Any]] = await consumer.getmany(
-                    timeout_ms=_POLL_MS
-                )
-            for records in batches.values():
+            for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
                 for record in records:
                     unverifiable += not _show(to_record(record), verifier, as_json)
     return unverifiable

@@ -61,7 +61,7 @@ def entries(arguments: Iterable[str], *, recursive: bool, stdin: BinaryIO) -> It
         path = Path(argument)
         if argument == STDIN:
             yield from _lines(stdin, "line ", Path())
-        elif path.exists():
+        elif argument and path.exists():
             yield from _of_path(path, recursive=recursive)
         elif _SCHEME.match(argument):
             yield Entry(where=argument, text=argument.encode(), base=Path())

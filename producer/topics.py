@@ -12,10 +12,9 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 from producer.connection import administration, answering
 from producer.settings import ProducerSettings
 
+# LogAppendTime: freshness is judged by the broker's clock, not by the producer's claim.
 _TIMESTAMP_TYPE: Final = "message.timestamp.type"
 _MAX_BYTES: Final = "max.message.bytes"
-_MIN_IN_SYNC: Final = "min.insync.replicas"
-_RETENTION: Final = "retention.ms"
 _MIB: Final = 1024 * 1024
 _THIRTY_DAYS_MS: Final = 30 * 86_400_000
 
@@ -41,14 +40,12 @@ class TopicFound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
+    """A setting that is not as it should be; `weakens` replay protection, or only differs."""
+
     setting: str
     wanted: str
     found: str
-
-    @property
-    def breaks_replay_protection(self) -> bool:
-        """Tell whether it weakens a guarantee, and not only differs."""
-        return self.setting == _TIMESTAMP_TYPE
+    weakens: bool
 
 
 class TopicState(StrEnum):
@@ -69,45 +66,34 @@ def topic_plans(
 ) -> tuple[TopicPlan, ...]:
     """Return how ingest, results and dead letters should be; `partitions`: one per GPU."""
     # Two in-sync replicas, or `acks=all` is satisfied by the leader alone.
-    durable = {_MIN_IN_SYNC: "2"} if replication and replication > 2 else {}
-    return (
-        TopicPlan(
-            name=settings.ingest_topic,
-            partitions=partitions,
-            replication=replication,
-            # LogAppendTime: freshness is judged by the broker's clock, not by the producer's claim.
-            configs={_TIMESTAMP_TYPE: "LogAppendTime", _MAX_BYTES: str(_MIB), **durable},
-        ),
-        TopicPlan(
-            name=settings.results_topic,
-            partitions=partitions,
-            replication=replication,
-            configs={_MAX_BYTES: str(_MIB), **durable},
-        ),
-        TopicPlan(
-            name=settings.dlq_topic,
-            partitions=1,
-            replication=replication,
-            # Whatever fits into the ingest topic must fit here with the reason added.
-            configs={_MAX_BYTES: str(2 * _MIB), _RETENTION: str(_THIRTY_DAYS_MS), **durable},
-        ),
+    durable = {"min.insync.replicas": "2"} if replication and replication > 2 else {}
+    ingest = {_TIMESTAMP_TYPE: "LogAppendTime", _MAX_BYTES: str(_MIB)}
+    results = {_MAX_BYTES: str(_MIB)}
+    # Whatever fits into the ingest topic must fit into the dead letters with the reason added.
+    letters = {_MAX_BYTES: str(2 * _MIB), "retention.ms": str(_THIRTY_DAYS_MS)}
+    return tuple(
+        TopicPlan(name=name, partitions=count, replication=replication, configs=configs | durable)
+        for name, count, configs in (
+            (settings.ingest_topic, partitions, ingest),
+            (settings.results_topic, partitions, results),
+            (settings.dlq_topic, 1, letters),
+        )
     )
 
 
 def differences(plan: TopicPlan, found: TopicFound) -> tuple[Difference, ...]:
     """Return what differs, the most important first."""
-    wanted = dict(plan.configs)
-    wanted |= {"partitions": str(plan.partitions)} if plan.partitions else {}
-    wanted |= {"replication": str(plan.replication)} if plan.replication else {}
+    asked = {"partitions": plan.partitions, "replication": plan.replication}
+    wanted = {**plan.configs, **{name: str(count) for name, count in asked.items() if count}}
     actual = {
         **found.configs,
         "partitions": str(found.partitions),
         "replication": str(found.replication),
     }
     return tuple(
-        Difference(setting=name, wanted=value, found=actual.get(name, "nothing"))
+        Difference(setting=name, wanted=value, found=have, weakens=name == _TIMESTAMP_TYPE)
         for name, value in wanted.items()
-        if actual.get(name) != value
+        if (have := actual.get(name, "nothing")) != value
     )
 
 

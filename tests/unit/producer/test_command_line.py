@@ -1,0 +1,174 @@
+"""The command line without a broker: help, exit codes, one line for what is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SECRET = "a-secret-that-only-this-test-knows-0123456789"
+COMMANDS = ("topics", "publish", "sign", "verify", "results")
+REQUEST = b'{"version":1,"id":"a1","image":{"uri":"file:///data/cat.jpg"}}\n'
+ROOT = Path(__file__).parents[3]
+
+
+def producer(
+    *arguments: str, stdin: bytes = b"", environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "producer", *arguments],
+        input=stdin,
+        capture_output=True,
+        timeout=30,
+        env=_environment(environment or {}),
+    )
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+
+
+def _environment(given: dict[str, str]) -> dict[str, str]:
+    wire = {"SECRET_API_KEY": SECRET, "BOOTSTRAP_SERVERS": "127.0.0.1:1", "PYTHONPATH": str(ROOT)}
+    return {"PATH": os.environ["PATH"]} | wire | given
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_plain_in_a_pipe_and_has_an_example(command: str) -> None:
+    """`-h` is enough."""
+    done = producer(command, "-h")
+
+    assert done.returncode == 0
+    assert "python -m producer " + command in done.stdout.partition("Example")[2]
+    assert done.stdout.isascii()
+
+
+def test_without_a_command_there_is_help() -> None:
+    """And a usage error's exit code."""
+    done = producer()
+
+    assert done.returncode == 2
+    assert all(command in done.stdout + done.stderr for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "command", [["results"], ["publish", "s3://b/k"], ["sign", "--topic", "t"]]
+)
+@pytest.mark.parametrize("secret", ["", "short"])
+def test_no_secret_ends_with_78_and_says_so(command: list[str], secret: str) -> None:
+    """One line, and no traceback."""
+    done = producer(*command, environment={"SECRET_API_KEY": secret})
+
+    assert done.returncode == 78
+    assert done.stderr.startswith("producer: settings: SECRET_API_KEY: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["results"], ["publish", "s3://b/k"], ["topics"]])
+def test_no_broker_ends_with_69_and_says_where(command: list[str]) -> None:
+    """One line, and no traceback, though the client logs its attempts."""
+    done = producer(*command)
+
+    assert done.returncode == 69
+    assert "127.0.0.1:1" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_creating_topics_needs_no_secret() -> None:
+    """Whoever may create them need not be able to sign."""
+    assert producer("topics", environment={"SECRET_API_KEY": ""}).returncode == 69
+
+
+@pytest.mark.parametrize("argument", ["missing.jpg", "missing/*.jpg"])
+def test_a_missing_file_is_reported_before_the_broker_is_asked(argument: str) -> None:
+    """Hence 1, and not 69."""
+    done = producer("publish", "s3://b/k", argument)
+
+    assert done.returncode == 1
+    assert argument in done.stderr
+
+
+def test_an_empty_folder_has_nothing_to_publish(tmp_path: Path) -> None:
+    """It says so."""
+    done = producer("publish", str(tmp_path))
+
+    assert done.returncode == 1
+    assert "nothing to publish" in done.stderr
+
+
+@pytest.mark.parametrize("option", [["--tasks", "paint"], ["--metadata", "[1]"], ["--tasks", ""]])
+def test_a_bad_option_is_a_usage_error(option: list[str]) -> None:
+    """Named, with what it may be."""
+    done = producer("publish", "s3://b/k", *option)
+
+    assert done.returncode == 2
+    assert option[0] in done.stderr
+
+
+def test_what_sign_prints_verify_accepts() -> None:
+    """Through the processes, a request and a null key among them."""
+    for key in ([], ["--key", "cats & dogs"], ["--key", ""]):
+        line = producer("sign", "--topic", "image.ingest", *key, stdin=REQUEST)
+        checked = producer("verify", "--topic", "image.ingest", stdin=line.stdout.encode())
+
+        assert (checked.returncode, checked.stdout) == (0, "ok a1\n")
+
+
+def test_verify_names_code_and_reason_and_ends_with_1() -> None:
+    """One line for each line, good ones too."""
+    good = producer("sign", "--topic", "image.ingest", stdin=REQUEST).stdout
+    old = producer("sign", "--topic", "image.ingest", "--timestamp", "17", stdin=REQUEST).stdout
+
+    done = producer("verify", "--topic", "image.ingest", stdin=f"{good}{old}hello\n".encode())
+
+    assert done.returncode == 1
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ok", "stale", "unsigned"]
+
+
+def test_at_judges_a_line_as_of_then() -> None:
+    """What is old today was not then."""
+    old = producer("sign", "--topic", "image.ingest", "--timestamp", "17", stdin=REQUEST).stdout
+
+    done = producer("verify", "--topic", "image.ingest", "--at", "20", stdin=old.encode())
+
+    assert (done.returncode, done.stdout) == (0, "ok a1\n")
+
+
+def test_sign_goes_on_after_a_bad_line_and_ends_with_1() -> None:
+    """With the number of the line."""
+    done = producer("sign", "--topic", "t", stdin=b"nonsense\n" + REQUEST)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("line 1: ")
+    assert done.stdout.count("\n") == 1
+
+
+def test_kcat_format_is_one_command_a_value() -> None:
+    """To the configured brokers."""
+    done = producer("sign", "--topic", "t", "--format", "kcat", stdin=REQUEST)
+
+    assert "| kcat -P -b 127.0.0.1:1 -t t -H sig-id=a1" in done.stdout
+    assert json.loads(REQUEST) == json.loads(done.stdout.split("'")[1])
+
+
+def test_ctrl_c_ends_with_130_and_one_line() -> None:
+    """Although a read of standard input is under way."""
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "producer", "verify", "--topic", "t"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_environment({}),
+    ) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdin.write(b"hello\n")
+        running.stdin.flush()
+        running.stdout.readline()  # it is reading now
+        running.send_signal(signal.SIGINT)
+
+        assert running.wait(10) == 130
+        assert running.stderr.read() == b"producer: interrupted\n"

@@ -1,0 +1,81 @@
+"""What people and machines see of an outcome."""
+
+import json
+
+import pytest
+
+from producer.awaiting import Outcome, outcome_of
+from producer.presentation import outcome_line
+from producer.progress import Tally
+from schemas import Caption, ImageInfo, Result, Source, TimingMs
+
+
+def ok(text: str = "a red circle") -> Outcome:
+    result = Result(
+        id="a1",
+        status="ok",
+        image=ImageInfo(uri="file:///p/cat.jpg", sha256="0" * 64, width=1, height=1, format="PNG"),
+        caption=Caption(model="m", revision="r", text=text),
+        timing_ms=TimingMs(total=412.4),
+        source=Source(topic="t", partition=0, offset=0),
+    )
+    return outcome_of(result, b'{"as":"received"}')
+
+
+def refused(message: str = "too old") -> Outcome:
+    return Outcome(
+        id="a1", status="refused", result=None, code="stale", message=message, value=None
+    )
+
+
+def test_a_line_has_id_status_time_name_and_caption() -> None:
+    """In this order."""
+    line = outcome_line(ok(), "file:///p/my%20cat.jpg", as_json=False)
+
+    assert line.split() == ["a1", "ok", "412", "ms", "my", "cat.jpg", "a", "red", "circle"]
+
+
+def test_a_refusal_says_code_and_message() -> None:
+    """There is no result, hence no time."""
+    line = outcome_line(refused(), "data:image/png;base64,xxxx", as_json=False)
+
+    assert line.split(maxsplit=4) == ["a1", "refused", "-", "data:", "stale: too old"]
+
+
+def test_json_is_the_result_as_it_was_received() -> None:
+    """Not serialised again."""
+    assert outcome_line(ok(), None, as_json=True) == '{"as":"received"}'
+
+
+def test_a_refusal_as_json_says_the_same_as_the_line() -> None:
+    """In the form of an error result."""
+    assert json.loads(outcome_line(refused(), None, as_json=True)) == {
+        "id": "a1",
+        "status": "refused",
+        "error": {"code": "stale", "message": "too old"},
+    }
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "one\ntwo", "\r", "\x9b31m"])
+def test_a_line_cannot_steer_a_terminal(text: str) -> None:
+    """File names and captions come from strangers."""
+    lines = [
+        outcome_line(ok(text), "file:///a.jpg", as_json=False),
+        outcome_line(refused(text), f"file:///{text}.jpg", as_json=False),
+    ]
+
+    assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize("uri", ["http://[", "x" * 5000, "https://example.org/"])
+def test_any_uri_has_a_short_name(uri: str) -> None:
+    """What is no URI must not break the line, nor fill the screen."""
+    assert len(outcome_line(refused(), uri, as_json=False)) < 200
+
+
+def test_the_rate_is_of_what_ended() -> None:
+    """What was published and has no outcome yet does not count."""
+    tally = Tally(published=50, done=9, failed=1)
+
+    assert tally.line(4.0) == "published 50, done 9, failed 1, 2.5/s in 4.0 s"
+    assert "0.0/s" in tally.line(0.0)

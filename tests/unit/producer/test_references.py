@@ -1,0 +1,256 @@
+"""Paths, folders, globs, URIs and manifests become requests; what cannot is named by its place."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from producer.publisher import Keyed
+from producer.references import (
+    BadReference,
+    Defaults,
+    Entry,
+    count_entries,
+    entries,
+    to_request,
+)
+from schemas import JsonObject, Task, encode_request
+from schemas.codec import MAX_VALUE_BYTES
+from tests.strategies import requests
+
+ODD_NAMES = ["a b.jpg", "100%25.png", "ünï→.webp", "#q?.gif", "[x].bmp", "line\nbreak.jpg"]
+
+
+def uris(*arguments: str, recursive: bool = False, stdin: bytes = b"") -> list[str]:
+    found = entries(arguments, recursive=recursive, stdin=io.BytesIO(stdin))
+    return [made(entry).request.image.uri for entry in found]
+
+
+def made(entry: Entry, defaults: Defaults | None = None) -> Keyed:
+    return to_request(entry, defaults or Defaults(), lambda: "new")
+
+
+def line(text: bytes, base: Path | None = None) -> Entry:
+    return Entry(where="line 1", text=text, base=base or Path())
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for name in ("b.jpg", "a.PNG", "notes.txt", "sub/c.webp", "sub/deep/d.gif"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path
+
+
+def test_a_folder_gives_its_images_by_suffix_and_name(pictures: Path) -> None:
+    """Not what lies deeper, and not what is no image."""
+    assert uris(str(pictures)) == [f"{pictures.as_uri()}/a.PNG", f"{pictures.as_uri()}/b.jpg"]
+
+
+def test_recursive_goes_into_folders(pictures: Path) -> None:
+    """All the way down."""
+    names = [uri.rpartition("/")[2] for uri in uris(str(pictures), recursive=True)]
+
+    assert names == ["a.PNG", "b.jpg", "c.webp", "d.gif"]
+
+
+def test_a_link_to_a_folder_above_ends(pictures: Path) -> None:
+    """A loop of links must not be walked for ever."""
+    (pictures / "sub" / "loop").symlink_to(pictures)
+
+    assert len(uris(str(pictures), recursive=True)) == 4
+
+
+def test_a_file_that_is_named_is_taken_whatever_its_suffix(pictures: Path) -> None:
+    """Who names it means it; the consumer says what it is not."""
+    assert uris(str(pictures / "notes.txt")) == [(pictures / "notes.txt").as_uri()]
+
+
+def test_a_glob_is_expanded_when_the_shell_did_not(pictures: Path) -> None:
+    """Two stars reach into folders."""
+    assert len(uris(f"{pictures}/*.jpg")) == 1
+    assert len(uris(f"{pictures}/**/*.gif")) == 1
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_names_are_percent_encoded_and_come_back(tmp_path: Path, name: str) -> None:
+    """Spaces, percent signs, other scripts, and what means something to a glob or a URI."""
+    (tmp_path / name).touch()
+
+    (uri,) = uris(str(tmp_path / name))
+
+    assert unquote(urlsplit(uri).path) == str(tmp_path / name)
+    assert uri.isascii()
+    assert " " not in uri
+
+
+def test_relative_paths_become_absolute(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The consumer has another working directory."""
+    monkeypatch.chdir(pictures / "sub")
+
+    assert uris("../b.jpg") == [(pictures / "b.jpg").as_uri()]
+
+
+@pytest.mark.parametrize("uri", ["https://example.org/a.jpg?x=1", "s3://b/k", "data:image/png,x"])
+def test_uris_are_left_as_they_are(uri: str) -> None:
+    """On the command line and on standard input."""
+    assert uris(uri) == [uri]
+    assert uris("-", stdin=uri.encode()) == [uri]
+
+
+@pytest.mark.parametrize("argument", ["nofile.jpg", "no/*.jpg", ""])
+def test_what_is_not_there_is_known_before_anything_is_published(
+    argument: str,
+) -> None:
+    """The count comes first, and fails."""
+    arguments = ("https://example.org/a.jpg", argument)
+
+    with pytest.raises(BadReference):
+        count_entries(arguments, recursive=False, stdin=io.BytesIO())
+
+
+def test_counting_does_not_touch_standard_input() -> None:
+    """Its length is not known, and it can be read once only."""
+    stdin = io.BytesIO(b"https://example.org/a.jpg")
+
+    assert count_entries(("-",), recursive=False, stdin=stdin) is None
+    assert stdin.tell() == 0
+
+
+def test_a_manifest_is_counted_and_read_by_line(pictures: Path) -> None:
+    """Blank lines do not count but keep their number; paths begin at the manifest."""
+    manifest = pictures / "list.jsonl"
+    manifest.write_bytes(b'{"uri":"b.jpg"}\r\n\n  \nhttps://example.org/x.jpg\nsub/c.webp')
+
+    found = list(entries([str(manifest)], recursive=False, stdin=io.BytesIO()))
+
+    assert count_entries((str(manifest),), recursive=False, stdin=io.BytesIO()) == 3
+    assert [entry.where for entry in found] == [f"{manifest}:{n}" for n in (1, 4, 5)]
+    assert [made(entry).request.image.uri for entry in found] == [
+        (pictures / "b.jpg").as_uri(),
+        "https://example.org/x.jpg",
+        (pictures / "sub/c.webp").as_uri(),
+    ]
+
+
+def test_reading_lines_is_lazy() -> None:
+    """An endless source is taken a line at a time."""
+
+    class Endless(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+            line = b"https://example.org/a.jpg\n"
+            buffer[: len(line)] = line
+            return len(line)
+
+    found: Iterator[Entry] = entries(["-"], recursive=False, stdin=io.BufferedReader(Endless()))
+
+    assert next(found).where == "line 1"
+    assert next(found).where == "line 2"
+
+
+def test_a_line_may_say_tasks_key_and_metadata() -> None:
+    """What it says goes before what holds for all."""
+    defaults = Defaults(key="all", metadata=JsonObject(b'{"for":"all"}'))
+    entry = line(b'{"uri":"s3://b/k","tasks":["embed"],"key":"mine","metadata":{"n":1}}')
+
+    keyed = made(entry, defaults)
+
+    assert keyed.key == "mine"
+    assert keyed.request.tasks == (Task.EMBED,)
+    assert dict(keyed.request.metadata or {}) == {"n": 1}
+
+
+def test_a_line_that_says_nothing_gets_what_holds_for_all() -> None:
+    """Tasks, key and metadata of the command line; a new id."""
+    defaults = Defaults(tasks=(Task.CAPTION,), key="all", metadata=JsonObject(b'{"n":1}'))
+
+    keyed = made(line(b"s3://b/k"), defaults)
+
+    assert (keyed.key, keyed.request.id) == ("all", "new")
+    assert keyed.request.tasks == (Task.CAPTION,)
+    assert dict(keyed.request.metadata or {}) == {"n": 1}
+
+
+def test_the_key_is_the_id_if_nobody_says_otherwise() -> None:
+    """So that load spreads over the partitions."""
+    assert made(line(b'{"uri":"s3://b/k","id":"given"}')).key == "given"
+
+
+@given(request=requests)
+def test_a_whole_request_comes_out_as_it_went_in(request: JsonObject) -> None:
+    """Version and id included, when it has them and its URI has a scheme."""
+    members = json.loads(encode_request(request))  # type: ignore[arg-type]
+    members["image"]["uri"] = "s3://" + members["image"]["uri"]
+
+    keyed = made(line(json.dumps(members).encode()))
+
+    assert json.loads(encode_request(keyed.request)) == members
+
+
+def test_long_whole_numbers_in_metadata_stay_exact() -> None:
+    """They are echoed to the reader of the result."""
+    request = made(line(b'{"uri":"s3://b/k","metadata":{"n":123456789012345678901234567890}}'))
+
+    assert b"123456789012345678901234567890" in encode_request(request.request)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{",
+        b"{}",
+        b"[]",
+        b"\xff",
+        b'{"uri":7}',
+        b'{"uri":""}',
+        b'{"image":7}',
+        b'{"uri":"s3://b/k","image":{"uri":"s3://b/k"}}',
+        b'{"uri":"s3://b/k","key":7}',
+        b'{"uri":"s3://b/k","task":["embed"]}',
+        b'{"uri":"s3://b/k","tasks":["paint"]}',
+        b'{"uri":"s3://b/k","id":"a b"}',
+        b'{"uri":"s3://b/k","metadata":[1]}',
+        b'{"uri":"s3://b/k","metadata":{"n":NaN}}',
+        b'{"uri":"s3://b/k","metadata":{"s":"\\ud800"}}',
+        b'{"uri":"missing.jpg"}',
+        b'{"a":' * 100_000,
+        b"x" * 5000,
+        b"nul\x00.jpg",
+        b"https://example.org/" + b"x" * MAX_VALUE_BYTES,
+    ],
+)
+def test_a_bad_line_is_named_by_its_number(text: bytes) -> None:
+    """One error for whatever is wrong with it, and never the whole line in the message."""
+    with pytest.raises(BadReference, match=r"^line 1: ") as bad:
+        made(line(text))
+    assert len(str(bad.value)) < 6000
+
+
+@given(text=st.binary())
+def test_any_line_gives_a_request_or_a_bad_reference(text: bytes) -> None:
+    """Nothing else is raised."""
+    try:
+        keyed = made(line(text))
+    except BadReference:
+        return
+    assert keyed.request.id
+
+
+def test_an_over_long_line_does_not_shift_the_next() -> None:
+    """It is skipped to its end, without being held."""
+    stdin = io.BytesIO(b"x" * (5 * MAX_VALUE_BYTES) + b"\nhttps://example.org/a.jpg\n")
+
+    first, second = entries(["-"], recursive=False, stdin=stdin)
+
+    with pytest.raises(BadReference, match="longer"):
+        made(first)
+    assert (second.where, second.text) == ("line 2", b"https://example.org/a.jpg")
