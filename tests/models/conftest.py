@@ -8,6 +8,15 @@ from benchmarks.checkpoints import SMALL, save_random_blip, save_random_clip
 from consumer.models.device import Device
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Compute in one thread: two that wait for each other on busy cores take ten times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def clip_folder(tmp_path_factory):
     """Return a CLIP checkpoint."""

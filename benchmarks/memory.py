@@ -1,0 +1,145 @@
+"""What BLIP costs in memory, before its first caption, with it, and after it left.
+
+`python -m benchmarks.memory` makes checkpoints of the real sizes with random weights (ViT-B/32
+and BLIP base, 1.5 GB, kept in build/checkpoints), then starts a fresh process that serves them with
+the consumer's own engine on the CPU: start-up and embeddings, then cycles of captions and of an
+idle bound that passes while embeddings go on. Exit code 1 if BLIP is mapped after start-up, or if
+memory after a cycle is not within 10 % of that before.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+ALLOWED_RATIO = 1.10
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Resident memory of this process, in bytes: all of it, and the part that no file backs."""
+
+    resident: int
+    anonymous: int
+
+    @classmethod
+    def now(cls) -> "Memory":
+        """Read it from the kernel."""
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
+        sizes = {name: int(rest.split()[0]) * 1024 for name, rest in (x.split(":") for x in lines)}
+        return cls(resident=sizes["Rss"], anonymous=sizes["Anonymous"])
+
+
+def is_mapped(folder: Path) -> bool:
+    """Tell whether this process has a weight file of `folder` in its address space."""
+    return f"{folder.resolve()}/model" in Path("/proc/self/maps").read_text()
+
+
+def main() -> int:
+    """Make the checkpoints that are not there, and measure in a process of its own."""
+    parser = argparse.ArgumentParser(description="memory before, with and after BLIP")
+    parser.add_argument("--checkpoints", type=Path, default=Path("build/checkpoints"))
+    parser.add_argument("--cycles", type=int, default=4)
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        return asyncio.run(measure(arguments.checkpoints, arguments.cycles))
+    _make(arguments.checkpoints)
+    command = [sys.executable, "-m", "benchmarks.memory", "--measure"]
+    command += ["--checkpoints", str(arguments.checkpoints), "--cycles", str(arguments.cycles)]
+    return subprocess.run(command, check=False).returncode
+
+
+async def measure(checkpoints: Path, cycles: int) -> int:
+    """Print one line per moment, and the worst ratio; return the exit code."""
+    from consumer.engine import Engine
+    from consumer.models.blip import Blip
+    from consumer.models.checkpoint import inspect
+    from consumer.models.clip import load_clip
+    from consumer.models.device import choose_device
+    from consumer.residency import ResidencyPolicy
+
+    device = choose_device("cpu")
+    clip = load_clip(inspect(str(checkpoints / "clip"), "main", "clip"), device)
+    folder = checkpoints / "blip"
+    blip = Blip(inspect(str(folder), "main", "blip"), device, max_new_tokens=20)
+    # Longer than a batch of embeddings takes, so that the clock and not the load decides.
+    policy = ResidencyPolicy(idle_seconds=1, host_is_device=True)
+    async with Engine(clip, blip, embed_batch=32, caption_batch=4, residency=policy) as engine:
+        serving = asyncio.create_task(engine.run())
+        images = _images(clip.resize.height), _images(blip.resize.height)
+        code = await _cycles(engine, images, folder, cycles)
+        serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+    return code
+
+
+Images = NDArray[np.uint8]
+
+
+async def _cycles(engine, images: tuple[Images, Images], folder: Path, cycles: int) -> int:  # type: ignore[no-untyped-def]
+    await _embed(engine, images[0], rounds=4)
+    before = Memory.now()
+    mapped_at_start = is_mapped(folder)
+    print(f"{'':24}{'resident MiB':>14}{'anonymous MiB':>15}{'ratio':>8}  BLIP mapped")
+    _row("after start-up", before, before, folder)
+    worst = 0.0
+    for cycle in range(1, cycles + 1):
+        await _caption(engine, images[1])
+        _row(f"cycle {cycle}: with BLIP", Memory.now(), before, folder)
+        while is_mapped(folder):
+            await _embed(engine, images[0], rounds=1)
+        after = Memory.now()
+        _row(f"cycle {cycle}: BLIP left", after, before, folder)
+        worst = max(worst, after.resident / before.resident)
+    print(f"worst ratio after/before: {worst:.3f} (allowed: {ALLOWED_RATIO:.2f})")
+    return int(mapped_at_start or worst > ALLOWED_RATIO)
+
+
+async def _embed(engine, images: Images, rounds: int) -> None:  # type: ignore[no-untyped-def]
+    from schemas import Task
+
+    for _ in range(rounds):
+        await asyncio.gather(*(engine.infer({Task.EMBED: image}) for image in images))
+
+
+async def _caption(engine, images: Images) -> None:  # type: ignore[no-untyped-def]
+    from schemas import Task
+
+    with engine.expect_caption():
+        for batch in (images[:1], images[:1], images[:4]):
+            await asyncio.gather(*(engine.infer({Task.CAPTION: image}) for image in batch))
+
+
+def _row(moment: str, memory: Memory, before: Memory, folder: Path) -> None:
+    ratio = memory.resident / before.resident
+    mapped = "yes" if is_mapped(folder) else "no"
+    sizes = f"{memory.resident / MIB:14.0f}{memory.anonymous / MIB:15.0f}"
+    print(f"{moment:24}{sizes}{ratio:8.3f}  {mapped}", flush=True)
+
+
+def _images(side: int) -> Images:
+    return np.random.default_rng(0).integers(0, 256, (16, side, side, 3), dtype=np.uint8)
+
+
+def _make(checkpoints: Path) -> None:
+    from benchmarks.checkpoints import BLIP_BASE, VIT_B_32, save_random_blip, save_random_clip
+
+    if not (checkpoints / "clip" / "preprocessor_config.json").exists():
+        print("making a CLIP of the size of ViT-B/32", flush=True)
+        save_random_clip(checkpoints / "clip", VIT_B_32)
+    if not (checkpoints / "blip" / "processor_config.json").exists():
+        print("making a BLIP of the size of base", flush=True)
+        save_random_blip(checkpoints / "blip", BLIP_BASE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The choice of a device, and what torch's errors mean for the process."""
+
+import pytest
+import torch
+
+from benchmarks.checkpoints import SMALL
+from consumer.gpu import DeviceFailed, DeviceOutOfMemory
+from consumer.models.blip import Blip
+from consumer.models.checkpoint import inspect
+from consumer.models.device import Device, choose_device, device_errors, meaning_of
+from schemas.exits import ExitCode, Halt
+
+
+class Elsewhere(Device):
+    """The host, taken for a device with memory of its own."""
+
+    @property
+    def is_host(self) -> bool:
+        return False
+
+
+def test_cpu_computes_in_float32():
+    """Half precision is an explicit choice there."""
+    assert choose_device("cpu").dtype is torch.float32
+    assert choose_device("cpu", "bfloat16").dtype is torch.bfloat16
+    assert choose_device("cpu").is_host
+
+
+def test_device_that_is_not_there_is_refused():
+    """The line says what torch sees, and the exit code is the device's."""
+    with pytest.raises(Halt, match="cuda:99") as halt:
+        choose_device("cuda:99")
+
+    assert halt.value.code is ExitCode.DEVICE
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        MemoryError(),
+    ],
+)
+def test_lack_of_memory(error):
+    """A smaller step may fit, whichever library ran out."""
+    assert isinstance(meaning_of(error), DeviceOutOfMemory)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasSgemm"),
+    ],
+)
+def test_broken_device(error):
+    """The context is lost: only a new process helps."""
+    meaning = meaning_of(error)
+
+    assert isinstance(meaning, DeviceFailed)
+    assert "\n" not in str(meaning)
+
+
+def test_other_errors_are_the_inputs_own():
+    """They pass unchanged, for the batch to be split."""
+    with pytest.raises(RuntimeError, match="must match"), device_errors():
+        torch.zeros(2) + torch.zeros(3)
+
+
+def test_an_impossible_allocation_is_a_lack_of_memory():
+    """What torch really raises on the host, not what we think it does."""
+    with pytest.raises(DeviceOutOfMemory), device_errors():
+        torch.empty(2**60, dtype=torch.uint8)
+
+
+def test_captions_are_the_same_after_an_offload(blip_folder, noise):
+    """Off the device and back, twice: the host's copies are put back where they belong."""
+    device = Elsewhere(torch_device=torch.device("cpu"), dtype=torch.float32)
+    blip = Blip(inspect(str(blip_folder), "main", "blip"), device, max_new_tokens=8)
+    images = noise(3, SMALL.image_side)
+    blip.load()
+    captions = []
+    for _ in range(3):
+        blip.to_device()
+        captions.append(blip.caption(images))
+        blip.offload()
+
+    assert captions[0] == captions[1] == captions[2]

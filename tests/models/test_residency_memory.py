@@ -1,0 +1,86 @@
+"""BLIP's comings and goings, in bytes of the process as the kernel counts them."""
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.checkpoints import SMALL, save_random_blip
+from benchmarks.memory import Memory, is_mapped
+from consumer.engine import Engine
+from consumer.models.blip import Blip
+from consumer.models.checkpoint import inspect
+from consumer.models.clip import load_clip
+from consumer.residency import ResidencyPolicy
+from schemas import Task
+
+# 95 MB of weights, most of them words: large beside the noise of a test process, quick to run.
+HEAVY = replace(SMALL, width=512, vocabulary=30_000)
+
+
+@pytest.fixture(scope="module")
+def heavy_blip(tmp_path_factory):
+    """Return a BLIP checkpoint whose weights cannot be overlooked."""
+    folder = tmp_path_factory.mktemp("heavy-blip")
+    save_random_blip(folder, HEAVY)
+    return folder
+
+
+@asynccontextmanager
+async def serving(clip_folder, blip_folder, cpu, idle_seconds):
+    """Yield an engine with both real models that runs."""
+    clip = load_clip(inspect(str(clip_folder), "main", "clip"), cpu)
+    blip = Blip(inspect(str(blip_folder), "main", "blip"), cpu, max_new_tokens=4)
+    policy = ResidencyPolicy(idle_seconds=idle_seconds, host_is_device=True)
+    async with Engine(clip, blip, embed_batch=8, caption_batch=4, residency=policy) as engine:
+        task = asyncio.create_task(engine.run())
+        try:
+            yield engine
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def embed(engine, images):
+    """Embed all the images, as embed-only traffic does."""
+    await asyncio.gather(*(engine.infer({Task.EMBED: pixels}) for pixels in images))
+
+
+async def caption(engine, images):
+    """Caption all the images at once."""
+
+    async def ask(pixels):
+        with engine.expect_caption():
+            return await engine.infer({Task.CAPTION: pixels})
+
+    return await asyncio.gather(*map(ask, images))
+
+
+async def test_no_weight_of_blip_is_in_memory_after_start_up(clip_folder, heavy_blip, cpu, noise):
+    """Embeddings alone, and BLIP's file is not even mapped."""
+    async with serving(clip_folder, heavy_blip, cpu, None) as engine:
+        await embed(engine, noise(32))
+
+        assert not is_mapped(heavy_blip)
+
+
+async def test_idle_blip_gives_its_memory_back_while_embeddings_go_on(
+    clip_folder, heavy_blip, cpu, noise
+):
+    """It comes with the captions, and leaves between embeddings; three times over."""
+    weights = (heavy_blip / "model.safetensors").stat().st_size
+    async with serving(clip_folder, heavy_blip, cpu, 0.2) as engine:
+        await embed(engine, noise(32))
+        before = Memory.now().resident
+        for _ in range(3):
+            captions = await caption(engine, noise(12))
+            assert len(captions) == 12
+            assert is_mapped(heavy_blip)
+            assert Memory.now().resident - before > weights * 0.6
+
+            async with asyncio.timeout(10):
+                while is_mapped(heavy_blip):
+                    await embed(engine, noise(4))
+            assert Memory.now().resident - before < weights * 0.3
