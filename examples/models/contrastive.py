@@ -89,7 +89,7 @@ class CaptionTable:
 def train_clip(
     clip: CLIPModel, helper: HelperHeads, drawings: DrawingSet, tokenizer: CLIPTokenizer, steps: int
 ) -> None:
-    """Train in place; `helper` comes out trained as well and serves BLIP's start."""
+    """Train in place, helper heads included."""
     table = CaptionTable.of(drawings, tokenizer)
     labels = helper_labels(drawings.scenes)
     optimizer = MuonAndAdamW(clip, helper)
