@@ -225,8 +225,8 @@ class Result(_Answer):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if (self.status == "ok") != (self.image is not None and self.error is None):
-            raise ValueError("an ok result has an image and no error")
         if (self.status == "error") != (self.error is not None):
-            raise ValueError("an error result has an error")
+            raise ValueError("an error result has an error, an ok result has none")
+        if self.status == "ok" and self.image is None:
+            raise ValueError("an ok result has an image")
         return self

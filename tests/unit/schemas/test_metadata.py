@@ -121,13 +121,19 @@ def test_plain_dictionary_becomes_metadata() -> None:
 
 
 @pytest.mark.parametrize(
-    "metadata",
-    [{"n": float("nan")}, {"n": float("inf")}, {"n": {1}}, {(1, 2): 3}, {"s": "\ud800"}],
+    ("metadata", "reason"),
+    [
+        ({"n": float("nan")}, "not JSON compliant"),
+        ({"n": float("inf")}, "not JSON compliant"),
+        ({"n": {1}}, "set is not JSON serializable"),
+        ({(1, 2): 3}, "not tuple"),
+        ({"s": "\ud800"}, "surrogates"),
+    ],
     ids=repr,
 )
-def test_dictionary_that_is_not_json_is_an_error(metadata: Any) -> None:
-    """NaN does not turn into null on the way."""
-    with pytest.raises(ValidationError, match="metadata"):
+def test_dictionary_that_is_not_json_is_an_error(metadata: Any, reason: str) -> None:
+    """NaN does not turn into null on the way, and the reason says what cannot be sent."""
+    with pytest.raises(ValidationError, match=reason):
         Request(id="a", image={"uri": "x"}, metadata=metadata)  # type: ignore[arg-type]
 
 

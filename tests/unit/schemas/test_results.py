@@ -22,10 +22,16 @@ def test_unknown_fields_of_a_result_are_ignored() -> None:
     assert decode_result(value.encode()) == decode_result(json.dumps(RESULT).encode())
 
 
+IMAGE = {"uri": "x", "sha256": "0" * 64, "width": 1, "height": 1, "format": "PNG"}
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"status": "ok"},
+        {"status": "ok", "error": None},
+        {"status": "ok", "image": IMAGE},
+        {"image": IMAGE, "error": None},
         {"status": "done"},
         {"error": None},
         {"error": {"code": "no_such_code", "message": "", "attempts": 1}},

@@ -1,5 +1,8 @@
 """Signing and verifying: nothing that the signature covers can change unseen."""
 
+import hashlib
+import hmac
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -217,6 +220,21 @@ def test_id_of_another_form_is_a_bad_signature(id_: bytes) -> None:
 def test_time_of_another_form_is_a_bad_signature(timestamp: bytes) -> None:
     """ASCII digits, at most twelve; nothing else that int() would take."""
     assert refusal(with_header("sig-ts", timestamp)).code is Code.BAD_SIGNATURE
+
+
+@pytest.mark.parametrize(
+    ("id_", "timestamp"),
+    [(b"01JABC\n", b"1764000000"), (b"", b"1764000000"), (b"01JABC", b"1764000000\n")],
+)
+def test_right_mac_does_not_excuse_a_wrong_form(id_: bytes, timestamp: bytes) -> None:
+    """Who has the secret cannot sign what would shift a line, or break a log, either."""
+    digests = [hashlib.sha256(data).hexdigest().encode() for data in (KEY, VALUE)]
+    string = b"\n".join([b"kmsg-sig-v1", b"k1", TOPIC.encode(), id_, timestamp, *digests])
+    sig = b"v1.k1." + hmac.digest(SECRET, string, "sha256").hex().encode()
+
+    refused = refusal([("sig-id", id_), ("sig-ts", timestamp), ("sig", sig)])
+
+    assert refused.code is Code.BAD_SIGNATURE
 
 
 @pytest.mark.parametrize(
