@@ -1,4 +1,10 @@
-"""The ingestion side: sign image requests, publish them, and wait for what becomes of them."""
+"""The ingestion side: sign image requests, publish them, and wait for what becomes of them.
+
+async with Publisher(ProducerSettings.from_env(os.environ), results=True) as publisher:
+    published = await publisher.publish(image_request("s3://pictures/cat.jpg"))
+    outcome = await publisher.result(published, timeout_seconds=60)
+print(outcome.status, outcome.result)
+"""
 
 from producer.awaiting import Outcome
 from producer.ids import new_id

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
 from typing import Final, TypeVar
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 _AHEAD: Final = 256
 
 
-async def in_thread(items: Iterable[T]) -> AsyncIterator[T]:
+async def in_thread(items: Iterable[T]) -> AsyncGenerator[T, None]:
     """Yield the items that a thread of its own takes, at most 256 ahead; raise what it raises.
 
     The thread is a daemon and no executor's: a read of a terminal cannot be interrupted, and

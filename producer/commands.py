@@ -60,7 +60,9 @@ def topics(
     Nothing that exists is changed. Needs no secret. Ends with 1 if the ingest topic has no
     LogAppendTime, for then freshness is not judged by the broker's clock.
 
-    Example: python -m producer topics --partitions 4 --replication 3
+    \b
+    Example:
+      python -m producer topics --partitions 4 --replication 3
     """
     settings = TopicSettings.from_env(_environment(context))
     plans = topic_plans(settings, partitions=partitions, replication=replication)
@@ -76,9 +78,9 @@ def publish(
     references: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH|DIR|GLOB|URI|MANIFEST.jsonl|-...",
-            help="Images: files, folders, globs, URIs; `-` and manifests hold one a line, "
-            "a URI, a path, or JSON: a request, or uri, tasks, key, metadata.",
+            metavar="REFERENCES",
+            help="PATH, DIR, GLOB, URI, MANIFEST.jsonl or - for standard input. A line of the last "
+            "two is a URI, a path, or JSON: a whole request, or uri, tasks, key, metadata.",
             show_default=False,
         ),
     ],
@@ -102,9 +104,11 @@ def publish(
 
     Ends with 1 if anything failed, was refused or did not come in time.
 
-    Examples: python -m producer publish pictures/ --wait ;
-    python -m producer publish 'pictures/**/*.png' https://example.org/cat.jpg --tasks embed ;
-    printf 'file:///data/cat.jpg' | python -m producer publish - --wait --json
+    \b
+    Examples:
+      python -m producer publish pictures/ --wait
+      python -m producer publish 'a/**/*.png' https://example.org/b.jpg --tasks embed
+      printf 'file:///data/cat.jpg' | python -m producer publish - --wait --json
     """
     settings = ProducerSettings.from_env(_environment(context))
     options = PublishOptions(
@@ -144,8 +148,10 @@ def sign(
     --reader-property parse.key=true (--property before Kafka 4.2). `--format kcat` prints a
     command for each instead. The value's `id` becomes the signature's. Needs no broker.
 
-    Example: echo '{"version":1,"id":"a1","image":{"uri":"file:///data/cat.jpg"}}' |
-    python -m producer sign --topic image.ingest --key cats
+    \b
+    Example:
+      echo '{"version":1,"id":"a1","image":{"uri":"file:///data/cat.jpg"}}' |
+        python -m producer sign --topic image.ingest --key cats
     """
     settings = ProducerSettings.from_env(_environment(context))
     signer = Signer(settings.keys, topic)
@@ -186,7 +192,9 @@ def verify(
     --formatter-property print.key=true; timestamp, partition and offset as you like). One line
     each: `ok ID`, or the code and the reason; ends with 1 if any is refused. Needs no broker.
 
-    Example: python -m producer verify --topic image.ingest < lines.txt
+    \b
+    Example:
+      python -m producer verify --topic image.ingest < lines.txt
     """
     settings = ProducerSettings.from_env(_environment(context))
     checker = LineChecker(
@@ -218,7 +226,9 @@ def results(
 
     One that is not authentic is marked, and the command ends with 1.
 
-    Example: python -m producer results --follow
+    \b
+    Example:
+      python -m producer results --follow
     """
     settings = ProducerSettings.from_env(_environment(context))
     unverifiable = asyncio.run(show_results(settings, follow=follow, as_json=as_json))

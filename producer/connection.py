@@ -64,7 +64,7 @@ def reader(settings: ProducerSettings) -> AbstractAsyncContextManager[AIOKafkaCo
         auto_offset_reset="earliest",
         enable_auto_commit=False,
     )
-    return _started(settings, client, client.stop)
+    return _started(settings, client, lambda: _stop_reader(client))
 
 
 @asynccontextmanager
@@ -89,6 +89,17 @@ async def _stop_writer(producer: AIOKafkaProducer) -> None:
         sender.cancel()
         await asyncio.wait({sender}, timeout=_STOP_SECONDS)
         await producer.client.close()
+
+
+async def _stop_reader(consumer: AIOKafkaConsumer) -> None:
+    """Stop it whole: while a broker is away, the client's own stop ends half-way, as cancelled.
+
+    It awaits a fetch that it has just cancelled (aiokafka 0.14), and nobody cancelled us.
+    """
+    stopping = asyncio.ensure_future(consumer.stop())
+    await asyncio.wait({stopping}, timeout=_STOP_SECONDS)
+    if stopping.cancel() or stopping.cancelled():
+        await consumer._client.close()
 
 
 async def existing_partitions(

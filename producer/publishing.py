@@ -72,16 +72,19 @@ class _Run:
         self.tally = Tally()
 
     async def publish(self, references: Iterable[Entry]) -> None:
-        async with asyncio.TaskGroup() as waits:
-            async for published in self._publisher.publish_many(self._requests(references)):
-                self.tally.published += 1
-                if self._options.wait:
-                    await self._room.acquire()
-                    waits.create_task(self._wait(published))
-                    self._shown.show(self.tally, self._monotonic())
-                else:
-                    line = published_line(published) if self._options.as_json else None
-                    self._end(line, done=True)
+        try:
+            async with asyncio.TaskGroup() as waits:
+                async for published in self._publisher.publish_many(self._requests(references)):
+                    self.tally.published += 1
+                    if self._options.wait:
+                        await self._room.acquire()
+                        waits.create_task(self._wait(published))
+                        self._shown.show(self.tally, self._monotonic())
+                    else:
+                        line = published_line(published) if self._options.as_json else None
+                        self._end(line, done=True)
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None  # the first fault is the cause of the others
 
     async def _requests(self, references: Iterable[Entry]) -> AsyncIterator[Keyed]:
         async for entry in in_thread(references):

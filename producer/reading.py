@@ -12,6 +12,7 @@ from producer.connection import answering, existing_partitions, reader, to_recor
 from producer.presentation import outcome_line, printable
 from producer.settings import ProducerSettings
 from schemas import Record, Refused, Verifier
+from schemas.exits import ExitCode, Halt
 
 _POLL_MS: Final = 500
 
@@ -24,16 +25,20 @@ async def show_results(settings: ProducerSettings, *, follow: bool, as_json: boo
     """
     verifier = Verifier(settings.keys, settings.results_topic)
     partitions = await existing_partitions(settings, (settings.results_topic,))
-    unverifiable = 0
+    unverifiable, silent_seconds = 0, 0.0
     async with reader(settings) as consumer:
         consumer.assign(partitions)
         async with answering(settings, "asking for the ends of the results"):
             ends = await consumer.end_offsets(partitions)
             await consumer.seek_to_beginning(*partitions)
         while follow or not await _reached(consumer, ends):
-            for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
-                for record in records:
-                    unverifiable += not _show(to_record(record), verifier, as_json)
+            batches = await consumer.getmany(timeout_ms=_POLL_MS)
+            for record in (record for records in batches.values() for record in records):
+                unverifiable += not _show(to_record(record), verifier, as_json)
+            # The client never says that a broker went away: it tries again for ever.
+            silent_seconds = 0.0 if batches or follow else silent_seconds + _POLL_MS / 1000
+            if silent_seconds > settings.broker_timeout_seconds:
+                raise Halt(ExitCode.BROKER, "reading results: the brokers fell silent; try again")
     return unverifiable
 
 

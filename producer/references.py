@@ -6,6 +6,7 @@ manifest, whose files must exist.
 
 import glob
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def entries(arguments: Iterable[str], *, recursive: bool, stdin: BinaryIO) -> It
         elif argument and path.exists():
             yield from _of_path(path, recursive=recursive)
         elif _SCHEME.match(argument):
-            yield Entry(where=argument, text=argument.encode(), base=Path())
+            yield Entry(where=argument, text=os.fsencode(argument), base=Path())
         elif not glob.has_magic(argument):
             raise BadReference(argument, "no such file, folder or URI")
         else:
@@ -94,15 +95,16 @@ def to_request(entry: Entry, defaults: Defaults, new_id: Callable[[], str]) -> K
         members = json.loads(entry.text) if entry.text.startswith(b"{") else {}
         uri = members.pop("uri", None) if members else entry.text.decode()
     except (ValueError, RecursionError) as exc:
-        raise BadReference(entry.where, f"neither a URI, a path nor a JSON object: {exc}") from exc
+        reason = getattr(exc, "msg", exc)  # a JSON error's own text counts lines of its own
+        raise BadReference(entry.where, f"not a URI, a path or a JSON object: {reason}") from exc
     if uri is not None and "image" in members:
         raise BadReference(entry.where, "has both `uri` and `image`")
     image = members.setdefault("image", {"uri": uri})
     if isinstance(image, dict) and isinstance(image.get("uri"), str):
         image["uri"] = _uri(image["uri"], entry)
     key = members.pop("key", defaults.key)
-    if not isinstance(key, str | None):
-        raise BadReference(entry.where, "`key` is not a string")
+    if not (key is None or (isinstance(key, str) and key.isprintable())):
+        raise BadReference(entry.where, "`key` is not printable text")
     members = {"version": 1, "id": new_id(), "tasks": defaults.tasks, **members}
     if defaults.metadata is not None and "metadata" not in members:
         members["metadata"] = json.loads(defaults.metadata.as_sent)

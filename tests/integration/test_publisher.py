@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -272,16 +273,57 @@ async def test_a_broker_that_goes_away_ends_the_publishing_within_the_bound(
     """Dead or silent: the client would try for ever. Nothing of it is left running."""
     topics = Topics(ingest="ingest", results="results", dlq="dlq")
     with own_broker(tmp_path) as (bootstrap, process):
-        await create_topics(bootstrap, NewTopic("ingest", 1, 1))
+        await create_topics(bootstrap, *(NewTopic(name, 1, 1) for name in astuple(topics)))
         here = environment(bootstrap, topics, secret) | {"BROKER_TIMEOUT_SECONDS": "2"}
         before = asyncio.all_tasks()
         async with asyncio.timeout(30):
-            async with Publisher(ProducerSettings.from_env(here)) as publisher:
+            async with Publisher(ProducerSettings.from_env(here), results=True) as publisher:
                 process.send_signal(how)
                 with pytest.raises(Halt) as halt:
                     await publisher.publish(next(images(1)))
         assert halt.value.code is ExitCode.BROKER
         assert asyncio.all_tasks() <= before
+
+
+@pytest.mark.usefixtures("embedded_broker")  # builds it
+async def test_the_command_line_ends_with_69_when_the_broker_dies_under_it(
+    secret: str, tmp_path: Path
+) -> None:
+    """With one line, though others were waiting for their results."""
+    topics = Topics(ingest="ingest", results="results", dlq="dlq")
+    with own_broker(tmp_path) as (bootstrap, broker_process):
+        await create_topics(bootstrap, *(NewTopic(name, 1, 1) for name in astuple(topics)))
+        here = environment(bootstrap, topics, secret) | {"BROKER_TIMEOUT_SECONDS": "2"}
+        with publishing_from_a_pipe(here) as running:
+            assert running.stdin is not None
+            assert running.stderr is not None
+            running.stdin.write(b"{bad\n")
+            running.stdin.flush()
+            first = await asyncio.to_thread(running.stderr.readline)
+            broker_process.kill()
+            running.stdin.write(b"s3://b/k\n")
+            running.stdin.flush()
+            rest = await asyncio.to_thread(running.stderr.read)
+
+            assert first.startswith(b"line 1: ")
+            assert rest.startswith(b"producer: publishing ")
+            assert rest.count(b"\n") == 1
+            assert running.wait(1) == 69
+
+
+@contextmanager
+def publishing_from_a_pipe(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "producer", "publish", "-", "--wait"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]} | environment,
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
 
 
 @contextmanager

@@ -215,6 +215,7 @@ def test_long_whole_numbers_in_metadata_stay_exact() -> None:
         b'{"image":7}',
         b'{"uri":"s3://b/k","image":{"uri":"s3://b/k"}}',
         b'{"uri":"s3://b/k","key":7}',
+        b'{"uri":"s3://b/k","key":"\\ud800"}',
         b'{"uri":"s3://b/k","task":["embed"]}',
         b'{"uri":"s3://b/k","tasks":["paint"]}',
         b'{"uri":"s3://b/k","id":"a b"}',
