@@ -15,6 +15,14 @@ _SHARED: Final[list[structlog.typing.Processor]] = [
 ]
 
 
+def _head_first(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Put what a reader looks for first in front."""
+    head = {key: event.pop(key) for key in ("time", "level", "event") if key in event}
+    return {**head, **event}
+
+
 def configure(settings: ConsumerSettings) -> None:
     """Set up structlog, and hand it the warnings of the libraries."""
     console = settings.log_format == "console" or (
@@ -27,7 +35,7 @@ def configure(settings: ConsumerSettings) -> None:
     )
     level = getattr(logging, settings.log_level.upper())
     structlog.configure(
-        processors=[*_SHARED, structlog.processors.format_exc_info, renderer],
+        processors=[*_SHARED, structlog.processors.format_exc_info, _head_first, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,

@@ -104,7 +104,7 @@ async def process(record: Record, stages: Stages) -> Outcome:
         request = admit(record, verifier=stages.verifier, freshness=stages.freshness, now=start)
     except Refused as refused:
         return Refusal(code=refused.code, reason=refused.reason)
-    if stages.replay.is_repeat(request.id, record.timestamp_ms):
+    if stages.replay.is_repeat(request.id, record, start):
         return Repeat(id=request.id)
 
     timing = TimingMs(queue=max(0.0, start * 1000 - record.timestamp_ms))

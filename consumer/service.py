@@ -18,7 +18,7 @@ from consumer.lanes import MakeLane, OpenLanes
 from consumer.outcomes import Writer
 from consumer.preparation import FetchAndDecode
 from consumer.record import Stages, process
-from consumer.replay import ReplayPolicy, ReplayWindow
+from consumer.replay import ReplayWindow
 from consumer.residency import ResidencyPolicy
 from consumer.settings import ConsumerSettings
 from consumer.sources import Source, Sources
@@ -166,11 +166,10 @@ def _lane_maker(
     brake = Brake(settings.brake_policy)
 
     def make_lane(completion: Completion, commit: Commit) -> Lane:
-        replay = ReplayWindow(ReplayPolicy(window_seconds=2 * settings.append_window_seconds))
         stages = Stages(
             verifier=verifier,
             freshness=freshness,
-            replay=replay,
+            replay=ReplayWindow(freshness),
             preparation=preparation,
             inferences=engine,
         )

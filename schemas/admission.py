@@ -21,20 +21,21 @@ class Freshness:
     append_window_seconds: int = 300
     create_window_seconds: int = 86_400
 
+    def clock(self, record: Record, now: float) -> tuple[float, int]:
+        """Return the time to compare with, in Unix seconds, and the window around it."""
+        if record.timestamp_type is TimestampType.APPEND:
+            return record.timestamp_ms / 1000, self.append_window_seconds
+        return now, self.create_window_seconds
+
     def check(self, record: Record, signed_at: int, now: float) -> None:
         """Raise `Refused` with `stale` when the signature is too old or too far in the future."""
-        if record.timestamp_type is TimestampType.APPEND:
-            distance, window, clock = (
-                record.timestamp_ms / 1000 - signed_at,
-                self.append_window_seconds,
-                "the append",
-            )
-        else:
-            distance, window, clock = now - signed_at, self.create_window_seconds, "now"
+        clock, window = self.clock(record, now)
+        distance = clock - signed_at
         if abs(distance) > window:
             side = "before" if distance > 0 else "after"
+            name = "the append" if record.timestamp_type is TimestampType.APPEND else "now"
             raise Refused(
-                Code.STALE, f"signed {abs(distance):.3f} s {side} {clock}; at most {window} s"
+                Code.STALE, f"signed {abs(distance):.3f} s {side} {name}; at most {window} s"
             )
 
 

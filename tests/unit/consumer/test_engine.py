@@ -329,6 +329,23 @@ async def test_idle_blip_leaves_while_embeddings_go_on(embedder, captioner):
         await until(lambda: captioner.place == "disk")
 
 
+async def test_idle_clock_starts_with_the_last_caption(embedder, captioner):
+    """Every caption batch puts the leaving off; embeddings do not."""
+    clock = Clock()
+    policy = ResidencyPolicy(idle_seconds=300, host_is_device=True)
+    async with running(embedder, captioner, residency=policy, clock=clock) as engine:
+        for clock.now in (0, 200):
+            await caption(engine, 1)
+        for clock.now in (300, 499):
+            await embed(engine, 2)
+            await embed(engine, 2)  # answered after whatever the first one made due
+        assert captioner.place == "device"
+
+        clock.now = 500
+        await embed(engine, 2)
+        await until(lambda: captioner.place == "disk")
+
+
 async def test_idle_blip_leaves_without_any_traffic(embedder, captioner):
     """Nothing has to happen for the idle bound to be noticed."""
     policy = ResidencyPolicy(idle_seconds=0.01, host_is_device=True)

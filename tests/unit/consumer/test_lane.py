@@ -14,7 +14,7 @@ from consumer.engine import ModelIdentity
 from consumer.lane import CommitPolicy, Lane
 from consumer.outcomes import Writer
 from consumer.record import Stages, process
-from consumer.replay import ReplayPolicy, ReplayWindow
+from consumer.replay import ReplayWindow
 from consumer.verdicts import Failed
 from schemas import (
     Code,
@@ -66,7 +66,7 @@ def _lane(stream, *, preparation=None, completion=None, brake=None, policy=None,
     stages = Stages(
         verifier=Verifier(KEYS, INGEST),
         freshness=Freshness(),
-        replay=ReplayWindow(ReplayPolicy(window_seconds=600)),
+        replay=ReplayWindow(Freshness()),
         preparation=preparation or FakePreparation(),
         inferences=FakeInferences(),
         now=lambda: NOW,

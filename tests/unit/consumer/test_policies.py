@@ -5,32 +5,54 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.brake import Brake, BrakePolicy
-from consumer.replay import ReplayPolicy, ReplayWindow
+from consumer.replay import ReplayWindow
 from consumer.retry import RetryPolicy
+from schemas import Freshness, ImageReference, Request, TimestampType
+from tests.fakes import signed_record
 
 
-def test_repeat_inside_the_window_is_seen():
+def _record(timestamp_type, seconds):
+    return signed_record(
+        Request(id="any", image=ImageReference(uri="file:///a.png")),
+        timestamp_type=timestamp_type,
+        timestamp_ms=seconds * 1000,
+    )
+
+
+@pytest.mark.parametrize("timestamp_type", TimestampType)
+def test_repeat_inside_the_window_is_seen(timestamp_type):
     """The same id again within the window is a repeat, and another id is not."""
-    window = ReplayWindow(ReplayPolicy(window_seconds=600))
-    assert not window.is_repeat("a", 1_000)
-    assert window.is_repeat("a", 600_999)
-    assert not window.is_repeat("b", 600_999)
+    window = ReplayWindow(Freshness(append_window_seconds=300, create_window_seconds=300))
+    first, last = _record(timestamp_type, 1_000), _record(timestamp_type, 1_600)
+    assert not window.is_repeat("a", first, now=1_000)
+    assert window.is_repeat("a", last, now=1_600)
+    assert not window.is_repeat("b", last, now=1_600)
 
 
-def test_id_is_forgotten_after_the_window():
+@pytest.mark.parametrize("timestamp_type", TimestampType)
+def test_id_is_forgotten_after_the_window(timestamp_type):
     """Beyond the window the signature would be stale, so the id need not be kept."""
-    window = ReplayWindow(ReplayPolicy(window_seconds=600))
-    window.is_repeat("a", 1_000)
-    assert not window.is_repeat("a", 601_001)
+    window = ReplayWindow(Freshness(append_window_seconds=300, create_window_seconds=300))
+    window.is_repeat("a", _record(timestamp_type, 1_000), now=1_000)
+    assert not window.is_repeat("a", _record(timestamp_type, 1_601), now=1_601)
+
+
+def test_claimed_time_does_not_empty_the_window():
+    """On a CreateTime topic the record's time is a claim, and our own clock counts."""
+    window = ReplayWindow(Freshness())
+    window.is_repeat("a", _record(TimestampType.CREATE, 1_000), now=1_000)
+    window.is_repeat("b", _record(TimestampType.CREATE, 10**9), now=1_001)
+    assert window.is_repeat("a", _record(TimestampType.CREATE, 1_000), now=1_002)
 
 
 def test_replay_memory_is_bounded():
     """The oldest id goes when there are too many."""
-    window = ReplayWindow(ReplayPolicy(window_seconds=600, max_ids=2))
+    window = ReplayWindow(Freshness(), max_ids=2)
+    record = _record(TimestampType.APPEND, 0)
     for name in ("a", "b", "c"):
-        window.is_repeat(name, 0)
-    assert window.is_repeat("c", 0)
-    assert not window.is_repeat("a", 0)
+        window.is_repeat(name, record, now=0)
+    assert window.is_repeat("c", record, now=0)
+    assert not window.is_repeat("a", record, now=0)
 
 
 def test_brake_stops_at_refusals_in_a_row():

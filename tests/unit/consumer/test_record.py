@@ -3,7 +3,7 @@
 import pytest
 
 from consumer.record import Error, Ok, Refusal, Repeat, Stages, process
-from consumer.replay import ReplayPolicy, ReplayWindow
+from consumer.replay import ReplayWindow
 from consumer.verdicts import Failed
 from schemas import Code, Freshness, ImageReference, Request, Task, Verifier
 from tests.fakes import INGEST, KEYS, NOW, FakeInferences, FakePreparation, signed_record
@@ -13,7 +13,7 @@ def _stages(**changes):
     fields = {
         "verifier": Verifier(KEYS, INGEST),
         "freshness": Freshness(),
-        "replay": ReplayWindow(ReplayPolicy(window_seconds=600)),
+        "replay": ReplayWindow(Freshness()),
         "preparation": FakePreparation(),
         "inferences": FakeInferences(),
         "now": lambda: NOW + 1.5,
