@@ -61,6 +61,10 @@ broker: $(BROKER) ## build the embedded broker of the demo and the quick tests
 schemas: $(STAMP) ## write the JSON Schemas of request and result from the types
 	$(BIN)/python -m schemas
 
+.PHONY: docs
+docs: $(STAMP) ## write the settings table of the code into the README
+	$(BIN)/python docs/write_tables.py
+
 .PHONY: secret
 secret: $(SECRET) ## make a shared secret for docker compose and name its file in .env
 

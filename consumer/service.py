@@ -40,14 +40,15 @@ async def run(settings: ConsumerSettings) -> None:
         Halt: what is wrong and what to do, bare or in an exception group.
     """
     start = time.monotonic()
-    stop = _stop_on_signals()
     sources = open_sources(settings)
     async with Cluster(settings) as cluster:
         _report_topics(settings, await cluster.topics())
         # Imported here: torch takes seconds, which nobody should wait for to read of a bad setting.
         from consumer.models.opening import open_models
 
-        models = await asyncio.to_thread(open_models, settings)
+        # On the loop, which has nothing else to do yet, so that Ctrl-C ends a download as well.
+        models = open_models(settings)
+        stop = _stop_on_signals()
         async with (
             _engine(settings, models.embedder, models.captioner, models.host_is_device) as engine,
             _decoder(settings) as decoder,
