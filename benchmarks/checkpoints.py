@@ -15,6 +15,7 @@ from transformers import (
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.blip.processing_blip import BlipProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.utils.logging import disable_progress_bar
 
 _SPECIAL_TOKENS: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -45,6 +46,7 @@ BLIP_BASE: Final = Size(
 
 def save_random_clip(folder: Path, size: Size, seed: int = 0) -> None:
     """Save a CLIP whose weights mean nothing."""
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.manual_seed(seed)
     text_width, text_heads = (512, 8) if size == VIT_B_32 else (size.width, size.heads)
     text = {
@@ -69,6 +71,7 @@ def save_random_clip(folder: Path, size: Size, seed: int = 0) -> None:
 
 def save_random_blip(folder: Path, size: Size, seed: int = 0) -> None:
     """Save a BLIP whose captions mean nothing, but differ from image to image."""
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.manual_seed(seed)
     tokens = [*_SPECIAL_TOKENS, *(f"w{n}" for n in range(size.vocabulary - len(_SPECIAL_TOKENS)))]
     tokenizer = BertTokenizer(vocab={token: i for i, token in enumerate(tokens)})

@@ -10,16 +10,24 @@ memory after a cycle is not within 10 % of that before.
 import argparse
 import asyncio
 import contextlib
+import logging
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
+
+from consumer.engine import Engine
+from consumer.residency import ResidencyPolicy
+from schemas import Task
 
 ALLOWED_RATIO = 1.10
 MIB = 2**20
+
+Images = NDArray[np.uint8]  # shape (images, side, side, 3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +67,12 @@ def main() -> int:
 
 async def measure(checkpoints: Path, cycles: int) -> int:
     """Print one line per moment, and the worst ratio; return the exit code."""
-    from consumer.engine import Engine
     from consumer.models.blip import Blip
     from consumer.models.checkpoint import inspect
     from consumer.models.clip import load_clip
     from consumer.models.device import choose_device
-    from consumer.residency import ResidencyPolicy
 
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     device = choose_device("cpu")
     clip = load_clip(inspect(str(checkpoints / "clip"), "main", "clip"), device)
     folder = checkpoints / "blip"
@@ -82,10 +89,7 @@ async def measure(checkpoints: Path, cycles: int) -> int:
     return code
 
 
-Images = NDArray[np.uint8]
-
-
-async def _cycles(engine, images: tuple[Images, Images], folder: Path, cycles: int) -> int:  # type: ignore[no-untyped-def]
+async def _cycles(engine: Engine, images: tuple[Images, Images], folder: Path, cycles: int) -> int:
     await _embed(engine, images[0], rounds=4)
     before = Memory.now()
     mapped_at_start = is_mapped(folder)
@@ -97,6 +101,8 @@ async def _cycles(engine, images: tuple[Images, Images], folder: Path, cycles: i
         _row(f"cycle {cycle}: with BLIP", Memory.now(), before, folder)
         while is_mapped(folder):
             await _embed(engine, images[0], rounds=1)
+        # The step that unmaps gives memory back after that; the next one comes when it is over.
+        await _embed(engine, images[0], rounds=1)
         after = Memory.now()
         _row(f"cycle {cycle}: BLIP left", after, before, folder)
         worst = max(worst, after.resident / before.resident)
@@ -104,16 +110,12 @@ async def _cycles(engine, images: tuple[Images, Images], folder: Path, cycles: i
     return int(mapped_at_start or worst > ALLOWED_RATIO)
 
 
-async def _embed(engine, images: Images, rounds: int) -> None:  # type: ignore[no-untyped-def]
-    from schemas import Task
-
+async def _embed(engine: Engine, images: Images, rounds: int) -> None:
     for _ in range(rounds):
         await asyncio.gather(*(engine.infer({Task.EMBED: image}) for image in images))
 
 
-async def _caption(engine, images: Images) -> None:  # type: ignore[no-untyped-def]
-    from schemas import Task
-
+async def _caption(engine: Engine, images: Images) -> None:
     with engine.expect_caption():
         for batch in (images[:1], images[:1], images[:4]):
             await asyncio.gather(*(engine.infer({Task.CAPTION: image}) for image in batch))

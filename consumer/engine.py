@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -133,7 +134,7 @@ class Engine:
             DeviceFailed: not even one image fits, or the device failed.
         """
         size = self._embed_size
-        while broken := await self._gpu.attempt(self._warm_up):
+        while broken := await self._gpu.attempt(partial(self._embedder.warm_up, size.limit)):
             if not broken.out_of_memory or size.limit == 1:
                 await self._gpu.close()
                 raise DeviceFailed(f"CLIP's warm-up gave: {broken.reason}")
@@ -290,9 +291,6 @@ class Engine:
         await self._leave(self._residency.leaving())
         _log.warning("blip offloaded", reason="out of memory")
         return True
-
-    def _warm_up(self) -> None:
-        self._embedder.warm_up(self._embed_size.limit)
 
 
 async def _no_room() -> bool:

@@ -12,7 +12,7 @@ from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
 
 from consumer.engine import ModelIdentity
 from consumer.models.checkpoint import Checkpoint, load, preprocessing, unreadable
-from consumer.models.device import Device, Normalization, device_errors
+from consumer.models.device import Device, Normalization, device_errors, free_memory
 from consumer.pixels import Pixels, Resize
 
 
@@ -72,4 +72,6 @@ def load_clip(checkpoint: Checkpoint, device: Device) -> Clip:
     model = load(checkpoint, CLIPVisionModelWithProjection, device.dtype, tower)
     with device_errors():
         torch.nn.Module.to(model, device.torch_device)
+    if not device.is_host:
+        free_memory()  # the host's copy
     return Clip(model, checkpoint.identity, resize, normalization, device)

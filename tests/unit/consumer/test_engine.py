@@ -144,7 +144,8 @@ async def running(embedder, captioner, **changes):
     async with Engine(embedder, captioner, residency=policy, **sizes) as engine:
         task = asyncio.create_task(engine.run())
         try:
-            yield engine
+            async with asyncio.timeout(10):
+                yield engine
         finally:
             task.cancel()
             with suppress(asyncio.CancelledError):
