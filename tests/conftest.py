@@ -1,5 +1,6 @@
 """The brokers, topics and the secret that tests share; what each marker means."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -28,6 +29,12 @@ MARKERS = {
 def pytest_configure(config: pytest.Config) -> None:
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+def pytest_sessionfinish() -> None:
+    # aiokafka leaves the failures of a fenced producer unread, and asyncio reports them when they are
+    # collected: now, and not after the summary, which is to be the last that is seen.
+    gc.collect()
 
 
 class Broker(Protocol):
