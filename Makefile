@@ -49,8 +49,8 @@ demo: $(STAMP) $(BROKER) ## the whole way on the embedded broker; MODELS=hub, PI
 
 .PHONY: bench
 bench: $(STAMP) ## the benchmarks that need no GPU, one after the other
-	@for script in benchmarks/*.py; do \
-	  name=$$(basename "$$script" .py); [ "$$name" = __init__ ] && continue; \
+	@for script in $$(grep -l '^if __name__ == "__main__"' benchmarks/*.py); do \
+	  name=$$(basename "$$script" .py); \
 	  echo "== $$name"; $(BIN)/python -m "benchmarks.$$name"; \
 	done
 

@@ -32,8 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    # aiokafka leaves the failures of a fenced producer unread, and asyncio reports them when they are
-    # collected: now, and not after the summary, which is to be the last that is seen.
+    # aiokafka leaves the failures of a fenced producer unread, and asyncio reports them when they
+    # are collected: now, and not after the summary, which is to be the last that is seen.
     gc.collect()
 
 
