@@ -49,10 +49,14 @@ class Stack:
         return printed.splitlines()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def docker() -> None:
+    require_docker(KAFKA_IMAGE)
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Build and start everything with the tiny checkpoints; remove it all at the end."""
-    require_docker(KAFKA_IMAGE)
     secret = tmp_path_factory.mktemp("secrets") / "secret_api_key"
     secret.write_text(uuid4().hex * 2)
     secret.chmod(0o444)
