@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 
 import numpy as np
 import structlog
@@ -26,6 +26,7 @@ from consumer.verdicts import Failed
 from schemas import Task
 
 _log = structlog.get_logger()
+_PLACE: Final = {Move.OFFLOAD: "host memory", Move.UNLOAD: "disk"}
 
 Vector = NDArray[np.float32]  # shape (dim,), unit length
 T = TypeVar("T")
@@ -136,7 +137,6 @@ class Engine:
         size = self._embed_size
         while broken := await self._gpu.attempt(partial(self._embedder.warm_up, size.limit)):
             if not broken.out_of_memory or size.limit == 1:
-                await self._gpu.close()
                 raise DeviceFailed(f"CLIP's warm-up gave: {broken.reason}")
             size.ran_out(size.limit, worked=size.limit // 2)
         return self
@@ -224,7 +224,7 @@ class Engine:
             case Step.EMBED:
                 await self._embeds.run_batch(self._gpu, self._clock, self._make_room)
             case Step.CAPTION:
-                await self._captions.run_batch(self._gpu, self._clock, _no_room)
+                await self._captions.run_batch(self._gpu, self._clock)
                 self._residency.captioned(self._clock())
             case Step.MOVE if move is not None:
                 await self._move(move)
@@ -271,7 +271,7 @@ class Engine:
             return
         idle_seconds = round(self._residency.idle_seconds(self._clock()), 3)
         await self._leave(move)
-        _log.info("blip offloaded", idle_seconds=idle_seconds)
+        _log.info("blip offloaded", idle_seconds=idle_seconds, to=_PLACE[move])
 
     async def _leave(self, move: Move) -> None:
         offload = move is Move.OFFLOAD
@@ -291,10 +291,6 @@ class Engine:
         await self._leave(self._residency.leaving())
         _log.warning("blip offloaded", reason="out of memory")
         return True
-
-
-async def _no_room() -> bool:
-    return False
 
 
 async def _answer(job: Job[T]) -> Answer[T]:

@@ -19,6 +19,7 @@ from schemas.exits import ExitCode, Halt
 _LONGEST_REASON: Final = 200  # characters; torch explains itself at length
 
 T = TypeVar("T")
+MakeRoom = Callable[[], Awaitable[bool]]  # frees memory of the device; False: there is none to free
 
 
 class DeviceOutOfMemory(Exception):
@@ -125,11 +126,11 @@ class ImageQueue(Generic[T]):
         self._jobs.clear()
 
     async def run_batch(
-        self, gpu: GpuThread, clock: Callable[[], float], make_room: Callable[[], Awaitable[bool]]
+        self, gpu: GpuThread, clock: Callable[[], float], make_room: MakeRoom | None = None
     ) -> None:
         """Take what waits, up to the limit, and answer it.
 
-        `make_room` is asked first when memory runs out; it says whether it freed any.
+        `make_room`, if any, is asked first when memory runs out.
         """
         jobs, self._jobs = self._jobs[: self._size.limit], self._jobs[self._size.limit :]
         started_at = clock()
@@ -145,7 +146,7 @@ class ImageQueue(Generic[T]):
             _settle(job, answer)
 
     async def _outcomes(
-        self, gpu: GpuThread, images: list[Pixels], make_room: Callable[[], Awaitable[bool]]
+        self, gpu: GpuThread, images: list[Pixels], make_room: MakeRoom | None
     ) -> list[T | Failed]:
         outcomes: list[T | Failed] = []
         pieces = [images]
@@ -158,7 +159,7 @@ class ImageQueue(Generic[T]):
                 largest = max(largest, len(piece))
                 continue
             ran_out = ran_out or values.out_of_memory
-            if values.out_of_memory and await make_room():
+            if values.out_of_memory and make_room and await make_room():
                 pieces.append(piece)
             elif len(piece) == 1:
                 outcomes.append(Failed(Code.INFERENCE_FAILED, values.reason))

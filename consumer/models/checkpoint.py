@@ -175,7 +175,7 @@ def _download(model: str, revision: str) -> Path:
     except (OSError, HfHubHTTPError) as exc:
         raise ModelUnavailable(
             f"{model} at {revision} cannot be had from the hub and is not in its cache "
-            f"({_in_one_line(exc)}); check the network and the revision, or name a folder"
+            f"({_first_line(exc)}); check the network and the revision, or name a folder"
         ) from exc
     return Path(folder)
 
@@ -241,3 +241,7 @@ def _broken(path: Path, error: Exception) -> ModelUnavailable:
 
 def _in_one_line(error: Exception) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:200]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].removeprefix("Got: ")[:200]
