@@ -1,0 +1,305 @@
+"""The demo from top to bottom."""
+
+import asyncio
+import json
+import secrets
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from examples.demo.bad import publish_bad, publish_repeat
+from examples.demo.children import (
+    Consumer,
+    is_mapped,
+    resident_mib,
+    running_broker,
+    running_consumer,
+    while_running,
+)
+from examples.demo.expectations import (
+    Sent,
+    caption_faults,
+    faults_of,
+    is_complete,
+    nearest,
+)
+from examples.demo.plan import BLIP_IDLE_SECONDS, MOST_PICTURES, Picture, Plan
+from examples.demo.screen import Moment, Screen
+from examples.demo.witness import Witness, witnessing
+from producer import Outcome, ProducerSettings, Published, Publisher, image_request
+from producer.connection import administration
+from producer.topics import ensure_topics, topic_plans
+from schemas import Result, Task
+from schemas.exits import ExitCode, Halt
+
+_OUTCOME_SECONDS: Final = 20.0
+_NEIGHBOURS_OF: Final = 4  # pictures
+_LOG_LINES: Final = 20
+
+
+@dataclass(slots=True, kw_only=True)
+class Story:
+    """One run: what it works with, and what it found out so far."""
+
+    plan: Plan
+    screen: Screen
+    consumer: Consumer
+    witness: Witness
+    settings: ProducerSettings
+    stranger: ProducerSettings  # the same cluster and topics, another secret
+    pictures: list[Picture]
+    sent: list[Sent] = field(default_factory=list)
+    results: dict[str, Result] = field(default_factory=dict)
+    moments: list[Moment] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    async def tell(self) -> None:
+        """Publish and show, from the consumer's start to BLIP's leaving."""
+        patience = self.plan.patience_seconds
+        ready = await self.consumer.event(
+            "ready", lambda event: event.name == "ready", timeout_seconds=patience
+        )
+        self.screen.step(f"the consumer is ready ({ready.seconds:.1f} s after its start)")
+        self._note_memory("ready, before the first caption")
+        async with Publisher(self.settings, results=True) as publisher:
+            first = await self._good(publisher)
+            self._neighbours()
+            await self._bad(publisher, first)
+            await self._offload(publisher)
+
+    async def _good(self, publisher: Publisher) -> Published:
+        """Publish the pictures, and return the first."""
+        self.screen.section("2. The first captions bring BLIP in")
+        self.screen.step(f"publishing {len(self.pictures)} pictures, for embedding and caption")
+        async with self._live():
+            requests = [picture.request() for picture in self.pictures]
+            published = [one async for one in publisher.publish_many(requests)]
+            outcomes = [
+                await publisher.result(one, timeout_seconds=self.plan.patience_seconds)
+                for one in published
+            ]
+        self.screen.step(f"{len(outcomes)} outcomes are here")
+        self._note_memory("after the captions")
+        for picture, one, outcome in zip(self.pictures, published, outcomes, strict=True):
+            self._take(picture, one, outcome)
+
+        self.screen.section("3. What came back")
+        self.screen.models(self.plan)
+        self._show_good()
+        return published[0]
+
+    def _take(self, picture: Picture, published: Published, outcome: Outcome) -> None:
+        place = (published.partition, published.offset)
+        self.sent.append(Sent(what=picture.name, place=place))
+        if outcome.status == "ok" and outcome.result is not None:
+            self.results[picture.name] = outcome.result
+        else:
+            self.screen.say(f"{picture.name}: {outcome.code}: {outcome.message}", "red")
+
+    def _show_good(self) -> None:
+        truths = self._truths()
+        self.screen.good(self.results, truths)
+        if truths is None:
+            return
+        captions = {name: r.caption.text for name, r in self.results.items() if r.caption}
+        right = sum(captions.get(name) == truth for name, truth in truths.items())
+        self.screen.say(
+            f"{right} of {len(truths)} captions are right to the letter. The other "
+            f"{len(self.pictures) - len(truths)} pictures have no true caption (-): they are gray, "
+            "and the tiny checkpoints know colours."
+        )
+        if self.plan.tiny:
+            self.faults += caption_faults(captions, truths)
+
+    def _truths(self) -> dict[str, str] | None:
+        if not self.plan.ours:
+            return None
+        told = json.loads((self.plan.pictures / "captions.json").read_text(encoding="utf-8"))
+        return {name: truth for name, truth in told.items() if truth is not None}
+
+    def _neighbours(self) -> None:
+        vectors = {n: r.embedding.vector() for n, r in self.results.items() if r.embedding}
+        self.screen.section("4. Nearest neighbours, by the cosine of the embeddings")
+        every = max(1, len(vectors) // _NEIGHBOURS_OF)
+        names = list(vectors)[every // 2 :: every][:_NEIGHBOURS_OF]
+        self.screen.neighbours({name: nearest(vectors, name, 3) for name in names})
+
+    async def _bad(self, publisher: Publisher, first: Published) -> None:
+        self.screen.section("5. What should not be sent, and what comes of it")
+        repeat = await publish_repeat(publisher, first.request)
+        bad = [*await publish_bad(self.plan, publisher, self.settings, self.stranger), repeat]
+        self.sent += bad
+        await self.consumer.event(
+            "the repeat is done",
+            lambda event: event.place == repeat.place and event.outcome == "repeat",
+            timeout_seconds=_OUTCOME_SECONDS,
+        )
+        await self._until_complete()
+        self.screen.bad(bad, self.witness.seen)
+
+    async def _offload(self, publisher: Publisher) -> None:
+        """Caption once more, then ask for embeddings alone until BLIP leaves."""
+        self.screen.section("6. BLIP leaves when nobody wants a caption; embeddings go on")
+        picture, mark = self.pictures[0], len(self.consumer.events)
+        await self._again(publisher, picture, (Task.EMBED, Task.CAPTION))
+        self.screen.step(f"one more caption; from now on, for {BLIP_IDLE_SECONDS} s, none")
+        gone = asyncio.create_task(
+            self.consumer.event(
+                "blip offloaded",
+                lambda event: event.name == "blip offloaded",
+                timeout_seconds=BLIP_IDLE_SECONDS + _OUTCOME_SECONDS,
+                after=mark,
+            )
+        )
+        milliseconds = []
+        try:
+            while not gone.done():
+                began = time.monotonic()
+                await self._again(publisher, picture, (Task.EMBED,))
+                milliseconds.append((time.monotonic() - began) * 1000)
+            self.screen.blip(await gone)
+        finally:
+            gone.cancel()
+        self._note_memory("after BLIP left")
+        self.screen.answered(milliseconds)
+        self.screen.memory(self.moments)
+        if self.moments[-1].blip_mapped:
+            self.faults.append("BLIP's weight file is still in the consumer's memory")
+
+    async def _again(self, publisher: Publisher, picture: Picture, tasks: tuple[Task, ...]) -> None:
+        published = await publisher.publish(image_request(picture.uri, tasks=tasks))
+        place = (published.partition, published.offset)
+        self.sent.append(Sent(what=f"{picture.name} again", place=place))
+        await publisher.result(published, timeout_seconds=self.plan.patience_seconds)
+
+    async def stop(self) -> None:
+        """Stop the consumer as an orchestrator would, and count what every reader sees."""
+        self.screen.section("7. SIGTERM")
+        began = time.monotonic()
+        code = await self.consumer.stop()
+        self.screen.step(
+            f"the consumer ended in {time.monotonic() - began:.1f} s, exit code {code}"
+        )
+        if code != 0:
+            self.faults.append(f"the consumer ended with exit code {code}, not 0")
+        await self._until_complete()
+        await self.witness.catch_up()
+        self.faults += faults_of(self.sent, self.witness.seen)
+        if self.witness.unverifiable_count:
+            self.faults.append(f"{self.witness.unverifiable_count} results do not verify")
+        seen = self.witness.seen.values()
+        kinds = Counter(result.status for one in seen for result in one.results)
+        letters = sum(len(one.letters) for one in seen)
+        repeats = sum(one.repeat for one in self.sent)
+        self.screen.step(
+            f"{len(self.sent)} records were published; a read_committed reader sees "
+            f"{kinds['ok']} ok results, {kinds['error']} error results, {letters} dead letters; "
+            f"{repeats} repeat has neither. One outcome each, no more and no fewer."
+            if not self.faults
+            else f"{len(self.sent)} records, {dict(kinds)} results, {letters} dead letters"
+        )
+
+    async def _until_complete(self) -> None:
+        """Wait for what must come; what did not shows in the faults."""
+        try:
+            await self.witness.until(
+                "all outcomes", lambda seen: is_complete(self.sent, seen), _OUTCOME_SECONDS
+            )
+        except Halt as halt:
+            self.screen.say(str(halt), "red")
+
+    @asynccontextmanager
+    async def _live(self) -> AsyncIterator[None]:
+        """Show what BLIP does while the body runs."""
+
+        async def show(after: int) -> None:
+            async for event in self.consumer.follow(after):
+                self.screen.blip(event)
+
+        showing = asyncio.create_task(show(len(self.consumer.events)))
+        try:
+            yield
+        finally:
+            showing.cancel()
+            await asyncio.wait({showing})
+
+    def _note_memory(self, when: str) -> None:
+        pid, mark = self.consumer.pid, self.plan.blip_mark
+        self.moments.append(
+            Moment(when=when, resident_mib=resident_mib(pid), blip_mapped=is_mapped(pid, mark))
+        )
+
+
+async def play(plan: Plan, screen: Screen, environment: Mapping[str, str]) -> list[str]:
+    """Run the demo and return what was not as expected; everything is down when it returns.
+
+    Raises:
+        Halt: it could not go on; with the reason. The consumer's last log lines are shown.
+    """
+    pictures = plan.good()
+    async with AsyncExitStack() as stack:
+        screen.section("1. What is started")
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imagelane-demo-")))
+        bootstrap = plan.bootstrap
+        if bootstrap is None:
+            bootstrap = await stack.enter_async_context(running_broker(folder / "broker"))
+        wire = plan.wire(bootstrap, secrets.token_hex(32))
+        settings = ProducerSettings.from_env(wire)
+        await stack.enter_async_context(_topics(plan, settings))
+        _say_where(plan, screen, bootstrap)
+        consumer = await stack.enter_async_context(
+            running_consumer({**environment, **wire, **plan.consumer()}, folder)
+        )
+        screen.step("the consumer starts: python -m consumer (torch takes most of it)")
+        story = Story(
+            plan=plan,
+            screen=screen,
+            consumer=consumer,
+            witness=await stack.enter_async_context(witnessing(settings)),
+            settings=settings,
+            stranger=ProducerSettings.from_env(plan.wire(bootstrap, secrets.token_hex(32))),
+            pictures=_first(pictures, screen),
+        )
+        try:
+            await while_running(consumer, story.tell())
+            await story.stop()
+        except BaseException:
+            screen.section("The consumer's last words")
+            for line in consumer.lines[-_LOG_LINES:]:
+                screen.say(line)
+            raise
+    return story.faults
+
+
+def _say_where(plan: Plan, screen: Screen, bootstrap: str) -> None:
+    if plan.bootstrap is None:
+        screen.step(f"the embedded broker is up at {bootstrap} (for demos; not Kafka)")
+    else:
+        screen.step(f"the cluster at {bootstrap}; the demo's own topics go when it ends")
+    topics = f"{plan.ingest_topic}, {plan.results_topic}, {plan.dlq_topic}"
+    screen.step(f"topics: {topics}; a fresh random secret for both sides")
+
+
+def _first(pictures: list[Picture], screen: Screen) -> list[Picture]:
+    if len(pictures) > MOST_PICTURES:
+        screen.say(f"the first {MOST_PICTURES} of the {len(pictures)} pictures are taken", "yellow")
+    return pictures[:MOST_PICTURES]
+
+
+@asynccontextmanager
+async def _topics(plan: Plan, settings: ProducerSettings) -> AsyncIterator[None]:
+    """Create the topics; on somebody's cluster, delete them again."""
+    reports = await ensure_topics(settings, topic_plans(settings, partitions=1, replication=None))
+    if any(report.state != "created" for report in reports):
+        raise Halt(ExitCode.TOPIC, "a topic of the demo's name is there already")
+    try:
+        yield
+    finally:
+        if plan.bootstrap is not None:
+            async with administration(settings) as admin:
+                await admin.delete_topics([report.name for report in reports])

@@ -1,0 +1,120 @@
+"""A reader of its own that sees what every reader of committed records sees, to the last one."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from producer.checks import verified_result
+from producer.connection import existing_partitions, reader, to_record
+from producer.settings import ProducerSettings
+from schemas import Record, Refused, Result, Verifier
+from schemas.exits import ExitCode, Halt
+from schemas.headers import DLQ_CODE, DLQ_MESSAGE, DLQ_OFFSET, DLQ_PARTITION
+
+_POLL_MS: Final = 200
+Place = tuple[int, int]  # partition and offset of the request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """What a dead letter says."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What there is to see of one request."""
+
+    results: list[Result] = field(default_factory=list)
+    letters: list[Letter] = field(default_factory=list)
+
+
+class Witness:
+    """Collects results (only those whose signature holds) and dead letters by their request."""
+
+    def __init__(self, settings: ProducerSettings, consumer: AIOKafkaConsumer) -> None:
+        self._verifier = Verifier(settings.keys, settings.results_topic)
+        self._results_topic = settings.results_topic
+        self._consumer = consumer
+        self._news = asyncio.Condition()
+        self._seen: defaultdict[Place, Seen] = defaultdict(Seen)
+        self.unverifiable_count = 0
+
+    @property
+    def seen(self) -> Mapping[Place, Seen]:
+        return self._seen
+
+    async def until(
+        self, what: str, true: Callable[[Mapping[Place, Seen]], bool], timeout_seconds: float
+    ) -> None:
+        """Wait until `true` holds of what was seen.
+
+        Raises:
+            Halt: it never did.
+        """
+        try:
+            async with asyncio.timeout(timeout_seconds), self._news:
+                await self._news.wait_for(lambda: true(self._seen))
+        except TimeoutError as exc:
+            raise Halt(ExitCode.FAILED, f"not seen in {timeout_seconds:g} s: {what}") from exc
+
+    async def catch_up(self) -> None:
+        """Read on to the present ends of both topics."""
+        partitions = list(self._consumer.assignment())
+        for partition, end in (await self._consumer.end_offsets(partitions)).items():
+            while await self._consumer.position(partition) < end:
+                async with self._news:
+                    await self._news.wait()
+
+    async def read(self) -> None:
+        """Take in what comes, for ever."""
+        while True:
+            arrived = await self._consumer.getmany(timeout_ms=_POLL_MS)
+            async with self._news:
+                for records in arrived.values():
+                    for record in records:
+                        self._take(to_record(record))
+                self._news.notify_all()
+
+    def _take(self, record: Record) -> None:
+        if record.topic == self._results_topic:
+            try:
+                result = verified_result(record, self._verifier)
+            except Refused:
+                self.unverifiable_count += 1
+            else:
+                place = (result.source.partition, result.source.offset)
+                self._seen[place].results.append(result)
+            return
+        text = {name: value.decode(errors="replace") for name, value in record.headers}
+        place = (int(text[DLQ_PARTITION]), int(text[DLQ_OFFSET]))
+        letter = Letter(code=text[DLQ_CODE], message=text[DLQ_MESSAGE])
+        self._seen[place].letters.append(letter)
+
+
+@asynccontextmanager
+async def witnessing(settings: ProducerSettings) -> AsyncIterator[Witness]:
+    """Read results and dead letters from their beginning while the body runs.
+
+    Raises:
+        Halt: no broker answers, or a topic does not exist.
+    """
+    topics = (settings.results_topic, settings.dlq_topic)
+    partitions: list[TopicPartition] = await existing_partitions(settings, topics)
+    async with reader(settings) as consumer:
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        witness = Witness(settings, consumer)
+        reading = asyncio.create_task(witness.read())
+        try:
+            yield witness
+        finally:
+            reading.cancel()
+            await asyncio.wait({reading})
