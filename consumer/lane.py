@@ -66,18 +66,15 @@ class Lane:
         self._in_flight = 0  # taken and not yet committed
         self._working: set[asyncio.Task[None]] = set()
         self._finished: asyncio.Queue[Finished | None] = asyncio.Queue()  # None: no more will come
-        self._closing = False
 
     @property
     def room(self) -> int:
         """How many more records it can take now."""
-        if self._closing:
-            return 0
         return min(self._records_in_flight - self._in_flight, self._completion.room)
 
     def take(self, record: Record, tasks: asyncio.TaskGroup) -> None:
         """Begin the work on a record, unless a commit before this assignment has its outcome."""
-        if self._closing or not self._completion.take(record.offset):
+        if not self._completion.take(record.offset):
             return
         self._in_flight += 1
         task = tasks.create_task(self._work(record))
@@ -101,7 +98,6 @@ class Lane:
 
         What is not finished by then is given up: uncommitted, so that the next owner does it.
         """
-        self._closing = True
         if self._working:
             _, late = await asyncio.wait(self._working, timeout=finish_seconds)
             for task in late:
@@ -123,7 +119,7 @@ class Lane:
             return []
         batch = [first]
         try:
-            async with asyncio.timeout(0 if self._closing else self._policy.max_seconds):
+            async with asyncio.timeout(self._policy.max_seconds):
                 while len(batch) < self._policy.max_outcomes:
                     finished = await self._finished.get()
                     if finished is None:

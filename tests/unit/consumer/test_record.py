@@ -86,3 +86,10 @@ async def test_unforeseen_error_is_no_outcome():
     stages = _stages(preparation=FakePreparation(faults={"a": ZeroDivisionError()}))
     with pytest.raises(ZeroDivisionError):
         await process(signed_record(_request()), stages)
+
+
+async def test_append_in_our_future_is_no_negative_queue_time():
+    """Clocks differ; a queue time is never below zero."""
+    outcome = await process(signed_record(_request()), _stages(now=lambda: NOW - 5))
+    assert isinstance(outcome, Ok)
+    assert outcome.timing.queue == 0
