@@ -45,9 +45,7 @@ class LineChecker:
         """
         record = self._authentic(line, at, now)
         if self.topic == self.ingest_topic:
-            request = admit_request(
-                record, verifier=self.verifier, freshness=Freshness(), now=now if at is None else at
-            )
+            request = admit_request(record, verifier=self.verifier, freshness=Freshness(), now=now)
             return request.id
         if self.topic == self.results_topic:
             return verified_result(record, self.verifier).id

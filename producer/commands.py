@@ -1,6 +1,7 @@
 """The command line. Each command reads its settings, does its work, and ends with an exit code."""
 
 import asyncio
+import io
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from producer.lines import format_console, format_kcat, id_of, parse_line
 from producer.presentation import printable
 from producer.publishing import PublishOptions, publish_all
 from producer.reading import show_results
-from producer.references import BadReference, Defaults, count_entries, entries
+from producer.references import STDIN, BadReference, Defaults, count_entries, entries
 from producer.settings import ProducerSettings, TopicSettings
 from producer.topics import TopicReport, ensure_topics, topic_plans
 from schemas import JsonObject, Refused, Signer, Task, Verifier
@@ -117,10 +118,10 @@ def publish(
         timeout_seconds=timeout,
         as_json=as_json,
     )
-    stdin = sys.stdin.buffer
     try:
-        total = count_entries(tuple(references), recursive=recursive, stdin=stdin)
-        found = entries(references, recursive=recursive, stdin=_own_reader(stdin))
+        total = count_entries(references, recursive=recursive)
+        stdin = _own_stdin() if STDIN in references else io.BytesIO()
+        found = entries(references, recursive=recursive, stdin=stdin)
         if total == 0:
             raise BadReference(", ".join(references), "no image there; nothing to publish")
         tally = asyncio.run(publish_all(settings, found, options, total=total))
@@ -158,7 +159,7 @@ def sign(
     brokers = ",".join(settings.bootstrap_servers)
     key_bytes = None if key is None else key.encode(errors="surrogateescape")
     failed = False
-    for number, value in _lines(sys.stdin.buffer):
+    for number, value in _stdin_lines():
         try:
             headers = signer.sign(
                 id=id_of(value),
@@ -204,7 +205,7 @@ def verify(
         results_topic=settings.results_topic,
     )
     refused = False
-    for _, line in _lines(sys.stdin.buffer):
+    for _, line in _stdin_lines():
         try:
             typer.echo(f"ok {checker.check(parse_line(line), at=at, now=time.time())}")
         except Refused as exc:
@@ -261,18 +262,20 @@ def _defaults(tasks: str, key: str | None, metadata: str | None) -> Defaults:
     return Defaults(tasks=chosen, key=key, metadata=given)
 
 
-def _own_reader(stdin: BinaryIO) -> BinaryIO:
-    """Return a reader of its own on the same descriptor.
+def _own_stdin() -> BinaryIO:
+    """Return a reader of its own on standard input.
 
-    A thread may be blocked in it when the program ends, and the interpreter closes its own
-    standard input then: with the shared one it would abort.
+    A thread may be blocked in it when the program ends, and the interpreter closes `sys.stdin`
+    then: were it the one that is read, the interpreter would abort.
     """
-    return open(stdin.fileno(), "rb", closefd=False)
+    return open(0, "rb", closefd=False)
 
 
-def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def _stdin_lines() -> Iterator[tuple[int, bytes]]:
     """Yield (number, line) of the lines that are not blank, without their line ends."""
-    for number, line in enumerate(stream, start=1):
+    if sys.stdin is None:
+        raise Halt(ExitCode.FAILED, "standard input is closed; there is nothing to read")
+    for number, line in enumerate(sys.stdin.buffer, start=1):
         text = line.rstrip(b"\r\n")
         if text.strip():
             yield number, text

@@ -5,10 +5,11 @@ manifest, whose files must exist.
 """
 
 import glob
+import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -72,13 +73,13 @@ def entries(arguments: Iterable[str], *, recursive: bool, stdin: BinaryIO) -> It
             yield from _of_glob(argument, recursive=recursive)
 
 
-def count_entries(arguments: tuple[str, ...], *, recursive: bool, stdin: BinaryIO) -> int | None:
+def count_entries(arguments: Sequence[str], *, recursive: bool) -> int | None:
     """Return how many references there are; None when standard input is one of the arguments.
 
     Raises as `entries` does, so that what is missing is known before anything is published.
     """
     files = [argument for argument in arguments if argument != STDIN]
-    count = sum(1 for _ in entries(files, recursive=recursive, stdin=stdin))
+    count = sum(1 for _ in entries(files, recursive=recursive, stdin=io.BytesIO()))
     return count if len(files) == len(arguments) else None
 
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import astuple
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -33,6 +34,7 @@ from schemas import (
 from schemas.exits import ExitCode, Halt
 from schemas.headers import DLQ_CODE, DLQ_MESSAGE, DLQ_OFFSET, DLQ_PARTITION, DLQ_STAGE, DLQ_TOPIC
 from tests.conftest import Broker, Topics, create_topics
+from tests.containers import ApacheKafka
 
 pytestmark = pytest.mark.integration
 
@@ -133,6 +135,26 @@ async def test_a_thousand_arrive_once_in_order_and_authentic(settings: ProducerS
     assert [verifier.verify(headers, key, value).id for key, value, headers in log] == [
         request.id for request in requests
     ]
+
+
+@pytest.mark.docker
+async def test_the_broker_sees_one_idempotent_producer(kafka: ApacheKafka, secret: str) -> None:
+    """A retry after a lost answer is not a second record: the sequence has no gap, no repeat.
+
+    The client allows idempotence with acks=all only.
+    """
+    topics = Topics(ingest=f"idempotent.{uuid4().hex}", results="unused.r", dlq="unused.d")
+    await create_topics(kafka.bootstrap, NewTopic(topics.ingest, 1, 1))
+    here = environment(kafka.bootstrap, topics, secret)
+    async with Publisher(ProducerSettings.from_env(here)) as publisher:
+        published = [done async for done in publisher.publish_many(images(50))]
+
+    arguments = ("describe-producers", "--topic", topics.ingest, "--partition", "0")
+    printed = await asyncio.to_thread(kafka.tool, "kafka-transactions", *arguments)
+
+    (producer,) = printed.splitlines()[1:]
+    _, epoch, _, last_sequence, *_ = producer.split()
+    assert (epoch, last_sequence, len(published)) == (b"0", b"49", 50)
 
 
 async def test_the_key_is_the_id_unless_given(settings: ProducerSettings) -> None:

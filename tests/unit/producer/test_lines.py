@@ -31,6 +31,15 @@ KEYS = KeyRing(current_id="k1", secrets={"k1": bytes(range(32))})
 REQUEST = encode_request(
     Request.model_validate({"id": "01JABC", "image": {"uri": "file:///data/cat.jpg"}})
 )
+RESULT = encode_result(
+    Result(
+        id="01JABC",
+        status="ok",
+        image=ImageInfo(uri="file:///a", sha256="0" * 64, width=1, height=1, format="PNG"),
+        timing_ms=TimingMs(total=1.0),
+        source=Source(topic=INGEST, partition=0, offset=0),
+    )
+)
 keys = st.none() | st.text(st.characters(exclude_categories=["Cs"])).map(str.encode).filter(
     lambda key: not set(key) & set(b"\t\r\n")
 )
@@ -138,14 +147,7 @@ def test_a_signed_value_that_is_no_request_is_refused_on_the_ingest_topic_only()
 
 def test_results_are_checked_as_results() -> None:
     """A request in the results topic is not one, though its signature holds."""
-    result = Result(
-        id="01JABC",
-        status="ok",
-        image=ImageInfo(uri="file:///a", sha256="0" * 64, width=1, height=1, format="PNG"),
-        timing_ms=TimingMs(total=1.0),
-        source=Source(topic=INGEST, partition=0, offset=0),
-    )
-    line = signed(encode_result(result), topic=RESULTS)
+    line = signed(RESULT, topic=RESULTS)
 
     assert checker(RESULTS).check(parse_line(line), at=None, now=NOW) == "01JABC"
     assert code_of(signed(topic=RESULTS), topic=RESULTS) is Code.INVALID
@@ -153,9 +155,18 @@ def test_results_are_checked_as_results() -> None:
 
 def test_a_signed_id_that_is_not_the_values_is_refused() -> None:
     """On either topic."""
-    headers = Signer(KEYS, INGEST).sign(id="other", timestamp=NOW, key=None, value=REQUEST)
+    for topic, value in ((INGEST, REQUEST), (RESULTS, RESULT)):
+        headers = Signer(KEYS, topic).sign(id="other", timestamp=NOW, key=None, value=value)
 
-    assert code_of(format_console(headers, None, REQUEST)) is Code.ID_MISMATCH
+        assert code_of(format_console(headers, None, value), topic=topic) is Code.ID_MISMATCH
+
+
+@pytest.mark.parametrize("topic", [INGEST, RESULTS])
+def test_a_signed_null_value_is_malformed_and_not_forged(topic: str) -> None:
+    """It is printed as `null`."""
+    headers = Signer(KEYS, topic).sign(id="a1", timestamp=NOW, key=b"k", value=None)
+
+    assert code_of(format_console(headers, b"k", b"null"), topic=topic) is Code.MALFORMED
 
 
 def test_the_key_null_and_no_key_are_told_apart() -> None:
