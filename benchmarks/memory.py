@@ -55,17 +55,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="memory before, with and after BLIP")
     parser.add_argument("--checkpoints", type=Path, default=Path("build/checkpoints"))
     parser.add_argument("--cycles", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=0, help="torch's; 0: its own choice")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        return asyncio.run(measure(arguments.checkpoints, arguments.cycles))
+        return asyncio.run(measure(arguments.checkpoints, arguments.cycles, arguments.threads))
     _make(arguments.checkpoints)
-    command = [sys.executable, "-m", "benchmarks.memory", "--measure"]
-    command += ["--checkpoints", str(arguments.checkpoints), "--cycles", str(arguments.cycles)]
+    command = [sys.executable, "-m", "benchmarks.memory", "--measure", *sys.argv[1:]]
     return subprocess.run(command, check=False).returncode
 
 
-async def measure(checkpoints: Path, cycles: int) -> int:
+async def measure(checkpoints: Path, cycles: int, threads: int) -> int:
     """Print one line per moment, and the worst ratio; return the exit code."""
     from consumer.models.blip import Blip
     from consumer.models.checkpoint import inspect
@@ -73,7 +73,7 @@ async def measure(checkpoints: Path, cycles: int) -> int:
     from consumer.models.device import choose_device
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    device = choose_device("cpu")
+    device = choose_device("cpu", threads=threads)
     clip = load_clip(inspect(str(checkpoints / "clip"), "main", "clip"), device)
     folder = checkpoints / "blip"
     blip = Blip(inspect(str(folder), "main", "blip"), device, max_new_tokens=20)

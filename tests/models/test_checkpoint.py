@@ -148,15 +148,36 @@ def test_configuration_of_nonsense_is_refused(copied, cpu):
         load_clip(inspect(str(copied), "main", "clip"), cpu)
 
 
-def test_hub_that_cannot_be_reached_is_named(monkeypatch):
-    """Without network, a hub id that is not in the cache gives one line that says what to check."""
+@pytest.fixture
+def hub_cache(monkeypatch, tmp_path):
+    """Return the folder of a hub cache, with the hub itself out of reach."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
 
+
+def test_hub_that_cannot_be_reached_is_named(hub_cache):
+    """A hub id that is not in the cache gives one line that says what to check."""
     with pytest.raises(ModelUnavailable) as refused:
         inspect("nobody/no-such-model", "main", "clip")
 
-    assert "nobody/no-such-model at main" in str(refused.value)
+    assert "nobody/no-such-model at main cannot be had from the hub" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_revision_from_the_hub_is_the_commit(hub_cache, clip_folder, cpu):
+    """`main` moves, so the commit is named; the cache serves where the hub does not."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    stored = hub_cache / "models--some--clip"
+    shutil.copytree(clip_folder, stored / "snapshots" / commit)
+    (stored / "refs").mkdir()
+    (stored / "refs" / "main").write_text(commit)
+
+    checkpoint = inspect("some/clip", "main", "clip")
+
+    assert checkpoint.identity.model == "some/clip"
+    assert checkpoint.identity.revision == commit
+    assert load_clip(checkpoint, cpu).dim == 32
 
 
 def test_revision_of_a_folder_follows_the_weights(copied, clip_folder):
