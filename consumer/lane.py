@@ -6,7 +6,7 @@ outcomes that came since the last one, and the position that they lead to.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -38,6 +38,7 @@ class Finished:
 
 
 Process = Callable[[Record], Awaitable[Outcome]]
+Recall = Callable[[Record], None]
 Write = Callable[[Record, Outcome, float], list[OutgoingRecord]]
 Commit = Callable[[Sequence[OutgoingRecord], Position], Awaitable[None]]
 
@@ -50,6 +51,7 @@ class Lane:
         *,
         completion: Completion,
         process: Process,
+        recall: Recall,
         write: Write,
         commit: Commit,
         policy: CommitPolicy,
@@ -58,11 +60,13 @@ class Lane:
     ) -> None:
         self._completion = completion
         self._process = process
+        self._recall = recall
         self._write = write
         self._commit = commit
         self._policy = policy
         self._brake = brake
         self._records_in_flight = records_in_flight
+        self._recalled = False
         self._in_flight = 0  # taken and not yet committed
         self._working: set[asyncio.Task[None]] = set()
         self._finished: asyncio.Queue[Finished | None] = asyncio.Queue()  # None: no more will come
@@ -70,19 +74,25 @@ class Lane:
     @property
     def room(self) -> int:
         """How many more records it can take now."""
+        if not self._recalled:
+            return 0
         return min(self._records_in_flight - self._in_flight, self._completion.room)
 
     def take(self, record: Record, tasks: asyncio.TaskGroup) -> None:
         """Begin the work on a record, unless a commit before this assignment has its outcome."""
         if not self._completion.take(record.offset):
+            self._recall(record)
             return
         self._in_flight += 1
         task = tasks.create_task(self._work(record))
         self._working.add(task)
         task.add_done_callback(self._working.discard)
 
-    async def run(self) -> None:
-        """Commit outcomes until the lane is closed and the last one is committed."""
+    async def run(self, history: AsyncIterator[Record]) -> None:
+        """Recall what was before, then commit outcomes until the lane is closed and all is done."""
+        async for record in history:
+            self._recall(record)
+        self._recalled = True
         while batch := await self._batch():
             now = time.time()
             outputs = [out for f in batch for out in self._write(f.record, f.outcome, now)]

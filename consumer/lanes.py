@@ -1,7 +1,7 @@
 """The lanes of this process: opened when a partition is assigned, closed when it is revoked."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import structlog
 
@@ -32,15 +32,17 @@ class OpenLanes:
         if opened := self._lanes.get(record.partition):
             opened[0].take(record, self._tasks)
 
-    def open(self, partition: int, position: Position, commit: Commit) -> None:
-        """Begin the work on a partition from a position; its outcomes go to `commit`."""
+    def open(
+        self, partition: int, position: Position, commit: Commit, history: AsyncIterator[Record]
+    ) -> None:
+        """Begin the work on a partition from a position, after a look at what was before it."""
         try:
             completion = Completion.from_position(position)
         except ForeignMetadata as exc:
             log.warning("commit metadata ignored", partition=partition, reason=str(exc))
             completion = Completion(position.offset)
         lane = self._make(completion, commit)
-        self._lanes[partition] = lane, self._tasks.create_task(lane.run())
+        self._lanes[partition] = lane, self._tasks.create_task(lane.run(history))
 
     async def close(self) -> None:
         """Finish what is in flight within the bound, commit it, and give up the rest."""

@@ -8,7 +8,7 @@ fault of ours: it passes through and ends the process, with nothing committed.
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -133,6 +133,14 @@ async def process(record: Record, stages: Stages) -> Outcome:
         inference=inference,
         timing=_finish(timing, start, stages.now()),
     )
+
+
+def recall(record: Record, stages: Stages) -> None:
+    """Remember the id of a record whose outcome was committed before this assignment."""
+    now = stages.now()
+    with suppress(Refused):
+        request = admit(record, verifier=stages.verifier, freshness=stages.freshness, now=now)
+        stages.replay.is_repeat(request.id, record, now)
 
 
 def _finish(timing: TimingMs, start: float, now: float) -> TimingMs:

@@ -17,7 +17,7 @@ from consumer.lane import Commit, CommitPolicy, Lane
 from consumer.lanes import MakeLane, OpenLanes
 from consumer.outcomes import Writer
 from consumer.preparation import FetchAndDecode
-from consumer.record import Stages, process
+from consumer.record import Stages, process, recall
 from consumer.replay import ReplayWindow
 from consumer.residency import ResidencyPolicy
 from consumer.settings import ConsumerSettings
@@ -42,7 +42,8 @@ async def run(settings: ConsumerSettings) -> None:
     start = time.monotonic()
     sources = open_sources(settings)
     async with Cluster(settings) as cluster:
-        _report_topics(settings, await cluster.topics())
+        ingest, *_ = await cluster.topics()
+        freshness_seconds = _freshness_seconds(settings, ingest)
         # Imported here: torch takes seconds, which nobody should wait for to read of a bad setting.
         from consumer.models.opening import open_models
 
@@ -52,7 +53,7 @@ async def run(settings: ConsumerSettings) -> None:
         async with (
             _engine(settings, models.embedder, models.captioner, models.host_is_device) as engine,
             _decoder(settings) as decoder,
-            KafkaStream(settings, cluster) as stream,
+            KafkaStream(settings, cluster, 2 * freshness_seconds) as stream,
             asyncio.TaskGroup() as tasks,
         ):
             serving = tasks.create_task(engine.run())
@@ -107,17 +108,20 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-def _report_topics(settings: ConsumerSettings, topics: list[TopicFacts]) -> None:
-    ingest = topics[0]
+def _freshness_seconds(settings: ConsumerSettings, ingest: TopicFacts) -> int:
+    """Return the window that is in force for the age of a signature, and log which one it is."""
+    if ingest.append_time:
+        clock, seconds = "append time", settings.append_window_seconds
+    else:
+        clock, seconds = "own clock (CreateTime topic)", settings.create_window_seconds
     log.info(
         "topics",
         ingest=ingest.name,
         partitions=ingest.partitions,
-        freshness="append time" if ingest.append_time else "own clock (CreateTime topic)",
-        freshness_seconds=settings.append_window_seconds
-        if ingest.append_time
-        else settings.create_window_seconds,
+        freshness=clock,
+        freshness_seconds=seconds,
     )
+    return seconds
 
 
 def _engine(
@@ -177,6 +181,7 @@ def _lane_maker(
         return Lane(
             completion=completion,
             process=lambda record: process(record, stages),
+            recall=lambda record: recall(record, stages),
             write=writer.write,
             commit=commit,
             policy=CommitPolicy(

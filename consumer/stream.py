@@ -7,21 +7,22 @@ reading by then; until a lane is open its records are dropped, and the seek make
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
 
 from consumer.cluster import Cluster, client_arguments
 from consumer.completion import Position
+from consumer.history import read_back, record_of
 from consumer.lane import Commit
 from consumer.settings import ConsumerSettings
 from consumer.transaction import LaneTransactions
-from schemas import Record, TimestampType
+from schemas import Record
 from schemas.exits import ExitCode, Halt
 
 log = structlog.get_logger()
@@ -30,8 +31,10 @@ log = structlog.get_logger()
 class Lanes(Protocol):
     """Who works on the partitions."""
 
-    def open(self, partition: int, position: Position, commit: Commit) -> None:
-        """Begin the work on a partition from a position; its outcomes go to `commit`."""
+    def open(
+        self, partition: int, position: Position, commit: Commit, history: AsyncIterator[Record]
+    ) -> None:
+        """Begin the work on a partition from a position, after a look at what was before it."""
 
     async def close(self) -> None:
         """Finish or give up what is in flight, and commit it; within a bound."""
@@ -40,9 +43,10 @@ class Lanes(Protocol):
 class KafkaStream:
     """One member of the consumer group, once it has joined."""
 
-    def __init__(self, settings: ConsumerSettings, cluster: Cluster) -> None:
+    def __init__(self, settings: ConsumerSettings, cluster: Cluster, replay_seconds: float) -> None:
         self._settings = settings
         self._cluster = cluster
+        self._replay_seconds = replay_seconds
         self._transactions: dict[int, LaneTransactions] = {}
         self._fault: BaseException | None = None
         session_ms = int(settings.session_timeout_seconds * 1000)
@@ -94,7 +98,7 @@ class KafkaStream:
             )
         except KafkaError as exc:
             raise Halt(ExitCode.BROKER, f"broker: {exc}") from exc
-        return [_record(message) for batch in batches.values() for message in batch]
+        return [record_of(message) for batch in batches.values() for message in batch]
 
     def _pause_and_resume(self, room: Mapping[int, int]) -> list[TopicPartition]:
         """Let the partitions with room be fetched, and return them."""
@@ -123,7 +127,10 @@ class KafkaStream:
             position = await transactions.start() or await self._beginning(partition)
             await self._refuse_beyond_end(partition, position)
             self._consumer.seek(partition, position.offset)
-            lanes.open(partition.partition, position, transactions.commit)
+            history = read_back(
+                client_arguments(self._settings), partition, position.offset, self._replay_seconds
+            )
+            lanes.open(partition.partition, position, transactions.commit, history)
             log.info(
                 "partition assigned",
                 partition=partition.partition,
@@ -181,16 +188,3 @@ class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
         except BaseException as exc:
             self._stream.fail(exc)
             raise
-
-
-def _record(message: "ConsumerRecord[Any, Any]") -> Record:
-    return Record(
-        topic=message.topic,
-        partition=message.partition,
-        offset=message.offset,
-        timestamp_ms=message.timestamp,
-        timestamp_type=TimestampType(message.timestamp_type),
-        key=message.key,
-        value=message.value,
-        headers=message.headers,
-    )

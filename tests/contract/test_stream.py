@@ -29,9 +29,13 @@ class Recorder:
     def __init__(self) -> None:
         self.positions: dict[int, Position] = {}
         self.commits: dict[int, Commit] = {}
+        self.histories: dict[int, AsyncIterator[Record]] = {}
         self.closed = 0
 
-    def open(self, partition: int, position: Position, commit: Commit) -> None:
+    def open(
+        self, partition: int, position: Position, commit: Commit, history: AsyncIterator[Record]
+    ) -> None:
+        self.histories[partition] = history
         self.positions[partition], self.commits[partition] = position, commit
 
     async def close(self) -> None:
@@ -92,7 +96,7 @@ async def join(settings: ConsumerSettings) -> AsyncIterator[Join]:
         async def start() -> Member:
             cluster = await stack.enter_async_context(Cluster(settings))
             lanes = Recorder()
-            stream = await stack.enter_async_context(KafkaStream(settings, cluster))
+            stream = await stack.enter_async_context(KafkaStream(settings, cluster, 600))
             stream.join(lanes)
             return Member(stream, lanes)
 
@@ -153,6 +157,27 @@ async def test_next_member_goes_on_from_the_commit(
     assert await second.assigned() == position
     assert [record.value for record in await second.poll(2)] == [b"1", b"2"]
     assert await _committed_values(broker, topics.results) == [b"a", b"b"]
+
+
+async def test_history_is_what_stands_before_the_position(
+    broker: Broker, topics: Topics, join: Join
+) -> None:
+    """The log itself tells the next owner what was there, and no record that is still to come."""
+    await _publish(broker, topics.ingest, 3)
+    first = await join()
+    await first.poll(3)
+    await first.lanes.commits[0]([], Position(offset=2))
+    await first.leave()
+    second = await join()
+    await second.assigned()
+    assert [record.value async for record in second.lanes.histories[0]] == [b"0", b"1"]
+
+
+async def test_new_group_has_no_history(broker: Broker, topics: Topics, join: Join) -> None:
+    """At the start of the log there is nothing to read back, and nothing to wait for."""
+    member = await join()
+    await member.assigned()
+    assert [record async for record in member.lanes.histories[0]] == []
 
 
 async def test_position_alone_can_be_committed(broker: Broker, topics: Topics, join: Join) -> None:

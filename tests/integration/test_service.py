@@ -179,6 +179,23 @@ async def test_outcomes_are_there_once_whatever_ends_the_process(
     assert letters == Counter()
 
 
+async def test_repeat_is_known_after_a_restart(
+    broker: Broker, topics: Topics, secret: str, ingest: Ingest, tmp_path: Path
+) -> None:
+    """The ids of the window are read back from the log: a second copy stays without an outcome."""
+    settings = environment(broker.bootstrap, topics, secret)
+    await ingest.send("once", _request("once", GOOD.as_uri()))
+    with consumer_process(settings, tmp_path / "first") as consumer:
+        consumer.wait_for("record done")
+        consumer.end(signal.SIGKILL)
+    await ingest.send("once", _request("once", GOOD.as_uri()))
+    with consumer_process(settings, tmp_path / "second") as consumer:
+        consumer.wait_for("record done", id="once", outcome="repeat")
+        consumer.end()
+    results, letters = await outcomes_by_id(broker.bootstrap, topics)
+    assert (results, letters) == (Counter(["once"]), Counter())
+
+
 async def test_wrong_secret_stops_the_process_instead_of_draining_the_topic(
     broker: Broker, topics: Topics, secret: str, ingest: Ingest, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -13,7 +14,7 @@ from consumer.completion import Completion, Position
 from consumer.engine import ModelIdentity
 from consumer.lane import CommitPolicy, Lane
 from consumer.outcomes import Writer
-from consumer.record import Stages, process
+from consumer.record import Stages, process, recall
 from consumer.replay import ReplayWindow
 from consumer.verdicts import Failed
 from schemas import (
@@ -74,6 +75,7 @@ def _lane(stream, *, preparation=None, completion=None, brake=None, policy=None,
     return Lane(
         completion=completion or Completion(0),
         process=lambda record: process(record, stages),
+        recall=lambda record: recall(record, stages),
         write=WRITER.write,
         commit=stream.commit,
         policy=policy or CommitPolicy(max_outcomes=3, max_seconds=0),
@@ -82,9 +84,14 @@ def _lane(stream, *, preparation=None, completion=None, brake=None, policy=None,
     )
 
 
+async def _history(records=()):
+    for record in records:
+        yield record
+
+
 async def _run(lane, records, finish_seconds=5.0):
     async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(lane.run())
+        running = tasks.create_task(lane.run(_history()))
         for record in records:
             lane.take(record, tasks)
         await lane.close(finish_seconds)
@@ -144,7 +151,7 @@ async def _until_crash(stream, faults, turns, after_turns):
     )
     with contextlib.suppress(ExceptionGroup):
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(lane.run())
+            tasks.create_task(lane.run(_history()))
             for record in stream.read():
                 lane.take(record, tasks)
             for _ in range(after_turns):
@@ -168,14 +175,34 @@ async def test_hanging_record_holds_back_no_other():
 async def test_room_counts_what_is_not_committed():
     """The window is from taken to committed."""
     stream = FakeStream(_records(["good"] * 3))
-    lane = _lane(stream, in_flight=4)
+    lane = _lane(stream, in_flight=4, policy=CommitPolicy(max_outcomes=500, max_seconds=60))
     async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(lane.run(_history()))
+        await asyncio.sleep(0)
+        assert lane.room == 4
         for record in stream.records:
             lane.take(record, tasks)
         assert lane.room == 1
-        running = tasks.create_task(lane.run())
         await lane.close(1)
         await running
+
+
+async def test_no_record_is_taken_before_the_history_is_recalled():
+    """A repeat of a record before the position is known as one, however soon it comes."""
+    stream = FakeStream(_records(["good"] * 2))
+    first, again = stream.records
+    stream.records[1] = dataclasses.replace(first, offset=again.offset)
+    lane = _lane(stream, completion=Completion(1))
+    assert lane.room == 0
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(lane.run(_history([first])))
+        while not lane.room:  # noqa: ASYNC110 - what is awaited are turns of the loop
+            await asyncio.sleep(0)
+        lane.take(stream.records[1], tasks)
+        await lane.close(1)
+        await running
+    assert stream.outputs == []
+    assert stream.committed == Position(offset=2)
 
 
 async def test_outcomes_share_a_transaction():
@@ -218,10 +245,10 @@ async def test_commit_gives_its_room_back():
     stream = FakeStream(_records(["good"] * 2))
     lane = _lane(stream, in_flight=2)
     async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(lane.run())
+        running = tasks.create_task(lane.run(_history()))
         for record in stream.records:
             lane.take(record, tasks)
-        while not stream.committed or stream.committed.offset < 2:
+        while len(stream.commits) < 1:  # noqa: ASYNC110 - likewise
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert lane.room == 2
@@ -234,7 +261,7 @@ async def test_closed_lane_takes_nothing():
     stream = FakeStream(_records(["good"] * 2))
     lane = _lane(stream)
     async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(lane.run())
+        running = tasks.create_task(lane.run(_history()))
         lane.take(stream.records[0], tasks)
         await lane.close(1)
         lane.take(stream.records[1], tasks)
@@ -250,5 +277,5 @@ async def test_closing_lane_does_not_wait_to_fill_a_commit():
         lane.take(stream.records[0], tasks)
         await lane.close(1)
         async with asyncio.timeout(60):
-            await tasks.create_task(lane.run())
+            await tasks.create_task(lane.run(_history()))
     assert stream.committed == Position(offset=1)

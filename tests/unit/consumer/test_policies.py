@@ -11,11 +11,12 @@ from schemas import Freshness, ImageReference, Request, TimestampType
 from tests.fakes import signed_record
 
 
-def _record(timestamp_type, seconds):
+def _record(timestamp_type, seconds, offset):
     return signed_record(
         Request(id="any", image=ImageReference(uri="file:///a.png")),
         timestamp_type=timestamp_type,
         timestamp_ms=seconds * 1000,
+        offset=offset,
     )
 
 
@@ -23,7 +24,7 @@ def _record(timestamp_type, seconds):
 def test_repeat_inside_the_window_is_seen(timestamp_type):
     """The same id again within the window is a repeat, and another id is not."""
     window = ReplayWindow(Freshness(append_window_seconds=300, create_window_seconds=300))
-    first, last = _record(timestamp_type, 1_000), _record(timestamp_type, 1_600)
+    first, last = _record(timestamp_type, 1_000, 0), _record(timestamp_type, 1_600, 1)
     assert not window.is_repeat("a", first, now=1_000)
     assert window.is_repeat("a", last, now=1_600)
     assert not window.is_repeat("b", last, now=1_600)
@@ -33,26 +34,41 @@ def test_repeat_inside_the_window_is_seen(timestamp_type):
 def test_id_is_forgotten_after_the_window(timestamp_type):
     """Beyond the window the signature would be stale, so the id need not be kept."""
     window = ReplayWindow(Freshness(append_window_seconds=300, create_window_seconds=300))
-    window.is_repeat("a", _record(timestamp_type, 1_000), now=1_000)
-    assert not window.is_repeat("a", _record(timestamp_type, 1_601), now=1_601)
+    window.is_repeat("a", _record(timestamp_type, 1_000, 0), now=1_000)
+    assert not window.is_repeat("a", _record(timestamp_type, 1_601, 1), now=1_601)
 
 
 def test_claimed_time_does_not_empty_the_window():
     """On a CreateTime topic the record's time is a claim, and our own clock counts."""
     window = ReplayWindow(Freshness())
-    window.is_repeat("a", _record(TimestampType.CREATE, 1_000), now=1_000)
-    window.is_repeat("b", _record(TimestampType.CREATE, 10**9), now=1_001)
-    assert window.is_repeat("a", _record(TimestampType.CREATE, 1_000), now=1_002)
+    window.is_repeat("a", _record(TimestampType.CREATE, 1_000, 0), now=1_000)
+    window.is_repeat("b", _record(TimestampType.CREATE, 10**9, 1), now=1_001)
+    assert window.is_repeat("a", _record(TimestampType.CREATE, 1_000, 2), now=1_002)
+
+
+def test_first_of_an_id_in_the_log_is_the_one_that_counts():
+    """A later copy that was seen before a restart does not make a repeat of the first."""
+    window = ReplayWindow(Freshness())
+    window.is_repeat("a", _record(TimestampType.APPEND, 0, 6), now=0)
+    assert not window.is_repeat("a", _record(TimestampType.APPEND, 0, 5), now=0)
+    assert window.is_repeat("a", _record(TimestampType.APPEND, 0, 6), now=0)
+
+
+def test_record_is_no_repeat_of_itself():
+    """A record that comes again after a restart is judged as before."""
+    window = ReplayWindow(Freshness())
+    record = _record(TimestampType.APPEND, 0, 5)
+    assert not window.is_repeat("a", record, now=0)
+    assert not window.is_repeat("a", record, now=0)
 
 
 def test_replay_memory_is_bounded():
     """The oldest id goes when there are too many."""
     window = ReplayWindow(Freshness(), max_ids=2)
-    record = _record(TimestampType.APPEND, 0)
-    for name in ("a", "b", "c"):
-        window.is_repeat(name, record, now=0)
-    assert window.is_repeat("c", record, now=0)
-    assert not window.is_repeat("a", record, now=0)
+    for offset, name in enumerate(("a", "b", "c")):
+        window.is_repeat(name, _record(TimestampType.APPEND, 0, offset), now=0)
+    assert window.is_repeat("c", _record(TimestampType.APPEND, 0, 3), now=0)
+    assert not window.is_repeat("a", _record(TimestampType.APPEND, 0, 4), now=0)
 
 
 def test_brake_stops_at_refusals_in_a_row():
