@@ -130,7 +130,8 @@ class Lane:
         batch = [first]
         try:
             async with asyncio.timeout(self._policy.max_seconds):
-                while len(batch) < self._policy.max_outcomes:
+                # With nothing else in flight there is nothing to wait for.
+                while len(batch) < min(self._policy.max_outcomes, self._in_flight):
                     finished = await self._finished.get()
                     if finished is None:
                         self._finished.put_nowait(None)
