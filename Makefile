@@ -37,11 +37,11 @@ lint: $(STAMP) ## format, lint, types, import boundaries
 
 .PHONY: test
 test: lint $(BROKER) ## lint, then every test that can run here, and what was skipped and why
-	$(BIN)/pytest -m "not e2e and not faults" -rs $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not e2e and not faults" -rfEs $(PYTEST_ARGS)
 
 .PHONY: e2e
 e2e: $(STAMP) ## the compose file, from build to results (needs Docker)
-	$(BIN)/pytest -m e2e -rs $(PYTEST_ARGS)
+	$(BIN)/pytest -m e2e -rfEs $(PYTEST_ARGS)
 
 .PHONY: demo
 demo: $(STAMP) $(BROKER) ## the whole way on the embedded broker; MODELS=hub, PICTURES=DIR
