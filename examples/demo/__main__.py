@@ -14,7 +14,7 @@ import time
 
 from examples.demo.plan import Plan
 from examples.demo.screen import Screen
-from examples.demo.story import play
+from examples.demo.stage import play
 from schemas.exits import ExitCode, Halt
 
 _INTERRUPTED = 130
@@ -27,8 +27,8 @@ def main() -> int:
     try:
         plan = Plan.from_env(os.environ, secrets.token_hex(4))
         faults = asyncio.run(_interruptible(plan, screen))
-    except Halt as halt:
-        faults = [str(halt)]
+    except (Halt, TimeoutError) as error:  # the latter from the publisher: no result in time
+        faults = [str(error)]
     except (KeyboardInterrupt, asyncio.CancelledError):
         screen.say("interrupted; everything is down again", "yellow")
         return _INTERRUPTED

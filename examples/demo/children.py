@@ -37,6 +37,7 @@ class Event:
     seconds: float | None = None
     idle_seconds: float | None = None
     reason: str | None = None
+    to: str | None = None
 
 
 def parse_event(line: str, at: float) -> Event | None:
@@ -55,6 +56,7 @@ def parse_event(line: str, at: float) -> Event | None:
         seconds=told.get("seconds"),
         idle_seconds=told.get("idle_seconds"),
         reason=told.get("reason"),
+        to=told.get("to"),
     )
 
 
@@ -78,16 +80,16 @@ class Consumer:
         """Wait for the first wanted event from number `after` on.
 
         Raises:
-            Halt: it did not come in time.
+            Halt: it did not come in time, or the consumer ended.
         """
         try:
             async with asyncio.timeout(timeout_seconds):
                 async for event in self.follow(after):
                     if wanted(event):
                         return event
-        except TimeoutError:
-            pass
-        raise Halt(ExitCode.FAILED, f"the consumer's log never said: {what}")
+        except TimeoutError as exc:
+            raise Halt(ExitCode.FAILED, f"not in the consumer's log in time: {what}") from exc
+        raise _ended_by_itself(await self.ended())
 
     async def follow(self, after: int = 0) -> AsyncIterator[Event]:
         """Yield the events from number `after` on as they come, until the log ends."""
@@ -116,7 +118,9 @@ class Consumer:
             self._news.notify_all()
 
     async def ended(self) -> int:
-        """Wait for its end and return the exit code, -N for signal N."""
+        """Wait for its end, its last words included; return the exit code, -N for signal N."""
+        async with self._news:
+            await self._news.wait_for(lambda: self._ended)
         return await self._process.wait()
 
     async def stop(self) -> int | None:
@@ -182,12 +186,16 @@ async def while_running(consumer: Consumer, body: Coroutine[Any, Any, T]) -> T:
     try:
         await asyncio.wait({work, death}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
-            raise Halt(ExitCode.FAILED, f"the consumer ended by itself, exit code {death.result()}")
+            raise _ended_by_itself(death.result())
         return work.result()
     finally:
         work.cancel()
         death.cancel()
         await asyncio.wait({work, death})
+
+
+def _ended_by_itself(code: int) -> Halt:
+    return Halt(ExitCode.FAILED, f"the consumer ended by itself, exit code {code}; see its log")
 
 
 async def _stop(process: Process) -> int | None:

@@ -57,16 +57,16 @@ def faults_of(sent: Sequence[Sent], seen: Mapping[Place, Seen]) -> list[str]:
 
 
 def _faults(sent: Sent, found: Seen | None) -> list[str]:
-    seen = found or Seen()
+    seen, wanted = found or Seen(), sent.code or "ok"
+    given = {result.error.code if result.error else "ok" for result in seen.results}
+    given |= {letter.code for letter in seen.letters}
+    if given - {wanted}:
+        return [f"{', '.join(sorted(given))}, not {wanted}"]
     counts = (
         ("results", len(seen.results), sent.results),
         ("dead letters", len(seen.letters), sent.letters),
     )
-    faults = [f"{have} {what}, not {want}" for what, have, want in counts if have != want]
-    given = {result.error.code if result.error else "ok" for result in seen.results}
-    given |= {letter.code for letter in seen.letters}
-    wanted = sent.code or "ok"
-    return faults + [f"{code}, not {wanted}" for code in sorted(given - {wanted})]
+    return [f"{have} {what}, not {want}" for what, have, want in counts if have != want]
 
 
 def caption_faults(captions: Mapping[str, str], truths: Mapping[str, str]) -> list[str]:

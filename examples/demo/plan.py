@@ -85,7 +85,7 @@ class Plan:
     @property
     def patience_seconds(self) -> float:
         """How long to wait for the consumer, or a result, before something must be wrong."""
-        return 120 if self.tiny else 3600  # the real checkpoints may be downloaded first
+        return 60 if self.tiny else 3600  # the real checkpoints may be downloaded first
 
     def good(self) -> list[Picture]:
         """Return the pictures of the folder, sorted by name.
@@ -128,5 +128,8 @@ class Plan:
             "BLIP_IDLE_SECONDS": str(BLIP_IDLE_SECONDS),
             "LOG_FORMAT": "json",
             "LOG_LEVEL": "info",
+            # Steps of the tiny models are too small to share: a second thread waits, and on busy
+            # cores it makes them ten times as slow. 0 is torch's choice.
+            "TORCH_THREADS": "1" if self.tiny else "0",
             "PYTHONPATH": str(ROOT),  # it runs in a folder without a .env
         }

@@ -27,6 +27,10 @@ _BLIP: Final = {
     "blip offloaded": "BLIP has left",
     "blip load failed": "BLIP could not be loaded",
 }
+_LEFT: Final = {
+    "disk": "; memory holds none of it",
+    "host memory": "; its weights wait in host memory",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +71,10 @@ class Screen:
             return
         took = "" if event.seconds is None else f" (in {event.seconds:.1f} s)"
         idle = event.idle_seconds
-        idle_text = "" if idle is None else f" after {idle:.1f} s without a caption"
+        waited = "" if idle is None else f" after {idle:.1f} s without a caption"
+        to = _LEFT.get(event.to or "", "")
         reason = f": {event.reason}" if event.reason else ""
-        self.step(text + took + idle_text + reason)
+        self.step(text + took + waited + to + reason)
 
     def models(self, plan: Plan) -> None:
         """Say which checkpoints these are, and which they are not."""
@@ -83,21 +88,27 @@ class Screen:
         else:
             self.say(f"The checkpoints are {plan.clip} and {plan.blip}, from the hub.")
 
-    def good(self, results: Mapping[str, Result], truths: Mapping[str, str] | None) -> None:
-        """Print a row for each picture; the truth where it is known."""
-        table = _table("picture", "caption by the model", *(("true",) if truths else ()))
+    def good(
+        self, results: Mapping[str, Result], truths: Mapping[str, str] | None, *, judge: bool
+    ) -> None:
+        """Print a row for each picture; what was drawn where that is known, or whether it fits."""
+        known = "true" if judge else "what was drawn"
+        table = _table("picture", "caption by the model", *(() if truths is None else (known,)))
         table.add_column("ms", justify="right")
         table.add_column("format and size")
         for name, result in results.items():
             image, caption = result.image, result.caption.text if result.caption else ""
             assert image is not None, "an ok result has an image"
-            truth = () if truths is None else (self._truth(truths.get(name), caption),)
+            cells = [name, caption]
+            if truths is not None:
+                drawn = truths.get(name)
+                cells.append(self._judged(drawn, caption) if judge else drawn or "-")
             total = f"{result.timing_ms.total:.0f}" if result.timing_ms.total else ""
             size = f"{image.format} {image.width} x {image.height}"
-            _row(table, name, caption, *truth, total, size)
+            _row(table, *cells, total, size)
         self._console.print(table)
 
-    def _truth(self, truth: str | None, caption: str) -> str:
+    def _judged(self, truth: str | None, caption: str) -> str:
         if truth is None:
             return "-"
         return self._yes if truth == caption else f"no: {truth}"

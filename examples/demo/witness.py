@@ -65,13 +65,21 @@ class Witness:
         except TimeoutError as exc:
             raise Halt(ExitCode.FAILED, f"not seen in {timeout_seconds:g} s: {what}") from exc
 
-    async def catch_up(self) -> None:
-        """Read on to the present ends of both topics."""
+    async def catch_up(self, timeout_seconds: float) -> None:
+        """Read on to the present ends of both topics.
+
+        Raises:
+            Halt: they were not reached.
+        """
         partitions = list(self._consumer.assignment())
-        for partition, end in (await self._consumer.end_offsets(partitions)).items():
-            while await self._consumer.position(partition) < end:
-                async with self._news:
-                    await self._news.wait()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                for partition, end in (await self._consumer.end_offsets(partitions)).items():
+                    while await self._consumer.position(partition) < end:
+                        async with self._news:
+                            await self._news.wait()
+        except TimeoutError as exc:
+            raise Halt(ExitCode.FAILED, "the ends of the results were never reached") from exc
 
     async def read(self) -> None:
         """Take in what comes, for ever."""
