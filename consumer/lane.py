@@ -67,7 +67,8 @@ class Lane:
         self._brake = brake
         self._records_in_flight = records_in_flight
         self._recalled = False
-        self._in_flight = 0  # taken and not yet committed
+        self.in_flight = 0  # taken and not yet committed
+        self.committed = 0  # outcomes, since the lane was opened
         self._working: set[asyncio.Task[None]] = set()
         self._finished: asyncio.Queue[Finished | None] = asyncio.Queue()  # None: no more will come
 
@@ -76,14 +77,14 @@ class Lane:
         """How many more records it can take now."""
         if not self._recalled:
             return 0
-        return min(self._records_in_flight - self._in_flight, self._completion.room)
+        return min(self._records_in_flight - self.in_flight, self._completion.room)
 
     def take(self, record: Record, tasks: asyncio.TaskGroup) -> None:
         """Begin the work on a record, unless a commit before this assignment has its outcome."""
         if not self._completion.take(record.offset):
             self._recall(record)
             return
-        self._in_flight += 1
+        self.in_flight += 1
         task = tasks.create_task(self._work(record))
         self._working.add(task)
         task.add_done_callback(self._working.discard)
@@ -99,7 +100,8 @@ class Lane:
             for finished in batch:
                 self._completion.done(finished.record.offset)
             await self._commit(outputs, self._completion.position())
-            self._in_flight -= len(batch)
+            self.in_flight -= len(batch)
+            self.committed += len(batch)
             for finished in batch:
                 _log(finished)
 
@@ -131,7 +133,7 @@ class Lane:
         try:
             async with asyncio.timeout(self._policy.max_seconds):
                 # With nothing else in flight there is nothing to wait for.
-                while len(batch) < min(self._policy.max_outcomes, self._in_flight):
+                while len(batch) < min(self._policy.max_outcomes, self.in_flight):
                     finished = await self._finished.get()
                     if finished is None:
                         self._finished.put_nowait(None)

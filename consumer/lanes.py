@@ -27,6 +27,16 @@ class OpenLanes:
         """Return how many more records each partition's lane can take."""
         return {partition: lane.room for partition, (lane, _) in self._lanes.items()}
 
+    @property
+    def in_flight(self) -> int:
+        """Records that are taken and not committed, in all lanes."""
+        return sum(lane.in_flight for lane, _ in self._lanes.values())
+
+    @property
+    def committed(self) -> int:
+        """Outcomes that the open lanes have committed."""
+        return sum(lane.committed for lane, _ in self._lanes.values())
+
     def take(self, record: Record) -> None:
         """Give a record to its lane; without one it is dropped, and comes again after the seek."""
         if opened := self._lanes.get(record.partition):

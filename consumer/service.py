@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -26,6 +27,7 @@ from consumer.sources.budget import ByteBudget
 from consumer.sources.data import DataSource
 from consumer.sources.file import FileSource
 from consumer.stream import KafkaStream
+from consumer.watchdog import Bounds, Sight, watch
 from schemas import Freshness, Signer, Task, Verifier
 
 log = structlog.get_logger()
@@ -70,6 +72,7 @@ async def run(settings: ConsumerSettings) -> None:
             writer = _writer(settings, models.embedder, models.captioner)
             make_lane = _lane_maker(settings, preparation, engine, writer)
             lanes = OpenLanes(make_lane, tasks, settings.stop_seconds)
+            guarding = tasks.create_task(_watch(settings, stream, lanes))
             stream.join(lanes)
             log.info("ready", seconds=round(time.monotonic() - start, 3))
             while not stop.is_set():
@@ -77,6 +80,7 @@ async def run(settings: ConsumerSettings) -> None:
                     lanes.take(record)
             log.info("stopping")
             await lanes.close()
+            guarding.cancel()
             serving.cancel()
     log.info("stopped")
 
@@ -122,6 +126,21 @@ def _freshness_seconds(settings: ConsumerSettings, ingest: TopicFacts) -> int:
         freshness_seconds=seconds,
     )
     return seconds
+
+
+async def _watch(settings: ConsumerSettings, stream: KafkaStream, lanes: OpenLanes) -> None:
+    session_seconds = settings.session_timeout_seconds
+    await watch(
+        Bounds(
+            join_seconds=settings.join_seconds,
+            progress_seconds=settings.progress_seconds,
+            loop_seconds=session_seconds / 3,
+            end_seconds=settings.stuck_seconds,
+        ),
+        lambda: Sight(joined=stream.joined, in_flight=lanes.in_flight, commits=lanes.committed),
+        end_loop_seconds=2 * session_seconds + settings.stuck_seconds,
+        alive=Path(settings.alive_file) if settings.alive_file else None,
+    )
 
 
 def _engine(

@@ -42,6 +42,21 @@ class ConsumerSettings(WireSettings):
         default=10, ge=0, description="time to finish what is in flight when asked to stop"
     )
 
+    join_seconds: float = Field(
+        default=60, gt=0, description="time outside the group after which we are not live"
+    )
+    progress_seconds: float = Field(
+        default=180,
+        gt=0,
+        description="time without a commit, with work, after which we are not live",
+    )
+    stuck_seconds: float = Field(
+        default=60, ge=0, description="time of not being live after which the process ends"
+    )
+    alive_file: str | None = Field(
+        default=None, description="file touched every second while live, for a health check"
+    )
+
     clip_model: str = Field(
         default="openai/clip-vit-base-patch32", description="CLIP checkpoint: hub id or folder"
     )

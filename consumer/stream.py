@@ -49,6 +49,7 @@ class KafkaStream:
         self._replay_seconds = replay_seconds
         self._transactions: dict[int, LaneTransactions] = {}
         self._fault: BaseException | None = None
+        self.joined = False
         session_ms = int(settings.session_timeout_seconds * 1000)
         self._consumer = AIOKafkaConsumer(
             **client_arguments(settings),
@@ -114,6 +115,7 @@ class KafkaStream:
 
     async def assign(self, partitions: Sequence[TopicPartition], lanes: Lanes) -> None:
         """Open a lane for each partition, in the order that the head of this file gives."""
+        self.joined = True
         for partition in partitions:
             transactions = LaneTransactions(
                 group_id=self._settings.group_id,
@@ -140,6 +142,7 @@ class KafkaStream:
 
     async def revoke(self, lanes: Lanes) -> None:
         """Close the lanes, then let their partitions go."""
+        self.joined = False
         await lanes.close()
         await self._stop_transactions()
 

@@ -15,6 +15,7 @@ class ExitCode(IntEnum):
     DEVICE = 71  # EX_OSERR: the device is not there, or failed
     BRAKE = 77  # EX_NOPERM: too many records were refused
     FENCED = 75  # EX_TEMPFAIL: another consumer owns the partition now; start again
+    STUCK = 74  # EX_IOERR: no progress, or not in the group, for too long; start again
     BUG = 70  # EX_SOFTWARE: an error nobody foresaw
 
 
