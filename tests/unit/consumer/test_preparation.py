@@ -1,0 +1,110 @@
+"""Fetch and decode: what can heal is tried again, what cannot is not, and bytes stay in budget."""
+
+import asyncio
+import io
+
+import pytest
+from PIL import Image
+
+from consumer.decoding.image import DecodeLimits
+from consumer.decoding.pool import Decoder
+from consumer.pixels import Resize
+from consumer.preparation import FetchAndDecode
+from consumer.retry import RetryPolicy
+from consumer.sources import Sources
+from consumer.sources.budget import ByteBudget
+from consumer.verdicts import Failed, Unavailable
+from schemas import Code, ImageReference, Request, Task
+
+SMALL = Resize(height=8, width=8, resample=3, crop=False)
+
+
+class ScriptedSource:
+    """Raises what the script says, one entry a try, then gives a picture."""
+
+    def __init__(self, *script: Exception) -> None:
+        self.script = list(script)
+        self.tries = 0
+        self.at_once = self.most_at_once = 0
+
+    async def fetch(self, uri: str, max_bytes: int) -> bytes:
+        """Satisfy `consumer.sources.Source`."""
+        self.tries += 1
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(0)
+        self.at_once -= 1
+        if self.script:
+            raise self.script.pop(0)
+        picture = io.BytesIO()
+        Image.new("RGB", (20, 10), "red").save(picture, "PNG")
+        return picture.getvalue()
+
+
+def _preparation(source, decoder, **changes):
+    fields = {
+        "sources": Sources(by_scheme={"test": source}, max_bytes=1000),
+        "decoder": decoder,
+        "resizes": {Task.EMBED: SMALL, Task.CAPTION: SMALL},
+        "budget": ByteBudget(10_000),
+        "retry": RetryPolicy(base_seconds=0),
+    }
+    return FetchAndDecode(**(fields | changes))
+
+
+@pytest.fixture
+async def decoder():
+    """Two decoding threads."""
+    async with Decoder(DecodeLimits(), timeout_seconds=20, workers=2) as decoder:
+        yield decoder
+
+
+REQUEST = Request(id="a", image=ImageReference(uri="test:x"), tasks=(Task.EMBED,))
+BUSY = Unavailable(Code.IMAGE_UNAVAILABLE, "busy")
+
+
+async def test_only_the_pixels_asked_for_are_made(decoder):
+    """An embedding alone needs no second resize."""
+    prepared = await _preparation(ScriptedSource(), decoder).prepare(REQUEST)
+    assert set(prepared.image.pixels) == {Task.EMBED}
+    assert prepared.image.pixels[Task.EMBED].shape == (8, 8, 3)
+    assert (prepared.image.width, prepared.image.height) == (20, 10)
+
+
+async def test_what_can_heal_is_tried_again(decoder):
+    """Two failures that may pass, then the picture."""
+    source = ScriptedSource(BUSY, BUSY)
+    await _preparation(source, decoder).prepare(REQUEST)
+    assert source.tries == 3
+
+
+async def test_retries_end_and_are_counted(decoder):
+    """A source that never answers fails the record, with the number of tries."""
+    source = ScriptedSource(*[BUSY] * 9)
+    with pytest.raises(Failed) as caught:
+        await _preparation(source, decoder).prepare(REQUEST)
+    assert (caught.value.code, caught.value.attempts) == (Code.IMAGE_UNAVAILABLE, 4)
+
+
+async def test_what_cannot_heal_is_not_tried_again(decoder):
+    """A missing image is missing at once."""
+    source = ScriptedSource(Failed(Code.NOT_FOUND, "gone"))
+    with pytest.raises(Failed):
+        await _preparation(source, decoder).prepare(REQUEST)
+    assert source.tries == 1
+
+
+async def test_source_that_asks_for_too_much_patience_is_given_up(decoder):
+    """A Retry-After beyond the age bound is not waited for."""
+    source = ScriptedSource(Unavailable(Code.IMAGE_UNAVAILABLE, "later", 3600))
+    with pytest.raises(Failed) as caught:
+        await _preparation(source, decoder).prepare(REQUEST)
+    assert caught.value.attempts == 1
+
+
+async def test_fetches_stay_within_the_budget_of_bytes(decoder):
+    """No more images are fetched at once than the budget has room for at their largest."""
+    source = ScriptedSource()
+    preparation = _preparation(source, decoder, budget=ByteBudget(3000))
+    await asyncio.gather(*(preparation.prepare(REQUEST) for _ in range(12)))
+    assert source.most_at_once == 3
