@@ -73,7 +73,7 @@ async def publish_repeat(publisher: Publisher, request: Request) -> Sent:
     """Publish a request that was published before, same id and all."""
     published = await publisher.publish(request)
     place = (published.partition, published.offset)
-    return Sent(what="the first picture's request again", place=place, repeat=True)
+    return Sent(what="a request that was done before", place=place, repeat=True)
 
 
 def _sent(what: str, published: Published, code: Code) -> Sent:

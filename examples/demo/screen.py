@@ -19,6 +19,7 @@ from examples.demo.witness import Place, Seen
 from producer.presentation import printable
 from schemas import Result
 
+_SILENT_SECONDS: Final = 10  # after which a line says that it goes on
 _PLAIN_WIDTH: Final = 180  # a file has no width, and no line should be broken for one
 _BLIP: Final = {
     "blip loading": "BLIP is loading: somebody asked for a caption",
@@ -49,6 +50,7 @@ class Screen:
         width = None if sys.stdout.isatty() else _PLAIN_WIDTH
         self._console = Console(width=width, markup=False, highlight=False, emoji=False)
         self._start = start
+        self._last_step = start
         self._yes = "✓" if self._console.encoding.lower().startswith("utf") else "yes"
 
     def section(self, title: str) -> None:
@@ -62,7 +64,13 @@ class Screen:
 
     def step(self, text: str) -> None:
         """Print what just happened, with the seconds since the start."""
-        self._console.print(f"  {time.monotonic() - self._start:5.1f} s  {printable(text)}")
+        self._last_step = time.monotonic()
+        self._console.print(f"  {self._last_step - self._start:5.1f} s  {printable(text)}")
+
+    def progress(self, done: int, total: int) -> None:
+        """Print how far it is, if nothing was printed for a while."""
+        if done < total and time.monotonic() - self._last_step >= _SILENT_SECONDS:
+            self.step(f"{done} of {total} outcomes are here")
 
     def blip(self, event: Event) -> None:
         """Print what BLIP did, if the event is about it."""
@@ -132,7 +140,7 @@ class Screen:
                 one.what,
                 _came(what),
                 letter.code if letter else "-",
-                letter.message if letter else "its id was done before",
+                letter.message if letter else "its id was seen before",
             )
         self._console.print(table)
 

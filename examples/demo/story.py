@@ -60,22 +60,24 @@ class Story:
         if self.moments[-1].blip_mapped:
             self.faults.append("BLIP's weight file is in memory before the first caption")
         async with Publisher(self.settings, results=True) as publisher:
-            first = await self._good(publisher)
+            done = await self._good(publisher)
             self._neighbours()
-            await self._bad(publisher, first)
-            await self._offload(publisher)
+            await self._bad(publisher, done[0] if done else None)
+            if done:
+                await self._offload(publisher, done[0].request.image.uri)
 
-    async def _good(self, publisher: Publisher) -> Published:
-        """Publish the pictures, and return the first."""
+    async def _good(self, publisher: Publisher) -> list[Published]:
+        """Publish the pictures, and return those that came back."""
+        patience = self.plan.patience_seconds
         self.screen.section("2. The first captions bring BLIP in")
         self.screen.step(f"publishing {len(self.pictures)} pictures, for embedding and caption")
         async with self._live():
             requests = [picture.request() for picture in self.pictures]
             published = [one async for one in publisher.publish_many(requests)]
-            outcomes = [
-                await publisher.result(one, timeout_seconds=self.plan.patience_seconds)
-                for one in published
-            ]
+            outcomes = []
+            for one in published:
+                outcomes.append(await publisher.result(one, timeout_seconds=patience))
+                self.screen.progress(len(outcomes), len(published))
         self.screen.step(f"{len(outcomes)} outcomes are here")
         self._note_memory("after the captions")
         for picture, one, outcome in zip(self.pictures, published, outcomes, strict=True):
@@ -84,7 +86,9 @@ class Story:
         self.screen.section("3. What came back")
         self.screen.models(self.plan)
         self._show_good()
-        return published[0]
+        return [
+            one for one, outcome in zip(published, outcomes, strict=True) if outcome.status == "ok"
+        ]
 
     def _take(self, picture: Picture, published: Published, outcome: Outcome) -> None:
         place = (published.partition, published.offset)
@@ -121,24 +125,26 @@ class Story:
         names = list(vectors)[every // 2 :: every][:_NEIGHBOURS_OF]
         self.screen.neighbours({name: nearest(vectors, name, 3) for name in names})
 
-    async def _bad(self, publisher: Publisher, first: Published) -> None:
+    async def _bad(self, publisher: Publisher, done: Published | None) -> None:
         self.screen.section("5. What should not be sent, and what comes of it")
-        repeat = await publish_repeat(publisher, first.request)
-        bad = [*await publish_bad(self.plan, publisher, self.settings, self.stranger), repeat]
+        bad = await publish_bad(self.plan, publisher, self.settings, self.stranger)
+        if done is not None:
+            repeat = await publish_repeat(publisher, done.request)
+            bad.append(repeat)
+            await self.consumer.event(
+                "the repeat is done",
+                lambda event: event.place == repeat.place and event.outcome == "repeat",
+                timeout_seconds=_OUTCOME_SECONDS,
+            )
         self.sent += bad
-        await self.consumer.event(
-            "the repeat is done",
-            lambda event: event.place == repeat.place and event.outcome == "repeat",
-            timeout_seconds=_OUTCOME_SECONDS,
-        )
         await self._until_complete()
         self.screen.bad(bad, self.witness.seen)
 
-    async def _offload(self, publisher: Publisher) -> None:
+    async def _offload(self, publisher: Publisher, uri: str) -> None:
         """Caption once more, then ask for embeddings alone until BLIP leaves."""
         self.screen.section("6. BLIP leaves when nobody wants a caption; embeddings go on")
-        picture, mark = self.pictures[0], len(self.consumer.events)
-        await self._again(publisher, picture, (Task.EMBED, Task.CAPTION))
+        mark = len(self.consumer.events)
+        await self._again(publisher, uri, (Task.EMBED, Task.CAPTION))
         self.screen.step(f"one more caption; from now on, for {BLIP_IDLE_SECONDS} s, none")
         gone = asyncio.create_task(
             self.consumer.event(
@@ -152,7 +158,7 @@ class Story:
         try:
             while not gone.done():
                 began = time.monotonic()
-                await self._again(publisher, picture, (Task.EMBED,))
+                await self._again(publisher, uri, (Task.EMBED,))
                 milliseconds.append((time.monotonic() - began) * 1000)
             self.screen.blip(await gone)
         finally:
@@ -163,10 +169,10 @@ class Story:
         if self.moments[-1].blip_mapped:
             self.faults.append("BLIP's weight file is still in the consumer's memory")
 
-    async def _again(self, publisher: Publisher, picture: Picture, tasks: tuple[Task, ...]) -> None:
-        published = await publisher.publish(image_request(picture.uri, tasks=tasks))
+    async def _again(self, publisher: Publisher, uri: str, tasks: tuple[Task, ...]) -> None:
+        published = await publisher.publish(image_request(uri, tasks=tasks))
         place = (published.partition, published.offset)
-        self.sent.append(Sent(what=f"{picture.name} again", place=place))
+        self.sent.append(Sent(what=f"{uri} again", place=place))
         await publisher.result(published, timeout_seconds=self.plan.patience_seconds)
 
     async def stop(self) -> None:
