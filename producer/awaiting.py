@@ -34,17 +34,18 @@ Place = tuple[str, int, int]  # topic, partition, offset
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one request: its result (`ok` or `error`), or why it was refused.
+    """What became of one request: its result (`ok` or `error`), or why there is none.
 
     `code` and `message` are those of an error or of a refusal; `value` is the result as received.
+    `timeout` is for who shows outcomes: `Publisher.result` raises instead.
     """
 
     id: str
-    status: Literal["ok", "error", "refused"]
-    result: Result | None
-    code: str | None
-    message: str | None
-    value: bytes | None
+    status: Literal["ok", "error", "refused", "timeout"]
+    result: Result | None = None
+    code: str | None = None
+    message: str | None = None
+    value: bytes | None = None
 
 
 class Waiting:
@@ -121,10 +122,8 @@ class Outcomes:
         outcome = Outcome(
             id=text[SIG_ID],
             status="refused",
-            result=None,
             code=text.get(DLQ_CODE, ""),
             message=text.get(DLQ_MESSAGE, ""),
-            value=None,
         )
         waiting.refused(place, outcome)
 

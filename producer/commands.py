@@ -13,6 +13,7 @@ import typer
 from producer.checks import LineChecker
 from producer.lines import format_console, format_kcat, id_of, parse_line
 from producer.presentation import printable
+from producer.publisher import TooLarge
 from producer.publishing import PublishOptions, publish_all
 from producer.reading import show_results
 from producer.references import STDIN, BadReference, Defaults, count_entries, entries
@@ -125,7 +126,7 @@ def publish(
         if total == 0:
             raise BadReference(", ".join(references), "no image there; nothing to publish")
         tally = asyncio.run(publish_all(settings, found, options, total=total))
-    except BadReference as exc:
+    except (BadReference, TooLarge) as exc:
         raise Halt(ExitCode.FAILED, str(exc)) from exc
     except OSError as exc:
         raise Halt(ExitCode.FAILED, f"{exc.filename or 'input'}: {exc.strerror or exc}") from exc
@@ -146,7 +147,7 @@ def sign(
     """Sign JSON values, one a line, from standard input to lines for kafka-console-producer.
 
     Pipe them into kafka-console-producer --reader-property parse.headers=true, and with --key also
-    --reader-property parse.key=true (--property before Kafka 4.2). `--format kcat` prints a
+    --reader-property parse.key=true (--property in older Kafka). `--format kcat` prints a
     command for each instead. The value's `id` becomes the signature's. Needs no broker.
 
     \b

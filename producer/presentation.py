@@ -15,22 +15,25 @@ _NAME_CHARS: Final = 60
 def outcome_line(outcome: Outcome, uri: str | None, as_json: bool) -> str:
     """Return the id, status, milliseconds, name of the image, and caption or code and message.
 
-    As JSON: the result as it was received; a refusal has none, so `id`, `status` and `error`.
+    As JSON: the result as it was received; without one, `id`, `status` and `error`.
     """
     if as_json and outcome.value is not None:
         return outcome.value.decode(errors="replace")
     if as_json:
-        return _json_failure(outcome.id, outcome.status, outcome.code, outcome.message)
+        error = {"code": outcome.code, "message": outcome.message}
+        line = {"id": outcome.id, "status": outcome.status, "error": error}
+        return orjson.dumps(line).decode()
     result = outcome.result
     total_ms = result.timing_ms.total if result else None
     milliseconds = "-" if total_ms is None else f"{total_ms:.0f} ms"
     if outcome.status != "ok":
-        said = f"{outcome.code}: {outcome.message}"
+        said = ": ".join(filter(None, (outcome.code, outcome.message)))
     elif result and result.caption:
         said = result.caption.text
     else:
         said = f"embedding of {result.embedding.dim}" if result and result.embedding else ""
-    return _row(outcome.id, outcome.status, milliseconds, _name(uri), said)
+    columns = f"{outcome.id:<26}  {outcome.status:<7}  {milliseconds:>8}  {_name(uri)}  {said}"
+    return printable(columns).rstrip()
 
 
 def published_line(published: Published) -> str:
@@ -46,23 +49,11 @@ def published_line(published: Published) -> str:
     ).decode()
 
 
-def timeout_line(published: Published, seconds: float, as_json: bool) -> str:
-    """Return the line for a request that nothing was heard of."""
-    message = f"no result in {seconds:g} s; is a consumer running?"
-    if as_json:
-        return _json_failure(published.id, "timeout", None, message)
-    return _row(published.id, "timeout", "-", _name(published.request.image.uri), message)
-
-
 def printable(text: str) -> str:
     """Return `text` in one line that cannot move a terminal's cursor."""
     return "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
     )
-
-
-def _row(id: str, status: str, milliseconds: str, name: str, said: str) -> str:
-    return printable(f"{id:<26}  {status:<7}  {milliseconds:>8}  {name}  {said}").rstrip()
 
 
 def _name(uri: str | None) -> str:
@@ -76,8 +67,3 @@ def _name(uri: str | None) -> str:
     except ValueError:  # not a URI after all; the consumer says so
         name = ""
     return (name or uri)[:_NAME_CHARS]
-
-
-def _json_failure(id: str, status: str, code: str | None, message: str | None) -> str:
-    error = {"code": code, "message": message}
-    return orjson.dumps({"id": id, "status": status, "error": error}).decode()

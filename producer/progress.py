@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import typer
 from rich.console import Console
@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 _PLAIN_EVERY_SECONDS: Final = 5.0
+_ONLY_TASK: Final = TaskID(0)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,32 +42,22 @@ class Tally:
         )
 
 
-class Display(Protocol):
-    """Shows a tally as it grows."""
+class Display:
+    """Shows a tally as it grows: in `bar`, or without one as a line now and then."""
+
+    def __init__(self, bar: Progress | None, *, total: int | None, started: float) -> None:
+        self._bar = bar
+        self._total = total
+        self._started = self._shown = started
 
     def show(self, tally: Tally, now: float) -> None:
-        """Show it; `now` is monotonic seconds."""
-
-
-class _PlainDisplay:
-    def __init__(self, started: float) -> None:
-        self._started = started
-        self._shown = started
-
-    def show(self, tally: Tally, now: float) -> None:
-        if now - self._shown >= _PLAIN_EVERY_SECONDS:
+        """Show the tally; `now` is in seconds of the clock that `started` is of."""
+        line = tally.line(now - self._started)
+        if self._bar:
+            self._bar.update(_ONLY_TASK, completed=tally.ended, total=self._total, description=line)
+        elif now - self._shown >= _PLAIN_EVERY_SECONDS:
             self._shown = now
-            typer.echo(tally.line(now - self._started), err=True)
-
-
-class _BarDisplay:
-    def __init__(self, bar: Progress, task: TaskID, started: float) -> None:
-        self._bar, self._task, self._started = bar, task, started
-
-    def show(self, tally: Tally, now: float) -> None:
-        self._bar.update(
-            self._task, completed=tally.ended, description=tally.line(now - self._started)
-        )
+            typer.echo(line, err=True)
 
 
 @contextmanager
@@ -74,16 +65,17 @@ def display(*, total: int | None, started: float) -> Iterator[Display]:
     """Show progress while the body runs; `total` None is not known, so there is no ETA."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _PlainDisplay(started)
+        yield Display(None, total=total, started=started)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    # On one terminal, lines of stdout go above the bar; stdout in a pipe is left alone.
-    bar = Progress(
-        *columns,
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=console,
+        # On one terminal, lines of stdout go above the bar; stdout in a pipe is left alone.
         redirect_stdout=sys.stdout.isatty(),
         transient=True,
-    )
-    with bar:
-        yield _BarDisplay(bar, bar.add_task("", total=total), started)
+    ) as bar:
+        bar.add_task("", total=total)
+        yield Display(bar, total=total, started=started)

@@ -11,7 +11,7 @@ import typer
 from producer.awaiting import Outcome
 from producer.background import in_thread
 from producer.ids import new_id
-from producer.presentation import outcome_line, published_line, timeout_line
+from producer.presentation import outcome_line, published_line
 from producer.progress import Display, Tally, display
 from producer.publisher import Keyed, Published, Publisher
 from producer.references import BadReference, Defaults, Entry, to_request
@@ -98,15 +98,11 @@ class _Run:
         try:
             outcome = await self._outcome(published)
         except TimeoutError:
-            self._end(
-                timeout_line(published, self._options.timeout_seconds, self._options.as_json),
-                done=False,
-            )
-        else:
-            line = outcome_line(outcome, published.request.image.uri, self._options.as_json)
-            self._end(line, done=outcome.status == "ok")
-        finally:
-            self._room.release()
+            message = f"no result in {self._options.timeout_seconds:g} s; is a consumer running?"
+            outcome = Outcome(id=published.id, status="timeout", message=message)
+        line = outcome_line(outcome, published.request.image.uri, self._options.as_json)
+        self._end(line, done=outcome.status == "ok")
+        self._room.release()
 
     async def _outcome(self, published: Published) -> Outcome:
         """Wait as long as others are heard of: a place far back in a long queue is no failure."""

@@ -23,9 +23,7 @@ def ok(text: str = "a red circle") -> Outcome:
 
 
 def refused(message: str = "too old") -> Outcome:
-    return Outcome(
-        id="a1", status="refused", result=None, code="stale", message=message, value=None
-    )
+    return Outcome(id="a1", status="refused", code="stale", message=message)
 
 
 def test_a_line_has_id_status_time_name_and_caption() -> None:
