@@ -103,7 +103,11 @@ async def test_zombie_with_the_same_transactional_id_is_refused(
 async def test_offsets_and_their_metadata_commit_with_the_transaction(
     broker: Broker, topics: Topics, producers: Producers
 ) -> None:
-    """Offsets with 4,000 bytes of metadata are there after the commit, as they were sent."""
+    """Offsets with 4,000 bytes of metadata are there for the next owner, as they were sent.
+
+    Not for anybody at once: a commit is answered before its markers are written. What waits for
+    them is the start of the next producer of that id, and so a lane reads its position after it.
+    """
     producer = await producers(transactional_id=topics.results)
     position = OffsetAndMetadata(7, "m" * 4000)
     partition = TopicPartition(topics.ingest, 0)
@@ -111,6 +115,7 @@ async def test_offsets_and_their_metadata_commit_with_the_transaction(
     async with producer.transaction():
         await producer.send_offsets_to_transaction({partition: position}, group_id(topics))
 
+    await producers(transactional_id=topics.results)
     assert await committed_offsets(broker, group_id(topics)) == {partition: position}
 
 
@@ -127,6 +132,7 @@ async def test_offsets_of_an_aborted_transaction_are_not_committed(
     await producer.send_offsets_to_transaction({partition: 2}, group_id(topics))
     await producer.abort_transaction()
 
+    await producers(transactional_id=topics.results)
     offsets = await committed_offsets(broker, group_id(topics))
     assert offsets == {partition: OffsetAndMetadata(1, "")}
 
