@@ -4,7 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import structlog
 from aiokafka import TopicPartition
@@ -17,6 +17,8 @@ from consumer.settings import ConsumerSettings
 from schemas.exits import ExitCode, Halt
 
 log = structlog.get_logger()
+
+RETRY_SECONDS: Final = 0.2
 
 
 def client_arguments(settings: ConsumerSettings) -> dict[str, Any]:
@@ -82,9 +84,16 @@ class Cluster:
 
         The consumer's own call would do but for the metadata, which it does not hand out.
         """
-        offsets = await self._connected().list_consumer_group_offsets(
-            self._settings.group_id, partitions=[partition]
-        )
+        while True:  # the caller bounds it
+            try:
+                offsets = await self._connected().list_consumer_group_offsets(
+                    self._settings.group_id, partitions=[partition]
+                )
+                break
+            except KafkaError as exc:
+                if not exc.retriable:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS)
         found = offsets.get(partition)
         if found is None or found.offset < 0:
             return None

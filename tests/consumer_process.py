@@ -87,11 +87,13 @@ class Running:
 
 
 @contextmanager
-def consumer_process(settings: Mapping[str, str], log: Path) -> Iterator[Running]:
+def consumer_process(
+    settings: Mapping[str, str], log: Path, module: str = "consumer"
+) -> Iterator[Running]:
     """Start a consumer; it is killed at the end if it still runs."""
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "consumer"],
+            [sys.executable, "-m", module],
             cwd=ROOT,
             env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **settings},
             stderr=output,

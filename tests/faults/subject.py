@@ -1,0 +1,203 @@
+"""The consumer under test: `python -m tests.faults.subject`, with faults armed by the environment.
+
+Kafka, signatures, admission, decoding, lanes and commits are the real ones. The models are stubs
+(no torch, so that a start takes a second), and images come from a `stub:` scheme. What kills,
+blocks or lies stands here, so that the consumer itself has no hook for tests.
+
+    FAULT=POINT:PASS     kill -9 at the PASSth time a point is reached: after_fetch, after_infer,
+                         after_produce, after_send_offsets, during_commit, after_commit
+                         or, without a kill: block_loop, lost_commit (not sent, reported as failed),
+                         doubtful_commit (done, reported as failed)
+    BLOCK_SECONDS=T      how long block_loop blocks
+    VARIANT=NAME         a consumer that is broken on purpose; see `VARIANTS`
+"""
+
+import asyncio
+import io
+import os
+import signal
+import sys
+import time
+import types
+from collections.abc import Sequence
+
+import numpy as np
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from PIL import Image
+
+from consumer import service, transaction
+from consumer.completion import Position
+from consumer.engine import Engine, ModelIdentity
+from consumer.pixels import Resize
+from consumer.sources import Sources
+from consumer.verdicts import Failed, Unavailable
+from schemas import Code, OutgoingRecord
+
+SIZE = Resize(height=8, width=8, resample=3, crop=False)
+IDENTITY = ModelIdentity(model="stub", revision="0")
+HANG_SECONDS = 10
+
+
+class Faults:
+    """Counts how often each point is passed, and acts at the armed one."""
+
+    def __init__(self) -> None:
+        point, _, number = os.environ.get("FAULT", "none:0").partition(":")
+        self._armed, self._pass = point, int(number)
+        self._passed = 0
+
+    def reached(self, point: str) -> bool:
+        """Tell whether this is the armed pass of a point."""
+        if point != self._armed:
+            return False
+        self._passed += 1
+        return self._passed == self._pass
+
+    def kill_at(self, point: str) -> None:
+        """End the process as a crash does, if it is time."""
+        if self.reached(point):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+FAULTS = Faults()
+
+
+class StubSource:
+    """`stub:ok` is a picture; `stub:hang` takes until its deadline; other names are codes."""
+
+    def __init__(self) -> None:
+        picture = io.BytesIO()
+        Image.new("RGB", (8, 8), "red").save(picture, "PNG")
+        self._answers = {"ok": picture.getvalue(), "text": b"no picture", "broken": b""}
+        self._answers["broken"] = picture.getvalue()[:60]
+
+    async def fetch(self, uri: str, max_bytes: int) -> bytes:
+        """Satisfy `consumer.sources.Source`."""
+        name = uri.removeprefix("stub:").partition("?")[0]
+        if FAULTS.reached("block_loop"):
+            time.sleep(float(os.environ["BLOCK_SECONDS"]))  # noqa: ASYNC251 - the fault itself
+        if name == "hang":
+            await asyncio.sleep(HANG_SECONDS)
+            raise Failed(Code.IMAGE_UNAVAILABLE, "no answer within the deadline")
+        if name == "busy":
+            raise Unavailable(Code.IMAGE_UNAVAILABLE, "busy")
+        if name not in self._answers:
+            raise Failed(Code(name), "as the test asked")
+        FAULTS.kill_at("after_fetch")
+        return self._answers[name]
+
+
+class StubModel:
+    """Embedder and captioner in one: a constant vector, a constant caption."""
+
+    identity, resize, dim = IDENTITY, SIZE, 4
+
+    def embed(
+        self, images: Sequence[object]
+    ) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
+        return np.full((len(images), 4), 0.5, np.float32)
+
+    def caption(self, images: Sequence[object]) -> list[str]:
+        return ["a stub"] * len(images)
+
+    def warm_up(self, batch_size: int) -> None: ...
+    def load(self) -> None: ...
+    def to_device(self) -> None: ...
+    def offload(self) -> None: ...
+    def unload(self) -> None: ...
+
+
+class FaultyProducer(AIOKafkaProducer):
+    """The lane's producer, with the points around a transaction."""
+
+    async def send_offsets_to_transaction(self, offsets: object, group_id: str) -> None:
+        FAULTS.kill_at("after_produce")
+        await super().send_offsets_to_transaction(offsets, group_id)
+        FAULTS.kill_at("after_send_offsets")
+
+    async def commit_transaction(self) -> None:
+        if FAULTS.reached("lost_commit"):
+            raise KafkaError("lost on the way, says the test")
+        if FAULTS.reached("during_commit"):
+            task = asyncio.ensure_future(super().commit_transaction())
+            await asyncio.sleep(0.002)  # the request is out, the answer is not here
+            os.kill(os.getpid(), signal.SIGKILL)
+            await task
+        await super().commit_transaction()
+        if FAULTS.reached("doubtful_commit"):
+            raise KafkaError("the answer was lost, says the test")
+        FAULTS.kill_at("after_commit")
+
+
+_write = transaction.LaneTransactions._transaction
+_settle = transaction.LaneTransactions._settle
+
+
+async def _commit_before_produce(
+    self: transaction.LaneTransactions, outputs: Sequence[OutgoingRecord], position: Position
+) -> None:
+    """Broken: the position is committed, and the outputs come after it."""
+    await _write(self, [], position)
+    await _write(self, outputs, position)
+
+
+async def _no_transactional_id(
+    self: transaction.LaneTransactions, outputs: Sequence[OutgoingRecord], position: Position
+) -> None:
+    """Broken: outputs go out by a producer without a transactional id."""
+    async with AIOKafkaProducer(**self._client) as plain:
+        for out in outputs:
+            await plain.send_and_wait(
+                out.topic, key=out.key, value=out.value, headers=list(out.headers)
+            )
+    FAULTS.kill_at("after_produce")
+    await _write(self, [], position)
+
+
+async def _no_seek_after_abort(self: transaction.LaneTransactions, position: Position) -> bool:
+    """Broken: after a doubt it goes on as if all was well.
+
+    Kafka's own copier seeks back to the committed position after an abort. Ours keeps the outcomes
+    and writes them again unless the committed position says that they went through; what is left
+    out here is that look.
+    """
+    await _settle(self, position)
+    return True
+
+
+VARIANTS = {
+    "commit_before_produce": ("_transaction", _commit_before_produce),
+    "no_transactional_id": ("_transaction", _no_transactional_id),
+    "no_seek_after_abort": ("_settle", _no_seek_after_abort),
+}
+
+
+def arm() -> None:
+    """Put stubs and faults in place of what they stand for."""
+    stub = types.ModuleType("consumer.models.opening")
+    models = types.SimpleNamespace(embedder=StubModel(), captioner=StubModel(), host_is_device=True)
+    stub.open_models = lambda settings: models  # type: ignore[attr-defined]
+    sys.modules["consumer.models.opening"] = stub
+    service.open_sources = lambda settings: Sources(
+        by_scheme={"stub": StubSource()}, max_bytes=settings.max_image_bytes
+    )
+    transaction.AIOKafkaProducer = FaultyProducer
+    infer = Engine.infer
+
+    async def infer_and_pass(self: Engine, pixels: object) -> object:
+        inference = await infer(self, pixels)  # type: ignore[arg-type]
+        FAULTS.kill_at("after_infer")
+        return inference
+
+    Engine.infer = infer_and_pass  # type: ignore[method-assign,assignment]
+    if variant := os.environ.get("VARIANT"):
+        name, broken = VARIANTS[variant]
+        setattr(transaction.LaneTransactions, name, broken)
+
+
+if __name__ == "__main__":
+    arm()
+    from consumer.__main__ import app
+
+    app(prog_name="python -m tests.faults.subject")

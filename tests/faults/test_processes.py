@@ -1,0 +1,170 @@
+"""Consumers that die, pause, hang and come back: each record still has exactly one outcome."""
+
+import asyncio
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.containers import ApacheKafka
+from tests.faults.scenario import SESSION_SECONDS, names, scale, scenario
+
+pytestmark = [pytest.mark.integration, pytest.mark.docker]
+
+POINTS = (
+    "after_fetch",
+    "after_infer",
+    "after_produce",
+    "after_send_offsets",
+    "during_commit",
+    "after_commit",
+)
+
+
+async def test_kill_at_random_times(kafka: ApacheKafka, tmp_path: Path) -> None:
+    """kill -9 whenever, again and again, while records wait."""
+    kills, records = scale(5, 30), scale(500, 5000)
+    async with scenario(kafka, tmp_path) as run:
+        await run.publish(names(records))
+        for _ in range(kills):
+            consumer = run.start(RECORDS_IN_FLIGHT="32")
+            before = await run.lag()
+            while before and await run.lag() == before:  # noqa: ASYNC110 - it asks Kafka
+                # Some progress, then some time
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(run.chance.expovariate(5))
+            await asyncio.to_thread(consumer.end, signal.SIGKILL)
+            if not await run.lag():
+                await run.publish([f"more{run.starts}.{n}" for n in range(records // kills)])
+        (await run.finish()).check()
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_kill_at_named_points(kafka: ApacheKafka, tmp_path: Path, point: str) -> None:
+    """kill -9 between any two steps of a record's way."""
+    async with scenario(kafka, tmp_path) as run:
+        for n in range(scale(1, 5)):
+            await run.publish([f"{n}.{name}" for name in names(60)])
+            consumer = run.start(FAULT=f"{point}:{run.chance.randint(1, 2)}")
+            assert await asyncio.to_thread(consumer.process.wait, 60) == -signal.SIGKILL
+        (await run.finish()).check()
+
+
+@pytest.mark.parametrize("fault", ["lost_commit", "doubtful_commit"])
+async def test_commit_that_reports_failure(kafka: ApacheKafka, tmp_path: Path, fault: str) -> None:
+    """The commit did not happen, or it did and the answer was lost: both end in one outcome."""
+    async with scenario(kafka, tmp_path) as run:
+        await run.publish(names(60))
+        consumer = run.start(FAULT=f"{fault}:2")
+        ledger = await run.finish(consumer)
+        ledger.check()
+        assert run.starts == 1
+        assert consumer.wait_for("commit in doubt")
+
+
+async def test_orderly_stop_under_load(kafka: ApacheKafka, tmp_path: Path) -> None:
+    """SIGTERM: out within ten seconds, and nothing that was finished is done again."""
+    async with scenario(kafka, tmp_path) as run:
+        await run.publish(names(scale(400, 2000)))
+        consumers = []
+        for _ in range(scale(1, 5)):
+            consumer = run.start(RECORDS_IN_FLIGHT="16")
+            consumer.wait_for("record done", count=20)
+            start = time.monotonic()
+            assert await asyncio.to_thread(consumer.end) == 0
+            assert time.monotonic() - start < 10
+            consumers.append(consumer)
+        last = run.start()
+        (await run.finish(last)).check()
+        done = Counter(
+            event["offset"]
+            for consumer in [*consumers, last]
+            for event in consumer.events()
+            if event["event"] == "record done"
+        )
+        assert set(done.values()) == {1}
+
+
+async def test_paused_process_comes_back_as_a_zombie(kafka: ApacheKafka, tmp_path: Path) -> None:
+    """SIGSTOP for twice the session, another takes over, SIGCONT: the zombie writes nothing."""
+    async with scenario(kafka, tmp_path) as run:
+        for n in range(scale(1, 3)):
+            await run.publish([f"{n}.{name}" for name in names(300)])
+            zombie = run.start(member=f"zombie{n}", RECORDS_IN_FLIGHT="8")
+            zombie.wait_for("record done", count=10)
+            zombie.process.send_signal(signal.SIGSTOP)
+            other = run.start(member=f"other{n}", RECORDS_IN_FLIGHT="8")
+            await asyncio.sleep(2 * SESSION_SECONDS)
+            other.wait_for("record done")
+            zombie.process.send_signal(signal.SIGCONT)
+            await run.finish(zombie, other)
+        (await run.ledger()).check()
+
+
+async def test_second_member_comes_and_goes(kafka: ApacheKafka, tmp_path: Path) -> None:
+    """Partitions move every few seconds, in the middle of transactions."""
+    seconds = scale(20, 120)
+    async with scenario(kafka, tmp_path, partitions=2) as run:
+        steady = run.start(member="steady", RECORDS_IN_FLIGHT="16")
+        until, wave = time.monotonic() + seconds, 0
+        while time.monotonic() < until:
+            await run.publish([f"{wave}.{name}" for name in names(100)])
+            guest = run.start(member=f"guest{wave}", RECORDS_IN_FLIGHT="16")
+            await asyncio.sleep(run.chance.uniform(2, 5))
+            await asyncio.to_thread(guest.end, run.chance.choice([signal.SIGTERM, signal.SIGKILL]))
+            wave += 1
+        (await run.finish(steady)).check()
+
+
+async def test_event_loop_that_stands_still(kafka: ApacheKafka, tmp_path: Path) -> None:
+    """The loop blocks for twice the session: thrown out of the group, back again, once each."""
+    async with scenario(kafka, tmp_path) as run:
+        for n in range(scale(1, 3)):
+            await run.publish([f"{n}.{name}" for name in names(120)])
+            blocked = run.start(
+                member=f"blocked{n}",
+                FAULT="block_loop:30",
+                BLOCK_SECONDS=str(2 * SESSION_SECONDS),
+                RECORDS_IN_FLIGHT="16",
+            )
+            await asyncio.sleep(3)
+            await run.finish(blocked, run.start(member=f"other{n}", RECORDS_IN_FLIGHT="16"))
+        (await run.ledger()).check()
+
+
+async def test_restart_after_a_kill_is_quick(kafka: ApacheKafka, tmp_path: Path) -> None:
+    """With static membership the next result comes within session timeout + 5 s of a kill."""
+    async with scenario(kafka, tmp_path) as run:
+        await run.publish(names(200))
+        consumer = run.start(RECORDS_IN_FLIGHT="8")
+        consumer.wait_for("record done", count=20)
+        consumer.end(signal.SIGKILL)
+        start = time.monotonic()
+        again = run.start(RECORDS_IN_FLIGHT="8")
+        again.wait_for("record done")
+        sys.stdout.write(f"\nkill -9 to next result: {time.monotonic() - start:.1f} s\n")
+        (await run.finish(again)).check()
+
+
+@pytest.mark.parametrize(
+    ("variant", "fault"),
+    [
+        ("commit_before_produce", "after_commit:3"),
+        ("no_transactional_id", "after_produce:2"),
+        ("no_seek_after_abort", "lost_commit:2"),
+    ],
+)
+async def test_ledger_finds_a_broken_consumer(
+    kafka: ApacheKafka, tmp_path: Path, variant: str, fault: str
+) -> None:
+    """A test of these tests: each consumer that is broken on purpose turns the ledger red."""
+    async with scenario(kafka, tmp_path) as run:
+        await run.publish(names(60))
+        broken = run.start(VARIANT=variant, FAULT=fault, RECORDS_IN_FLIGHT="8")
+        ledger = await run.finish(broken)
+        with pytest.raises(AssertionError):
+            ledger.check()
+        assert ledger.lost or ledger.doubled
