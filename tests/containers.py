@@ -48,23 +48,36 @@ class ApacheKafka:
 
     name = "apache"
 
-    def __init__(self, container: DockerContainer, port: int) -> None:
+    def __init__(self, container: DockerContainer, port: int, behind_proxy_port: int = 0) -> None:
         self._container = container
         self.bootstrap = f"localhost:{port}"
+        self.behind_proxy_port = behind_proxy_port
 
     @classmethod
     @contextmanager
-    def running(cls) -> Iterator[Self]:
-        """Start a broker; at the end remove it and its data, whatever happened."""
-        port = free_port()  # ours, as a port of Docker's choice changes at a restart
+    def running(cls, proxied_port: int = 0) -> Iterator[Self]:
+        """Start a broker; at the end remove it and its data, whatever happened.
+
+        With `proxied_port` it has one more address, which it advertises there and has at
+        `behind_proxy_port`: whoever comes that way stays on it.
+        """
+        # Ours, as a port of Docker's choice changes at a restart.
+        port, behind = free_port(), free_port()
         container = DockerContainer(KAFKA_IMAGE).with_bind_ports(9092, port)
-        for name, value in _SETTINGS.items():
-            container.with_env(f"KAFKA_{name}", value)
-        container.with_env(
-            "KAFKA_ADVERTISED_LISTENERS", f"OUTSIDE://localhost:{port},INSIDE://localhost:19092"
+        settings, advertised = (
+            dict(_SETTINGS),
+            f"OUTSIDE://localhost:{port},INSIDE://localhost:19092",
         )
+        if proxied_port:
+            container.with_bind_ports(9094, behind)
+            settings["LISTENERS"] += ",PROXIED://:9094"
+            settings["LISTENER_SECURITY_PROTOCOL_MAP"] += ",PROXIED:PLAINTEXT"
+            advertised += f",PROXIED://127.0.0.1:{proxied_port}"
+        for name, value in settings.items():
+            container.with_env(f"KAFKA_{name}", value)
+        container.with_env("KAFKA_ADVERTISED_LISTENERS", advertised)
         with container:
-            kafka = cls(container, port)
+            kafka = cls(container, port, behind)
             kafka.wait_until_ready()
             yield kafka
 

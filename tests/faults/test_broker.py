@@ -1,0 +1,111 @@
+"""A broker that dies, or that a network stands before: delayed, deaf, or cut in one answer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import require_docker
+from tests.containers import KAFKA_IMAGE, ApacheKafka, free_port
+from tests.faults.proxy import Proxy, proxy
+from tests.faults.scenario import names, scale, scenario
+
+pytestmark = [pytest.mark.integration, pytest.mark.docker]
+
+
+@pytest.fixture
+def mortal() -> Iterator[ApacheKafka]:
+    """A broker of the test's own, since it is killed."""
+    require_docker(KAFKA_IMAGE)
+    with ApacheKafka.running() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def proxy_port() -> int:
+    """The port that the broker advertises, where the proxy will be."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def distant(proxy_port: int) -> Iterator[ApacheKafka]:
+    """A broker that has two addresses: one for the tests, and one that leads through the proxy."""
+    require_docker(KAFKA_IMAGE)
+    with ApacheKafka.running(proxied_port=proxy_port) as broker:
+        yield broker
+
+
+@pytest.fixture
+async def network(distant: ApacheKafka, proxy_port: int) -> AsyncIterator[Proxy]:
+    """The proxy, without a fault so far."""
+    async with proxy(proxy_port, distant.behind_proxy_port) as made:
+        yield made
+
+
+async def test_broker_is_killed_and_starts_again(mortal: ApacheKafka, tmp_path: Path) -> None:
+    """In the middle of the work: the consumer waits or is started again, and goes on."""
+    async with scenario(mortal, tmp_path) as run:
+        consumer = None
+        for n in range(scale(1, 3)):
+            await run.publish([f"{n}.{name}" for name in names(300)])
+            consumer = consumer or run.start(RECORDS_IN_FLIGHT="8")
+            if consumer.process.poll() is not None:
+                consumer = run.start(RECORDS_IN_FLIGHT="8")
+            consumer.wait_for("record done", count=20)
+            await asyncio.to_thread(mortal.kill)
+            await asyncio.sleep(2)
+            await asyncio.to_thread(mortal.start)
+        (await run.finish(*([consumer] if consumer else []), seconds=180)).check()
+
+
+async def test_broker_that_comes_later_is_waited_for(mortal: ApacheKafka, tmp_path: Path) -> None:
+    """A consumer that starts before the broker says so, and begins when it is there."""
+    async with scenario(mortal, tmp_path) as run:
+        await run.publish(names(20))
+        await asyncio.to_thread(mortal.stop)
+        consumer = run.start()
+        await asyncio.to_thread(consumer.wait_for, "waiting for a broker")
+        await asyncio.to_thread(mortal.start)
+        (await run.finish(consumer)).check()
+        assert run.starts == 1
+
+
+@pytest.mark.parametrize("n", range(scale(1, 5)))
+async def test_answer_to_the_commit_is_cut(
+    distant: ApacheKafka, network: Proxy, proxy_port: int, tmp_path: Path, n: int
+) -> None:
+    """The broker committed and the consumer cannot know: it finds out, and writes nothing twice."""
+    async with scenario(distant, tmp_path, bootstrap=f"127.0.0.1:{proxy_port}") as run:
+        await run.publish(names(100))
+        network.cuts = 2
+        consumer = run.start(RECORDS_IN_FLIGHT="16")
+        (await run.finish(consumer)).check()
+        assert network.cut >= 1
+
+
+@pytest.mark.parametrize("n", range(scale(1, 5)))
+async def test_network_that_delays(
+    distant: ApacheKafka, network: Proxy, proxy_port: int, tmp_path: Path, n: int
+) -> None:
+    """Every request and answer comes late: slower, and nothing else."""
+    async with scenario(distant, tmp_path, bootstrap=f"127.0.0.1:{proxy_port}") as run:
+        await run.publish(names(60))
+        consumer = run.start()
+        network.delay_seconds = 0.2
+        (await run.finish(consumer)).check()
+
+
+@pytest.mark.parametrize("n", range(scale(1, 5)))
+async def test_network_that_goes_deaf(
+    distant: ApacheKafka, network: Proxy, proxy_port: int, tmp_path: Path, n: int
+) -> None:
+    """Half-open: connections stand and nothing passes, longer than a transaction may take."""
+    async with scenario(distant, tmp_path, bootstrap=f"127.0.0.1:{proxy_port}") as run:
+        await run.publish(names(300))
+        consumer = run.start(RECORDS_IN_FLIGHT="8")
+        await asyncio.to_thread(consumer.wait_for, "record done", 20)
+        network.deaf = True
+        await asyncio.sleep(6)
+        network.deaf = False
+        (await run.finish(consumer)).check()
