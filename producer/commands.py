@@ -13,6 +13,7 @@ import typer
 from producer.checks import LineChecker
 from producer.lines import format_console, format_kcat, id_of, parse_line
 from producer.presentation import printable
+from producer.progress import Tally
 from producer.publisher import TooLarge
 from producer.publishing import PublishOptions, publish_all
 from producer.reading import show_results
@@ -119,19 +120,7 @@ def publish(
         timeout_seconds=timeout,
         as_json=as_json,
     )
-    try:
-        total = count_entries(references, recursive=recursive)
-        stdin = _own_stdin() if STDIN in references else io.BytesIO()
-        found = entries(references, recursive=recursive, stdin=stdin)
-        if total == 0:
-            raise BadReference(", ".join(references), "no image there; nothing to publish")
-        tally = asyncio.run(publish_all(settings, found, options, total=total))
-    except (BadReference, TooLarge) as exc:
-        raise Halt(ExitCode.FAILED, str(exc)) from exc
-    except OSError as exc:
-        raise Halt(ExitCode.FAILED, f"{exc.filename or 'input'}: {exc.strerror or exc}") from exc
-    if tally.ended == 0:
-        raise Halt(ExitCode.FAILED, "no reference on standard input; nothing to publish")
+    tally = _publish(settings, references, recursive, options)
     raise typer.Exit(ExitCode.FAILED if tally.failed else ExitCode.OK)
 
 
@@ -235,6 +224,25 @@ def results(
     settings = ProducerSettings.from_env(_environment(context))
     unverifiable = asyncio.run(show_results(settings, follow=follow, as_json=as_json))
     raise typer.Exit(ExitCode.FAILED if unverifiable else ExitCode.OK)
+
+
+def _publish(
+    settings: ProducerSettings, references: list[str], recursive: bool, options: PublishOptions
+) -> Tally:
+    try:
+        total = count_entries(references, recursive=recursive)
+        stdin = _own_stdin() if STDIN in references else io.BytesIO()
+        found = entries(references, recursive=recursive, stdin=stdin)
+        if total == 0:
+            raise BadReference(", ".join(references), "no image there; nothing to publish")
+        tally = asyncio.run(publish_all(settings, found, options, total=total))
+    except (BadReference, TooLarge) as exc:
+        raise Halt(ExitCode.FAILED, str(exc)) from exc
+    except OSError as exc:
+        raise Halt(ExitCode.FAILED, f"{exc.filename or 'input'}: {exc.strerror or exc}") from exc
+    if tally.ended == 0:
+        raise Halt(ExitCode.FAILED, "no reference on standard input; nothing to publish")
+    return tally
 
 
 def _environment(context: typer.Context) -> Mapping[str, str]:

@@ -307,6 +307,25 @@ async def test_a_broker_that_goes_away_ends_the_publishing_within_the_bound(
         assert asyncio.all_tasks() <= before
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.usefixtures("embedded_broker")  # builds it
+async def test_closing_gives_up_what_a_lost_broker_has_not_acknowledged(
+    secret: str, tmp_path: Path, how: signal.Signals
+) -> None:
+    """Long before it expires: whoever publishes was cancelled, and waits for no broker."""
+    topics = Topics(ingest="ingest", results="results", dlq="dlq")
+    with own_broker(tmp_path) as (bootstrap, process):
+        await create_topics(bootstrap, *(NewTopic(name, 1, 1) for name in astuple(topics)))
+        here = environment(bootstrap, topics, secret) | {"BROKER_TIMEOUT_SECONDS": "60"}
+        before = asyncio.all_tasks()
+        async with asyncio.timeout(20):
+            async with Publisher(ProducerSettings.from_env(here)) as publisher:
+                process.send_signal(how)
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(publisher.publish(next(images(1))), 0.5)
+        assert asyncio.all_tasks() <= before
+
+
 @pytest.mark.usefixtures("embedded_broker")  # builds it
 async def test_the_command_line_ends_with_69_when_the_broker_dies_under_it(
     secret: str, tmp_path: Path
