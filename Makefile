@@ -37,11 +37,15 @@ lint: $(STAMP) ## format, lint, types, import boundaries
 
 .PHONY: test
 test: lint $(BROKER) ## lint, then every test that can run here, and what was skipped and why
-	$(BIN)/pytest -m "not e2e and not faults" -rfEs $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not e2e" -rfEs $(PYTEST_ARGS)
 
 .PHONY: e2e
 e2e: $(STAMP) ## the compose file, from build to results (needs Docker)
 	$(BIN)/pytest -m e2e -rfEs $(PYTEST_ARGS)
+
+.PHONY: faults
+faults: $(STAMP) ## every fault at its full figures, on Apache Kafka (needs Docker; some 20 minutes); SEED=N
+	FAULTS=full $(BIN)/pytest tests/faults -s -rfEs $(PYTEST_ARGS)
 
 .PHONY: demo
 demo: $(STAMP) $(BROKER) ## the whole way on the embedded broker; MODELS=hub, PICTURES=DIR

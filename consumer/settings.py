@@ -60,12 +60,18 @@ class ConsumerSettings(WireSettings):
     clip_model: str = Field(
         default="openai/clip-vit-base-patch32", description="CLIP checkpoint: hub id or folder"
     )
-    clip_revision: str = Field(default="main", description="revision of CLIP_MODEL on the hub")
-    blip_model: str = Field(
-        default="Salesforce/blip-image-captioning-base",
-        description="BLIP checkpoint, likewise",
+    # Of both models the hub's `main` has pickles only, which are not read; these have safetensors.
+    clip_revision: str = Field(
+        default="b97b0100e55e367c057773c2a614676470b0d575",
+        description="revision of CLIP_MODEL on the hub; one that has safetensors",
     )
-    blip_revision: str = Field(default="main", description="revision of BLIP_MODEL on the hub")
+    blip_model: str = Field(
+        default="Salesforce/blip-image-captioning-base", description="BLIP checkpoint, likewise"
+    )
+    blip_revision: str = Field(
+        default="refs/pr/50",
+        description="revision of BLIP_MODEL on the hub; one that has safetensors",
+    )
     blip_idle_seconds: SecondsOrNever = Field(
         default=300, description="idle time after which BLIP leaves; 0: after every batch; `never`"
     )

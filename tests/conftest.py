@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,6 @@ ROOT = Path(__file__).resolve().parent.parent
 MARKERS = {
     "docker": "needs a Docker engine",
     "e2e": "the compose file, from build to results; `make e2e`",
-    "faults": "brokers and processes that are killed or paused; slow",
     "gpu": "needs a CUDA device",
     "integration": "needs a broker, and more than one module",
 }
@@ -29,6 +29,8 @@ MARKERS = {
 def pytest_configure(config: pytest.Config) -> None:
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+    # Ended as by Ctrl-C, so that the fixtures still remove their containers and brokers.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_sessionfinish() -> None:

@@ -70,7 +70,7 @@ class StubSource:
         picture = io.BytesIO()
         Image.new("RGB", (8, 8), "red").save(picture, "PNG")
         self._answers = {"ok": picture.getvalue(), "text": b"no picture", "broken": b""}
-        self._answers["broken"] = picture.getvalue()[:60]
+        self._answers["broken"] = picture.getvalue()[:40]
 
     async def fetch(self, uri: str, max_bytes: int) -> bytes:
         """Satisfy `consumer.sources.Source`."""

@@ -1,0 +1,122 @@
+"""Bad records between good ones, images that hang, and a long queue: nobody else is held back."""
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from schemas import Code
+from tests.containers import ApacheKafka
+from tests.faults.scenario import FULL, Scenario, names, scenario
+
+pytestmark = [pytest.mark.integration, pytest.mark.docker]
+
+POISON = {
+    "text": Code.NOT_AN_IMAGE,
+    "broken": Code.CORRUPT_IMAGE,
+    "busy": Code.IMAGE_UNAVAILABLE,
+    "not_found": Code.NOT_FOUND,
+    "forbidden_source": Code.FORBIDDEN_SOURCE,
+    "image_too_large": Code.IMAGE_TOO_LARGE,
+    "digest_mismatch": Code.DIGEST_MISMATCH,
+    "too_many_pixels": Code.TOO_MANY_PIXELS,
+    "unsupported_format": Code.UNSUPPORTED_FORMAT,
+    "decoder_crashed": Code.DECODER_CRASHED,
+    "inference_failed": Code.INFERENCE_FAILED,
+}
+
+
+async def test_poison_between_good_records(kafka: ApacheKafka, tmp_path: Path) -> None:
+    """Every failure and the kinds of refusal, each between good records, which are unaffected."""
+    async with scenario(kafka, tmp_path) as run:
+        for number, name in enumerate(POISON):
+            await run.publish([f"good{number}"])
+            await run.publish([f"bad.{name}"], uri=f"stub:{name}")
+        await _send_raw(run, "bad.unsigned", b"{}", [("sig-id", b"bad.unsigned")])
+        forged = [("sig-id", b"bad.forged"), ("sig-ts", b"1"), ("sig", b"v1.k1." + b"0" * 64)]
+        await _send_raw(run, "bad.forged", b"\x00\xff" * 100, forged)
+        twice = [("sig-id", b"bad.twice"), ("sig-id", b"bad.twice")]
+        await _send_raw(run, "bad.twice", None, twice)
+        await _send_raw(run, "bad.huge", b"x" * 300_000, [("sig-id", b"bad.huge")])
+        await _send_raw(
+            run, "bad.headers", b"", [("sig-id", b"bad.headers"), ("h", b"x" * 900_000)]
+        )
+        await run.publish(["last"])
+        ledger = await run.finish(run.start())
+        ledger.check()
+        assert set(ledger.letters) == {name for name in ledger.sent if name.startswith("bad.")}
+        assert set(ledger.refused) == ledger.letters.keys() - {f"bad.{name}" for name in POISON}
+
+
+async def _send_raw(
+    run: Scenario, name: str, value: bytes | None, headers: list[tuple[str, bytes]]
+) -> None:
+    async with AIOKafkaProducer(
+        bootstrap_servers=run.kafka.bootstrap, max_request_size=2**21
+    ) as producer:
+        await producer.send_and_wait(
+            run.topics.ingest, key=name.encode(), value=value, headers=headers
+        )
+
+
+async def test_crash_behind_a_hanging_image_doubles_nothing(
+    kafka: ApacheKafka, tmp_path: Path
+) -> None:
+    """What was done above the low watermark is not done again, and the hanging one ends too."""
+    async with scenario(kafka, tmp_path) as run:
+        await run.publish(["slow"], uri="stub:hang")
+        await run.publish(names(200))
+        consumer = run.start()
+        consumer.wait_for("record done", count=150)
+        await asyncio.to_thread(consumer.end, 9)
+        again = run.start()
+        (await run.finish(again)).check()
+        done = {event["offset"] for event in again.events() if event["event"] == "record done"}
+        assert 0 in done
+        assert len(done) < 60
+
+
+@pytest.mark.skipif(not FULL, reason="a figure of `make faults`, not a test of CI")
+async def test_few_hanging_references_cost_little(kafka: ApacheKafka, tmp_path: Path) -> None:
+    """1 % of the references hang until their deadline: throughput is at least 90 % of without."""
+    rates = {}
+    async with scenario(kafka, tmp_path) as run:
+        consumer = run.start(RETRY_ATTEMPTS="1", RECORDS_IN_FLIGHT="2000")
+        for turn in range(3):
+            for hanging in (0, 100):
+                await run.publish([f"{turn}.{hanging}.{n}" for n in range(10_000 - hanging)])
+                await run.publish([f"{turn}.{hanging}.h{n}" for n in range(hanging)], "stub:hang")
+                start = time.monotonic()
+                while await run.lag() > hanging:  # noqa: ASYNC110 - it asks Kafka
+                    await asyncio.sleep(0.2)
+                rates.setdefault(hanging, []).append(10_000 / (time.monotonic() - start))
+                while await run.lag():  # noqa: ASYNC110 - likewise
+                    await asyncio.sleep(0.2)
+        (await run.finish(consumer)).check()
+    middle = {hanging: sorted(found)[1] for hanging, found in rates.items()}
+    sys.stdout.write(f"\nrecords a second: {rates}; ratio {middle[100] / middle[0]:.2f}\n")
+
+
+@pytest.mark.skipif(not FULL, reason="a figure of `make faults`, not a test of CI")
+async def test_long_backlog_is_worked_off_in_flat_memory(
+    kafka: ApacheKafka, tmp_path: Path
+) -> None:
+    """100,000 records wait at the start: memory stays flat, and the lag falls without a stop."""
+    async with scenario(kafka, tmp_path) as run:
+        await run.publish(names(100_000))
+        consumer, start = run.start(), time.monotonic()
+        seen: list[tuple[int, int]] = []
+        while lag := await run.lag():
+            status = Path(f"/proc/{consumer.process.pid}/status").read_text()  # noqa: ASYNC240
+            resident_kib = int(status.partition("VmRSS:")[2].split()[0])
+            seen.append((lag, resident_kib // 1024))
+            assert time.monotonic() - start < 600
+            await asyncio.sleep(2)
+        rate = 100_000 / (time.monotonic() - start)
+        sys.stdout.write(f"\n{rate:.0f} records a second; lag and MiB: {seen}\n")
+        falling = [lag for lag, _ in seen if lag < 100_000]
+        assert falling == sorted(set(falling), reverse=True)
+        (await run.finish(consumer)).check()
