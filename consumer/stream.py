@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -26,6 +26,8 @@ from schemas import Record
 from schemas.exits import ExitCode, Halt
 
 log = structlog.get_logger()
+
+STOP_SECONDS: Final = 5
 
 
 class Lanes(Protocol):
@@ -71,7 +73,8 @@ class KafkaStream:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        await self._consumer.stop()
+        # While a broker is away aiokafka's stop waits long, or ends as if it had been cancelled.
+        await asyncio.wait({asyncio.ensure_future(self._consumer.stop())}, timeout=STOP_SECONDS)
         await self._stop_transactions()
 
     def join(self, lanes: Lanes) -> None:

@@ -63,21 +63,18 @@ class Scenario:
     def start(self, *, member: str = "one", **changes: str) -> Running:
         """Start a consumer; `member` is its static name in the group, so a restart is quick."""
         self.starts += 1
-        settings = environment(
-            self.bootstrap,
-            self.topics,
-            SECRET,
-            GROUP_ID=self.group_id,
-            GROUP_INSTANCE_ID=member,
-            SESSION_TIMEOUT_SECONDS=str(SESSION_SECONDS),
-            TRANSACTION_TIMEOUT_SECONDS="4",
-            BROKER_WAIT_SECONDS="60",
-            COMMIT_OUTCOMES="20",
-            BRAKE_CONSECUTIVE="0",
-            BRAKE_SHARE="0",
-            FILE_ROOTS="",
-            **changes,
-        )
+        fixed = {
+            "GROUP_ID": self.group_id,
+            "GROUP_INSTANCE_ID": member,
+            "SESSION_TIMEOUT_SECONDS": str(SESSION_SECONDS),
+            "TRANSACTION_TIMEOUT_SECONDS": "4",
+            "BROKER_WAIT_SECONDS": "60",
+            "COMMIT_OUTCOMES": "20",
+            "BRAKE_CONSECUTIVE": "0",
+            "BRAKE_SHARE": "0",
+            "FILE_ROOTS": "",
+        }
+        settings = environment(self.bootstrap, self.topics, SECRET, **(fixed | changes))
         log = self.folder / f"{self.starts}.{member}.log"
         running = consumer_process(settings, log, "tests.faults.subject")
         return self.stack.enter_context(running)

@@ -9,6 +9,7 @@ blocks or lies stands here, so that the consumer itself has no hook for tests.
                          or, without a kill: block_loop, lost_commit (not sent, reported as failed),
                          doubtful_commit (done, reported as failed)
     BLOCK_SECONDS=T      how long block_loop blocks
+    STUBS=all            no fetch, no decoding, no engine either: what is left is the transport
     VARIANT=NAME         a consumer that is broken on purpose; see `VARIANTS`
 """
 
@@ -28,8 +29,10 @@ from PIL import Image
 
 from consumer import service, transaction
 from consumer.completion import Position
-from consumer.engine import Engine, ModelIdentity
-from consumer.pixels import Resize
+from consumer.engine import Engine, Inference, ModelIdentity
+from consumer.pixels import DecodedImage, Resize
+from consumer.preparation import FetchAndDecode
+from consumer.record import Prepared
 from consumer.sources import Sources
 from consumer.verdicts import Failed, Unavailable
 from schemas import Code, OutgoingRecord
@@ -191,6 +194,20 @@ def arm() -> None:
         return inference
 
     Engine.infer = infer_and_pass  # type: ignore[method-assign,assignment]
+    if os.environ.get("STUBS") == "all":
+        image = DecodedImage(width=8, height=8, format="PNG", pixels={})
+        prepared = Prepared(image=image, sha256="0" * 64, fetch_ms=1.0, decode_ms=1.0)
+        vector = np.full(4, 0.5, np.float32)
+        inference = Inference(vector=vector, caption=None, embed_ms=1.0, caption_ms=None)
+
+        async def prepare(self: FetchAndDecode, request: object) -> Prepared:
+            return prepared
+
+        async def infer_nothing(self: Engine, pixels: object) -> Inference:
+            return inference
+
+        FetchAndDecode.prepare = prepare  # type: ignore[method-assign,assignment]
+        Engine.infer = infer_nothing  # type: ignore[method-assign,assignment]
     if variant := os.environ.get("VARIANT"):
         name, broken = VARIANTS[variant]
         setattr(transaction.LaneTransactions, name, broken)

@@ -1,0 +1,114 @@
+"""`python -m benchmarks.transport`: what exactly once costs us beside the smallest correct loop.
+
+Both are processes of their own that read the same records from Apache Kafka (in a container), write
+one result for each, of the same size, and commit outputs and position in transactions of 500. The
+smallest loop does nothing else. Ours verifies and parses each record, gives it a coroutine, a
+lane and a place in the bitmap, and signs its result; images and models are stubs. In turn, in one
+run; the rate is from the first commit to the last.
+"""
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.structs import OffsetAndMetadata
+
+from tests.containers import ApacheKafka
+from tests.faults.ledger import lag
+from tests.faults.scenario import Scenario, names, scenario
+
+PROMISE = 0.7
+TRANSACTION = 500
+RESULT_BYTES = 620  # what a stub's result has, headers aside
+
+
+async def smallest_loop(bootstrap: str, ingest: str, results: str, group_id: str) -> None:
+    """Consume, produce, commit, in transactions; until it is killed."""
+    consumer = AIOKafkaConsumer(
+        ingest,
+        bootstrap_servers=bootstrap,
+        group_id=group_id,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_poll_records=TRANSACTION,
+    )
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=group_id, linger_ms=0)
+    partition, value = TopicPartition(ingest, 0), b"x" * RESULT_BYTES
+    async with consumer, producer:
+        while True:
+            batch = (await consumer.getmany(timeout_ms=1000)).get(partition)
+            if not batch:
+                continue
+            async with producer.transaction():
+                for record in batch:
+                    await producer.send(results, key=record.key, value=value)
+                await producer.send_offsets_to_transaction(
+                    {partition: OffsetAndMetadata(batch[-1].offset + 1, "")}, group_id
+                )
+
+
+async def _rate(run: Scenario, count: int, *, ours: bool) -> float:
+    """Return the records a second of one of the two."""
+    await run.publish(names(count))
+    if ours:
+        process = run.start(
+            COMMIT_OUTCOMES=str(TRANSACTION),
+            RECORDS_IN_FLIGHT="1500",
+            STUBS="all",
+            LOG_LEVEL="warning",
+        ).process
+    else:
+        arguments = [run.kafka.bootstrap, run.topics.ingest, run.topics.results, run.group_id]
+        process = subprocess.Popen(  # noqa: ASYNC220 - started once
+            [sys.executable, "-m", "benchmarks.transport", "--loop", *arguments]
+        )
+    first, start = count, time.monotonic()
+    try:
+        while left := await lag(run.kafka.bootstrap, run.topics.ingest, run.group_id):
+            if first == count:
+                first, start = left, time.monotonic()
+            await asyncio.sleep(0.05)
+        return first / (time.monotonic() - start)
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def _compare(kafka: ApacheKafka, count: int, rounds: int) -> None:
+    rates: dict[bool, list[float]] = {False: [], True: []}
+    with TemporaryDirectory() as folder:
+        for _ in range(rounds):
+            for ours in (False, True):
+                async with scenario(kafka, Path(folder)) as run:
+                    rates[ours].append(await _rate(run, count, ours=ours))
+                    name = "imagelane" if ours else "smallest loop"
+                    print(f"{name:14} {rates[ours][-1]:8.0f} records/s", flush=True)
+    ratio = median(ours / loop for loop, ours in zip(rates[False], rates[True], strict=True))
+    print(f"ratio, median of {rounds} pairs: {ratio:.2f}; promised at least {PROMISE}")
+
+
+def main() -> None:
+    """Compare, or be the smallest loop."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=20_000, help="records a run")
+    parser.add_argument("--rounds", type=int, default=3, help="pairs of runs")
+    parser.add_argument("--loop", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    with suppress(KeyboardInterrupt):
+        if options.loop:
+            asyncio.run(smallest_loop(*options.loop))
+        else:
+            with ApacheKafka.running() as kafka:
+                asyncio.run(_compare(kafka, options.count, options.rounds))
+
+
+if __name__ == "__main__":
+    main()
