@@ -48,3 +48,6 @@ def configure(settings: ConsumerSettings) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    if level > logging.DEBUG:
+        # It says ten times a second that a broker is away; what follows from that, we say once.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

@@ -9,6 +9,8 @@ blocks or lies stands here, so that the consumer itself has no hook for tests.
                          or, without a kill: block_loop, lost_commit (not sent, reported as failed),
                          doubtful_commit (done, reported as failed)
     BLOCK_SECONDS=T      how long block_loop blocks
+    FORGET=yes           the group's position is always told as it was at the start, as by a broker
+                         that lost it
     STUBS=all            no fetch, no decoding, no engine either: what is left is the transport
     VARIANT=NAME         a consumer that is broken on purpose; see `VARIANTS`
 """
@@ -28,6 +30,7 @@ from aiokafka.errors import KafkaError
 from PIL import Image
 
 from consumer import service, transaction
+from consumer.cluster import Cluster
 from consumer.completion import Position
 from consumer.engine import Engine, Inference, ModelIdentity
 from consumer.pixels import DecodedImage, Resize
@@ -208,6 +211,14 @@ def arm() -> None:
 
         FetchAndDecode.prepare = prepare  # type: ignore[method-assign,assignment]
         Engine.infer = infer_nothing  # type: ignore[method-assign,assignment]
+    if os.environ.get("FORGET"):
+        read, told = Cluster.committed, []
+
+        async def committed(self: Cluster, partition: object) -> Position | None:
+            told.append(await read(self, partition))
+            return told[0]
+
+        Cluster.committed = committed  # type: ignore[method-assign,assignment]
     if variant := os.environ.get("VARIANT"):
         name, broken = VARIANTS[variant]
         setattr(transaction.LaneTransactions, name, broken)

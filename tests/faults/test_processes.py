@@ -65,6 +65,16 @@ async def test_commit_that_reports_failure(kafka: ApacheKafka, tmp_path: Path, f
         assert consumer.wait_for("commit in doubt")
 
 
+async def test_position_that_the_broker_lost(kafka: ApacheKafka, tmp_path: Path) -> None:
+    """A doubt after which the group's position is behind what was committed: ours holds."""
+    async with scenario(kafka, tmp_path) as run:
+        await run.publish(names(60))
+        consumer = run.start(FAULT="lost_commit:3", FORGET="yes", RECORDS_IN_FLIGHT="8")
+        (await run.finish(consumer)).check()
+        assert run.starts == 1
+        assert consumer.wait_for("position was lost by the broker")
+
+
 async def test_orderly_stop_under_load(kafka: ApacheKafka, tmp_path: Path) -> None:
     """SIGTERM: out within ten seconds, and nothing that was finished is done again."""
     async with scenario(kafka, tmp_path) as run:

@@ -320,6 +320,7 @@ async def test_closing_gives_up_what_a_lost_broker_has_not_acknowledged(
         before = asyncio.all_tasks()
         async with asyncio.timeout(20):
             async with Publisher(ProducerSettings.from_env(here)) as publisher:
+                await publisher.publish(next(images(1)))  # it knows the topic now
                 process.send_signal(how)
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(publisher.publish(next(images(1))), 0.5)
