@@ -14,6 +14,7 @@ from schemas import Record, TimestampType
 from schemas.exits import ExitCode, Halt
 
 _STOP_SECONDS: Final = 5.0
+_GIVE_UP_SECONDS: Final = 0.2
 
 
 def _client_arguments(settings: ProducerSettings) -> dict[str, Any]:
@@ -80,15 +81,19 @@ async def _started(
 
 
 async def _stop_writer(producer: AIOKafkaProducer) -> None:
-    """Stop within a bound: the client's own stop waits for ever for brokers that are away."""
-    try:
-        async with asyncio.timeout(_STOP_SECONDS):
-            await producer.stop()
-    except TimeoutError:
-        sender = producer._sender.sender_task  # no public way to give up what is not sent
-        sender.cancel()
-        await asyncio.wait({sender}, timeout=_STOP_SECONDS)
-        await producer.client.close()
+    """Stop within a bound: the client's own stop waits for ever for brokers that are away.
+
+    What they have not acknowledged by then is given up, and there is no public way to do that. The
+    client's stop does not flush without a sender: its flush would be left waiting.
+    """
+    flushing = asyncio.create_task(producer.flush())
+    await asyncio.wait({flushing}, timeout=_STOP_SECONDS)
+    if flushing.cancel():
+        sending, producer._sender._sender_task = producer._sender.sender_task, None
+        for _ in range(2):  # the sender, then the request that it waits for all the same
+            sending.cancel()
+            await asyncio.wait({sending}, timeout=_GIVE_UP_SECONDS)
+    await producer.stop()
 
 
 async def _stop_reader(consumer: AIOKafkaConsumer) -> None:
