@@ -1,8 +1,9 @@
-"""A reference to pixels: fetch, again if it may heal, then decode; within the budget of bytes."""
+"""A reference to pixels: fetch, again if it may heal, then decode."""
 
 import asyncio
 import random
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from time import monotonic
 
@@ -11,7 +12,6 @@ from consumer.pixels import Resize
 from consumer.record import Prepared
 from consumer.retry import RetryPolicy
 from consumer.sources import Fetched, Sources
-from consumer.sources.budget import ByteBudget
 from consumer.verdicts import Unavailable
 from schemas import ImageReference, Request, Task
 
@@ -23,7 +23,6 @@ class FetchAndDecode:
     sources: Sources
     decoder: Decoder
     resizes: Mapping[Task, Resize]
-    budget: ByteBudget
     retry: RetryPolicy
 
     async def prepare(self, request: Request) -> Prepared:
@@ -33,10 +32,9 @@ class FetchAndDecode:
             Failed: the first reason why there are none, with the number of tries.
         """
         start = monotonic()
-        # The fetched bytes count against the budget until they are pixels.
-        # How many there are is only known afterwards, so each counts as the largest allowed.
-        async with self.budget.hold(self.sources.max_bytes):
-            fetched = await self._fetch(request.image)
+        # The fetched bytes are held until they are pixels.
+        async with AsyncExitStack() as held:
+            fetched = await self._fetch(request.image, held)
             fetched_at = monotonic()
             targets = {task: self.resizes[task] for task in request.tasks}
             image = await self.decoder.decode(fetched.data, targets)
@@ -47,12 +45,12 @@ class FetchAndDecode:
             decode_ms=(monotonic() - fetched_at) * 1000,
         )
 
-    async def _fetch(self, image: ImageReference) -> Fetched:
+    async def _fetch(self, image: ImageReference, held: AsyncExitStack) -> Fetched:
         start, attempt = monotonic(), 0
         while True:
             attempt += 1
             try:
-                return await self.sources.fetch(image)
+                return await held.enter_async_context(self.sources.fetch(image))
             except Unavailable as unavailable:
                 unavailable.attempts = attempt
                 delay = self.retry.delay_seconds(

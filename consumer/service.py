@@ -66,7 +66,6 @@ async def run(settings: ConsumerSettings) -> None:
                     Task.EMBED: models.embedder.resize,
                     Task.CAPTION: models.captioner.resize,
                 },
-                budget=ByteBudget(settings.bytes_in_flight),
                 retry=settings.retry_policy,
             )
             writer = _writer(settings, models.embedder, models.captioner)
@@ -96,7 +95,11 @@ def open_sources(settings: ConsumerSettings) -> Sources:
         by_scheme["file"] = FileSource.under(settings.file_roots)
     if settings.data_max_bytes:
         by_scheme["data"] = DataSource(max_bytes=settings.data_max_bytes)
-    return Sources(by_scheme=by_scheme, max_bytes=settings.max_image_bytes)
+    return Sources(
+        by_scheme=by_scheme,
+        max_bytes=settings.max_image_bytes,
+        budget=ByteBudget(settings.bytes_in_flight),
+    )
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -11,6 +11,8 @@ from consumer.completion import Position
 from consumer.engine import Inference
 from consumer.pixels import DecodedImage, Pixels
 from consumer.record import Prepared
+from consumer.sources import Source
+from consumer.sources.budget import ByteBudget
 from schemas import (
     KeyRing,
     OutgoingRecord,
@@ -42,6 +44,12 @@ def signed_record(request: Request, offset: int = 0, **changes) -> Record:
         "headers": Signer(KEYS, INGEST).sign(id=request.id, timestamp=NOW, key=key, value=value),
     }
     return Record(**(fields | changes))
+
+
+async def fetched(source: Source, uri: str, max_bytes: int) -> bytes:
+    """Return what a source has, with all the memory it may want."""
+    async with source.fetch(uri, max_bytes, ByteBudget(2**40)) as data:
+        return data
 
 
 class FakeStream:

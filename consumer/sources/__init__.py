@@ -8,10 +8,12 @@ the image by `display` only: messages go into results, dead letters and logs.
 import asyncio
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from consumer.sources.budget import ByteBudget
 from consumer.verdicts import Failed
 from schemas import Code, ImageReference
 
@@ -27,8 +29,12 @@ _OTHER_USER = re.compile(r"[/\\]*[^/\\]*@")
 class Source(Protocol):
     """Fetches what one scheme names."""
 
-    async def fetch(self, uri: str, max_bytes: int) -> bytes:
-        """Return the bytes at `uri`, at most `max_bytes` of them.
+    def fetch(
+        self, uri: str, max_bytes: int, budget: ByteBudget
+    ) -> AbstractAsyncContextManager[bytes]:
+        """Open the bytes at `uri`, at most `max_bytes` of them, held from `budget` while open.
+
+        Bytes are held before they are read: what hangs without an answer holds none.
 
         Raises:
             Failed: the reference is not allowed, names nothing, or too much.
@@ -51,9 +57,11 @@ class Sources:
 
     by_scheme: Mapping[str, Source]
     max_bytes: int
+    budget: ByteBudget
 
-    async def fetch(self, reference: ImageReference) -> Fetched:
-        """Fetch the image and check its digest, if the reference has one.
+    @asynccontextmanager
+    async def fetch(self, reference: ImageReference) -> AsyncIterator[Fetched]:
+        """Open the image and check its digest, if the reference has one.
 
         Raises:
             Failed: `forbidden_source` for a scheme that is not in the table, `digest_mismatch`,
@@ -67,14 +75,14 @@ class Sources:
             raise Failed(
                 Code.FORBIDDEN_SOURCE, f"{display(uri)}: its scheme is not allowed ({allowed} is)"
             )
-        data = await source.fetch(uri, self.max_bytes)
-        sha256 = await _sha256(data)
-        if reference.sha256 is not None and reference.sha256 != sha256:
-            raise Failed(
-                Code.DIGEST_MISMATCH,
-                f"{display(uri)}: its SHA-256 is {sha256}, the request says {reference.sha256}",
-            )
-        return Fetched(data=data, sha256=sha256)
+        async with source.fetch(uri, self.max_bytes, self.budget) as data:
+            sha256 = await _sha256(data)
+            if reference.sha256 is not None and reference.sha256 != sha256:
+                raise Failed(
+                    Code.DIGEST_MISMATCH,
+                    f"{display(uri)}: its SHA-256 is {sha256}, the request says {reference.sha256}",
+                )
+            yield Fetched(data=data, sha256=sha256)
 
 
 def display(uri: str) -> str:

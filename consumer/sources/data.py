@@ -2,10 +2,13 @@
 
 import base64
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from consumer.sources import display
+from consumer.sources.budget import ByteBudget
 from consumer.verdicts import Failed
 from schemas import Code
 
@@ -18,8 +21,9 @@ class DataSource:
 
     max_bytes: int
 
-    async def fetch(self, uri: str, max_bytes: int) -> bytes:
-        """Return the decoded bytes, up to the smaller of the two limits.
+    @asynccontextmanager
+    async def fetch(self, uri: str, max_bytes: int, budget: ByteBudget) -> AsyncIterator[bytes]:
+        """Open the decoded bytes, up to the smaller of the two limits.
 
         Raises:
             Failed: `forbidden_source` (switched off, not an image type, not base64),
@@ -35,11 +39,14 @@ class DataSource:
             )
         limit = min(self.max_bytes, max_bytes)
         # Judged by the length of the text, so that nothing too large is ever decoded.
-        if len(payload) // 4 * 3 - payload[-2:].count("=") > limit:
+        byte_length = len(payload) // 4 * 3 - payload[-2:].count("=")
+        if byte_length > limit:
             raise Failed(Code.IMAGE_TOO_LARGE, f"{display(uri)}: over {limit} bytes")
-        try:
-            if len(payload) % 4:  # b64decode lets one padding too many pass
-                raise ValueError("padding")
-            return base64.b64decode(payload, validate=True)
-        except ValueError as exc:
-            raise Failed(Code.NOT_AN_IMAGE, f"{display(uri)}: not valid base64") from exc
+        async with budget.hold(byte_length):
+            try:
+                if len(payload) % 4:  # b64decode lets one padding too many pass
+                    raise ValueError("padding")
+                data = base64.b64decode(payload, validate=True)
+            except ValueError as exc:
+                raise Failed(Code.NOT_AN_IMAGE, f"{display(uri)}: not valid base64") from exc
+            yield data

@@ -10,13 +10,16 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import unquote_to_bytes
 
 from consumer.sources import display
+from consumer.sources.budget import ByteBudget
 from consumer.verdicts import Failed, Unavailable
 from schemas import Code
 from schemas.exits import ExitCode, Halt
@@ -86,33 +89,38 @@ class FileSource:
         """
         return cls(roots=tuple(map(Root.resolve, paths)))
 
-    async def fetch(self, uri: str, max_bytes: int) -> bytes:
-        """Return the content of the file, read in a thread.
+    @asynccontextmanager
+    async def fetch(self, uri: str, max_bytes: int, budget: ByteBudget) -> AsyncIterator[bytes]:
+        """Open the content of the file, read in a thread.
 
         Raises:
             Failed: `forbidden_source` (outside the roots, a link, not a regular file, no
                 permission, not a plain file URI), `not_found`, `image_too_large`.
             Unavailable: the file system fails (input/output error, stale handle, ...).
         """
-        return await asyncio.to_thread(self._read, uri, max_bytes)
+        file, byte_length = await asyncio.to_thread(self._open, uri, max_bytes)
+        # Some files do not say how long they are; those count as the longest allowed.
+        async with budget.hold(byte_length or max_bytes):
+            data = await asyncio.to_thread(_read_and_close, file, uri, max_bytes)
+            yield data
 
-    def _read(self, uri: str, max_bytes: int) -> bytes:
+    def _open(self, uri: str, max_bytes: int) -> tuple[FileIO, int]:
+        """Return the open file and its length; the collector closes it if the fetch is gone."""
         root, parts = self._locate(uri)
         try:
-            file = _open_below(root, parts)
+            descriptor = _open_below(root, parts)
             try:
-                status = os.fstat(file)
+                status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
                     raise _forbidden(uri, "not a regular file")
-                # Not read at all when it is too large; read with the limit, since it may grow.
-                data = b"" if status.st_size > max_bytes else _read_up_to(file, max_bytes + 1)
-            finally:
-                os.close(file)
+                if status.st_size > max_bytes:  # not read at all
+                    raise _too_large(uri, max_bytes)
+                return FileIO(descriptor), status.st_size
+            except BaseException:
+                os.close(descriptor)
+                raise
         except OSError as exc:
             raise _verdict(uri, exc) from exc
-        if max(status.st_size, len(data)) > max_bytes:
-            raise Failed(Code.IMAGE_TOO_LARGE, f"{display(uri)}: over {max_bytes} bytes")
-        return data
 
     def _locate(self, uri: str) -> tuple[Path, tuple[str, ...]]:
         """Return the real directory of the root and the components below it. No IO."""
@@ -172,12 +180,24 @@ def _open_at(name: str, flags: int, directory: int) -> int:
         raise
 
 
-def _read_up_to(file: int, byte_length: int) -> bytes:
+def _read_and_close(file: FileIO, uri: str, max_bytes: int) -> bytes:
+    """Read with the limit, whatever length the file had: it may grow."""
     chunks: list[bytes] = []
-    while chunk := os.read(file, min(_CHUNK_BYTES, byte_length)):
-        chunks.append(chunk)
-        byte_length -= len(chunk)
+    left = max_bytes + 1
+    try:
+        with file:
+            while left and (chunk := file.read(min(_CHUNK_BYTES, left))):
+                chunks.append(chunk)
+                left -= len(chunk)
+    except OSError as exc:
+        raise _verdict(uri, exc) from exc
+    if not left:
+        raise _too_large(uri, max_bytes)
     return b"".join(chunks)
+
+
+def _too_large(uri: str, max_bytes: int) -> Failed:
+    return Failed(Code.IMAGE_TOO_LARGE, f"{display(uri)}: over {max_bytes} bytes")
 
 
 def _forbidden(uri: str, reason: str) -> Failed:

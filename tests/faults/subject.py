@@ -22,7 +22,8 @@ import signal
 import sys
 import time
 import types
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import numpy as np
 from aiokafka import AIOKafkaProducer
@@ -37,6 +38,7 @@ from consumer.pixels import DecodedImage, Resize
 from consumer.preparation import FetchAndDecode
 from consumer.record import Prepared
 from consumer.sources import Sources
+from consumer.sources.budget import ByteBudget
 from consumer.verdicts import Failed, Unavailable
 from schemas import Code, OutgoingRecord
 
@@ -78,7 +80,8 @@ class StubSource:
         self._answers = {"ok": picture.getvalue(), "text": b"no picture", "broken": b""}
         self._answers["broken"] = picture.getvalue()[:40]
 
-    async def fetch(self, uri: str, max_bytes: int) -> bytes:
+    @asynccontextmanager
+    async def fetch(self, uri: str, max_bytes: int, budget: ByteBudget) -> AsyncIterator[bytes]:
         """Satisfy `consumer.sources.Source`."""
         name = uri.removeprefix("stub:").partition("?")[0]
         if FAULTS.reached("block_loop"):
@@ -91,7 +94,8 @@ class StubSource:
         if name not in self._answers:
             raise Failed(Code(name), "as the test asked")
         FAULTS.kill_at("after_fetch")
-        return self._answers[name]
+        async with budget.hold(len(self._answers[name])):
+            yield self._answers[name]
 
 
 class StubModel:
@@ -186,7 +190,9 @@ def arm() -> None:
     stub.open_models = lambda settings: models  # type: ignore[attr-defined]
     sys.modules["consumer.models.opening"] = stub
     service.open_sources = lambda settings: Sources(
-        by_scheme={"stub": StubSource()}, max_bytes=settings.max_image_bytes
+        by_scheme={"stub": StubSource()},
+        max_bytes=settings.max_image_bytes,
+        budget=ByteBudget(settings.bytes_in_flight),
     )
     transaction.AIOKafkaProducer = FaultyProducer
     infer = Engine.infer

@@ -7,6 +7,7 @@ import pytest
 from consumer.sources.data import DataSource
 from consumer.verdicts import Failed
 from schemas import Code
+from tests.fakes import fetched
 
 PAYLOAD = b"\x89PNG and then some"
 
@@ -17,7 +18,7 @@ def _uri(data: bytes, header: str = "data:image/png;base64") -> str:
 
 async def _code(uri: str, *, allowed: int = 1000, max_bytes: int = 1000) -> Code:
     with pytest.raises(Failed) as caught:
-        await DataSource(max_bytes=allowed).fetch(uri, max_bytes)
+        await fetched(DataSource(max_bytes=allowed), uri, max_bytes)
     assert uri.partition(",")[2][:12] not in caught.value.message or "," not in uri
     return caught.value.code
 
@@ -27,7 +28,7 @@ async def _code(uri: str, *, allowed: int = 1000, max_bytes: int = 1000) -> Code
 async def test_payload_is_decoded(header: str, byte_length: int) -> None:
     """Every padding works, and the header's case does not matter."""
     data = PAYLOAD[:byte_length]
-    assert await DataSource(max_bytes=17).fetch(_uri(data, header), 17) == data
+    assert await fetched(DataSource(max_bytes=17), _uri(data, header), 17) == data
 
 
 async def test_switched_off_by_zero() -> None:
@@ -72,7 +73,7 @@ async def test_malformed_base64_is_no_image(payload: str) -> None:
 async def test_limit_holds_to_the_byte(allowed: int, max_bytes: int) -> None:
     """The smaller of both limits counts decoded bytes; one more is too large."""
     source = DataSource(max_bytes=allowed)
-    assert len(await source.fetch(_uri(b"x" * 18), max_bytes)) == 18
+    assert len(await fetched(source, _uri(b"x" * 18), max_bytes)) == 18
     code = await _code(_uri(b"x" * 19), allowed=allowed, max_bytes=max_bytes)
     assert code is Code.IMAGE_TOO_LARGE
 

@@ -11,6 +11,7 @@ from consumer.sources.file import FileSource, Root
 from consumer.verdicts import Failed, Unavailable
 from schemas import Code
 from schemas.exits import ExitCode, Halt
+from tests.fakes import fetched
 
 LIMIT = 100
 
@@ -42,7 +43,7 @@ def _open_descriptors() -> int:
 
 
 async def _fetch(root: Path | str, uri: str) -> bytes:
-    return await FileSource.under([str(root)]).fetch(uri, LIMIT)
+    return await fetched(FileSource.under([str(root)]), uri, LIMIT)
 
 
 async def _code(root: Path | str, uri: str) -> Code:
@@ -93,13 +94,13 @@ async def test_root_may_be_a_link_itself(root: Path, tmp_path: Path) -> None:
 async def test_second_root_is_open_too(root: Path, tmp_path: Path) -> None:
     """A file has to be below one of the roots, whichever."""
     source = FileSource.under([str(root), str(tmp_path / "root2")])
-    assert await source.fetch(f"file://{tmp_path}/root2/secret", LIMIT) == b"secret"
+    assert await fetched(source, f"file://{tmp_path}/root2/secret", LIMIT) == b"secret"
 
 
 async def test_without_roots_every_file_is_forbidden(root: Path) -> None:
     """file: is off by default."""
     with pytest.raises(Failed) as caught:
-        await FileSource.under([]).fetch(f"file://{root}/cat.jpg", LIMIT)
+        await fetched(FileSource.under([]), f"file://{root}/cat.jpg", LIMIT)
     assert caught.value.code is Code.FORBIDDEN_SOURCE
 
 
@@ -156,7 +157,7 @@ async def test_root_replaced_by_a_link_is_not_followed(root: Path, tmp_path: Pat
     source = FileSource.under([str(root)])
     _replace_by_link(root, tmp_path / "root2")
     with pytest.raises(Failed):
-        await source.fetch(f"file://{root}/secret", LIMIT)
+        await fetched(source, f"file://{root}/secret", LIMIT)
 
 
 async def test_directory_swapped_for_a_link_meanwhile_never_leads_out(
@@ -182,7 +183,7 @@ async def test_directory_swapped_for_a_link_meanwhile_never_leads_out(
     try:
         for _ in range(300):
             try:
-                seen.add(await source.fetch(f"file://{root}/swap/secret", LIMIT))
+                seen.add(await fetched(source, f"file://{root}/swap/secret", LIMIT))
             except Failed as verdict:
                 seen.add(verdict.code)
     finally:
@@ -222,9 +223,9 @@ async def test_limit_holds_for_a_file_larger_than_it_says() -> None:
     """/proc/version says it has 0 bytes, as a file that grows says too few."""
     source = FileSource.under(["/proc"])
     content = _content("/proc/version")
-    assert await source.fetch("file:///proc/version", len(content)) == content
+    assert await fetched(source, "file:///proc/version", len(content)) == content
     with pytest.raises(Failed) as caught:
-        await source.fetch("file:///proc/version", len(content) - 1)
+        await fetched(source, "file:///proc/version", len(content) - 1)
     assert caught.value.code is Code.IMAGE_TOO_LARGE
 
 
@@ -233,7 +234,7 @@ async def test_read_error_may_be_tried_again() -> None:
     """Address 0 of our own memory is a regular file that answers EIO."""
     source = FileSource.under([f"/proc/{os.getpid()}"])
     with pytest.raises(Unavailable) as caught:
-        await source.fetch(f"file:///proc/{os.getpid()}/mem", LIMIT)
+        await fetched(source, f"file:///proc/{os.getpid()}/mem", LIMIT)
     assert caught.value.code is Code.IMAGE_UNAVAILABLE
     assert os.strerror(errno.EIO) in caught.value.message
 

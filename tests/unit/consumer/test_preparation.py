@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from PIL import Image
@@ -27,26 +29,27 @@ class ScriptedSource:
         self.tries = 0
         self.at_once = self.most_at_once = 0
 
-    async def fetch(self, uri: str, max_bytes: int) -> bytes:
+    @asynccontextmanager
+    async def fetch(self, uri: str, max_bytes: int, budget: ByteBudget) -> AsyncIterator[bytes]:
         """Satisfy `consumer.sources.Source`."""
         self.tries += 1
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        await asyncio.sleep(0)
-        self.at_once -= 1
         if self.script:
             raise self.script.pop(0)
         picture = io.BytesIO()
         Image.new("RGB", (20, 10), "red").save(picture, "PNG")
-        return picture.getvalue()
+        async with budget.hold(max_bytes):
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            yield picture.getvalue()
+            self.at_once -= 1
 
 
-def _preparation(source, decoder, **changes):
+def _preparation(source, decoder, budget_bytes=10_000, **changes):
+    sources = Sources(by_scheme={"test": source}, max_bytes=1000, budget=ByteBudget(budget_bytes))
     fields = {
-        "sources": Sources(by_scheme={"test": source}, max_bytes=1000),
+        "sources": sources,
         "decoder": decoder,
         "resizes": {Task.EMBED: SMALL, Task.CAPTION: SMALL},
-        "budget": ByteBudget(10_000),
         "retry": RetryPolicy(base_seconds=0),
     }
     return FetchAndDecode(**(fields | changes))
@@ -103,8 +106,8 @@ async def test_source_that_asks_for_too_much_patience_is_given_up(decoder):
 
 
 async def test_fetches_stay_within_the_budget_of_bytes(decoder):
-    """No more images are fetched at once than the budget has room for at their largest."""
+    """No more images are in memory at once than the budget has room for, until they are pixels."""
     source = ScriptedSource()
-    preparation = _preparation(source, decoder, budget=ByteBudget(3000))
+    preparation = _preparation(source, decoder, budget_bytes=3000)
     await asyncio.gather(*(preparation.prepare(REQUEST) for _ in range(12)))
     assert source.most_at_once == 3

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
-from consumer.sources import Sources, display
+from consumer.sources import Fetched, Sources, display
 from consumer.sources.budget import ByteBudget
 from consumer.verdicts import Failed
 from schemas import Code, ImageReference
@@ -19,9 +21,20 @@ class Memory:
         self.data = data
         self.asked: list[tuple[str, int]] = []
 
-    async def fetch(self, uri: str, max_bytes: int) -> bytes:
+    @asynccontextmanager
+    async def fetch(self, uri: str, max_bytes: int, budget: ByteBudget) -> AsyncIterator[bytes]:
         self.asked.append((uri, max_bytes))
-        return self.data
+        async with budget.hold(len(self.data)):
+            yield self.data
+
+
+def _sources(source: Memory) -> Sources:
+    return Sources(by_scheme={"mem": source}, max_bytes=7, budget=ByteBudget(10**9))
+
+
+async def _fetched(sources: Sources, reference: ImageReference) -> Fetched:
+    async with sources.fetch(reference) as fetched:
+        return fetched
 
 
 @pytest.mark.parametrize("byte_length", [0, 5, 300_000])
@@ -29,8 +42,9 @@ async def test_bytes_come_with_their_digest(byte_length: int) -> None:
     """Small data is hashed on the loop and large in a thread; the digest is the same."""
     data = b"x" * byte_length
     source = Memory(data)
-    fetched = await Sources(by_scheme={"mem": source}, max_bytes=7).fetch(
-        ImageReference(uri="MEM:a", sha256=hashlib.sha256(data).hexdigest())
+    fetched = await _fetched(
+        _sources(source),
+        ImageReference(uri="MEM:a", sha256=hashlib.sha256(data).hexdigest()),
     )
     assert (fetched.data, fetched.sha256) == (data, hashlib.sha256(data).hexdigest())
     assert source.asked == [("MEM:a", 7)]
@@ -38,9 +52,9 @@ async def test_bytes_come_with_their_digest(byte_length: int) -> None:
 
 async def test_other_bytes_than_promised_are_refused() -> None:
     """A digest in the request that differs from that of the bytes ends the record."""
-    sources = Sources(by_scheme={"mem": Memory(b"other")}, max_bytes=7)
+    sources = Sources(by_scheme={"mem": Memory(b"other")}, max_bytes=7, budget=ByteBudget(10**9))
     with pytest.raises(Failed) as caught:
-        await sources.fetch(ImageReference(uri="mem:a", sha256="0" * 64))
+        await _fetched(sources, ImageReference(uri="mem:a", sha256="0" * 64))
     assert caught.value.code is Code.DIGEST_MISMATCH
 
 
@@ -49,7 +63,10 @@ async def test_scheme_outside_the_table_is_forbidden(uri: str) -> None:
     """What is not in the table is never asked for."""
     source = Memory(b"")
     with pytest.raises(Failed) as caught:
-        await Sources(by_scheme={"mem": source}, max_bytes=7).fetch(ImageReference(uri=uri))
+        await _fetched(
+            _sources(source),
+            ImageReference(uri=uri),
+        )
     assert caught.value.code is Code.FORBIDDEN_SOURCE
     assert "mem: is" in caught.value.message
     assert not source.asked
