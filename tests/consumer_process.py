@@ -48,12 +48,17 @@ def run_consumer(
     """Run `python -m consumer` to its end."""
     return subprocess.run(
         [sys.executable, "-m", "consumer", *arguments],
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **settings},
+        cwd="/",  # where no .env of the checkout is
+        env=_environment(settings),
         capture_output=True,
         text=True,
         timeout=timeout_seconds,
     )
+
+
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+    own = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    return {**own, "PYTHONPATH": str(ROOT), **settings}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -94,8 +99,8 @@ def consumer_process(
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", module],
-            cwd=ROOT,
-            env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **settings},
+            cwd="/",
+            env=_environment(settings),
             stderr=output,
         )
     try:
