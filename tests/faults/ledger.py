@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from schemas import headers
+from schemas import decode_result, headers
 from tests.conftest import Topics
 
 PATIENCE_SECONDS = 120
@@ -26,6 +26,8 @@ class Ledger:
     results: Counter[str]
     letters: Counter[str]
     refused: Counter[str]  # dead letters of stage admit, which have no result
+    failures: dict[str, str]  # the code of each error result
+    codes: dict[str, str]  # the code of each dead letter
     lag: int
     open_transactions: int
 
@@ -45,10 +47,17 @@ class Ledger:
         }
         return sorted(twice | (self.refused.keys() & self.results.keys()))
 
+    @property
+    def torn(self) -> list[str]:
+        """Ids that failed with one half of their outcome alone, or with two different codes."""
+        failed = {name: code for name, code in self.codes.items() if name not in self.refused}
+        return sorted(name for name, _ in failed.items() ^ self.failures.items())
+
     def check(self) -> None:
-        """Fail unless every id has exactly one outcome and nothing is left open."""
+        """Fail unless every id has exactly one whole outcome and nothing is left open."""
         assert not self.lost, f"{len(self.lost)} lost: {self.lost[:5]}"
         assert not self.doubled, f"{len(self.doubled)} doubled: {self.doubled[:5]}"
+        assert not self.torn, f"{len(self.torn)} torn: {self.torn[:5]}"
         assert not (self.results + self.letters).keys() - self.sent.keys()
         assert self.lag == 0, f"the group lags by {self.lag} records"
         assert self.open_transactions == 0
@@ -67,6 +76,14 @@ async def read_ledger(
         results=_ids(results),
         letters=_ids(letters),
         refused=_ids(refused),
+        failures={
+            result.id: result.error.code
+            for result in (decode_result(record.value or b"") for record in results)
+            if result.error
+        },
+        codes={
+            _header(letter, headers.SIG_ID): _header(letter, headers.DLQ_CODE) for letter in letters
+        },
         lag=await lag(bootstrap, topics.ingest, group_id),
         open_transactions=open_transactions,
     )

@@ -1,6 +1,7 @@
 """A broker that dies, or that a network stands before: delayed, deaf, or cut in one answer."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from tests.faults.proxy import Proxy, proxy
 from tests.faults.scenario import names, scale, scenario
 
 pytestmark = [pytest.mark.integration, pytest.mark.docker]
+
+
+pytestmark.append(
+    pytest.mark.skipif("BOOTSTRAP" in os.environ, reason="a cluster of others is not killed")
+)
 
 
 @pytest.fixture

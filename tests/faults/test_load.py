@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from schemas import Code
+from schemas import Code, KeyRing, Signer
 from tests.containers import ApacheKafka
-from tests.faults.scenario import FULL, Scenario, names, scenario
+from tests.faults.scenario import FULL, SECRET, Scenario, names, scenario
 
 pytestmark = [pytest.mark.integration, pytest.mark.docker]
 
@@ -30,30 +30,62 @@ POISON = {
 
 
 async def test_poison_between_good_records(kafka: ApacheKafka, tmp_path: Path) -> None:
-    """Every failure and the kinds of refusal, each between good records, which are unaffected."""
+    """Every code of the list, each between good records, which are unaffected."""
     async with scenario(kafka, tmp_path) as run:
         for number, name in enumerate(POISON):
             await run.publish([f"good{number}"])
             await run.publish([f"bad.{name}"], uri=f"stub:{name}")
-        await _send_raw(run, "bad.unsigned", b"{}", [("sig-id", b"bad.unsigned")])
-        forged = [("sig-id", b"bad.forged"), ("sig-ts", b"1"), ("sig", b"v1.k1." + b"0" * 64)]
-        await _send_raw(run, "bad.forged", b"\x00\xff" * 100, forged)
-        twice = [("sig-id", b"bad.twice"), ("sig-id", b"bad.twice")]
-        await _send_raw(run, "bad.twice", None, twice)
-        await _send_raw(run, "bad.huge", b"x" * 300_000, [("sig-id", b"bad.huge")])
-        await _send_raw(
-            run, "bad.headers", b"", [("sig-id", b"bad.headers"), ("h", b"x" * 900_000)]
-        )
-        await run.publish(["last"])
+        for code, value, headers in _refused(run.topics.ingest):
+            await _send_raw(run, f"bad.{code}", value, headers)
+            await run.publish([f"after.{code}"])
         ledger = await run.finish(run.start())
         ledger.check()
         assert set(ledger.letters) == {name for name in ledger.sent if name.startswith("bad.")}
         assert set(ledger.refused) == ledger.letters.keys() - {f"bad.{name}" for name in POISON}
+        codes = {*POISON.values(), *(code for code, *_ in _refused(run.topics.ingest))}
+        assert codes == set(Code)
+        assert {f"bad.{code}" for code in codes - set(POISON.values())} == set(ledger.refused)
 
 
-async def _send_raw(
-    run: Scenario, name: str, value: bytes | None, headers: list[tuple[str, bytes]]
-) -> None:
+Headers = list[tuple[str, bytes]]
+
+
+def _refused(topic: str) -> list[tuple[Code, bytes | None, Headers]]:
+    """Return a value and headers for each code of stage admit; ids are `bad.CODE`."""
+
+    def signed(code: Code, value: bytes | None, *, age: int = 0, key_id: str = "k1") -> Headers:
+        keys = KeyRing(current_id=key_id, secrets={key_id: SECRET.encode()})
+        name, key = f"bad.{code}", f"bad.{code}".encode()
+        now = int(time.time()) - age
+        return Signer(keys, topic).sign(id=name, timestamp=now, key=key, value=value)
+
+    def request(code: Code, version: int = 1) -> bytes:
+        return b'{"version":%d,"id":"bad.%s","image":{"uri":"stub:ok"}}' % (version, code.encode())
+
+    huge, zeros = b"x" * 300_000, b"v1.k1." + b"0" * 64
+    return [
+        (Code.UNSIGNED, b"{}", [("sig-id", b"bad.unsigned"), ("big", b"x" * 900_000)]),
+        (
+            Code.BAD_SIGNATURE,
+            b"\x00\xff" * 100,
+            [("sig-id", b"bad.bad_signature"), ("sig-ts", b"1"), ("sig", zeros)],
+        ),
+        (Code.UNKNOWN_KEY, b"{}", signed(Code.UNKNOWN_KEY, b"{}", key_id="k9")),
+        (Code.DUPLICATE_HEADER, None, [("sig-id", b"bad.duplicate_header")] * 2),
+        (Code.STALE, request(Code.STALE), signed(Code.STALE, request(Code.STALE), age=400)),
+        (Code.ID_MISMATCH, request(Code.STALE), signed(Code.ID_MISMATCH, request(Code.STALE))),
+        (Code.TOO_LARGE, huge, signed(Code.TOO_LARGE, huge)),
+        (Code.MALFORMED, None, signed(Code.MALFORMED, None)),
+        (Code.INVALID, b'{"version":1}', signed(Code.INVALID, b'{"version":1}')),
+        (
+            Code.UNSUPPORTED_VERSION,
+            request(Code.UNSUPPORTED_VERSION, 2),
+            signed(Code.UNSUPPORTED_VERSION, request(Code.UNSUPPORTED_VERSION, 2)),
+        ),
+    ]
+
+
+async def _send_raw(run: Scenario, name: str, value: bytes | None, headers: Headers) -> None:
     async with AIOKafkaProducer(
         bootstrap_servers=run.kafka.bootstrap, max_request_size=2**21
     ) as producer:

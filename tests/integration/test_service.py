@@ -4,10 +4,13 @@ import json
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import NewTopic
+from aiokafka.errors import TopicAlreadyExistsError
 
 from schemas import (
     Code,
@@ -22,7 +25,7 @@ from schemas import (
     headers,
 )
 from schemas.exits import ExitCode
-from tests.conftest import Broker, Topics
+from tests.conftest import Broker, Topics, create_topics
 from tests.consumer_process import (
     MODELS,
     PICTURES,
@@ -179,6 +182,22 @@ async def test_outcomes_are_there_once_whatever_ends_the_process(
     assert letters == Counter()
 
 
+async def test_result_too_large_for_its_topic_ends_the_process(
+    broker: Broker, topics: Topics, secret: str, ingest: Ingest
+) -> None:
+    """It says which setting to raise, and the record waits for that; nothing is dropped."""
+    small = Topics(ingest=topics.ingest, results=f"{topics.results}.small", dlq=topics.dlq)
+    tiny = NewTopic(small.results, 1, 1, topic_configs={"max.message.bytes": "300"})
+    await create_topics(broker.bootstrap, tiny)
+    await ingest.send("good", _request("good", GOOD.as_uri()))
+    done = run_consumer(environment(broker.bootstrap, small, secret))
+    assert done.returncode == ExitCode.TOPIC, done.stderr
+    assert "max.message.bytes" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    results, letters = await outcomes_by_id(broker.bootstrap, small)
+    assert (results, letters) == (Counter(), Counter())
+
+
 async def test_repeat_is_known_after_a_restart(
     broker: Broker, topics: Topics, secret: str, ingest: Ingest, tmp_path: Path
 ) -> None:
@@ -226,6 +245,7 @@ async def test_wrong_secret_stops_the_process_instead_of_draining_the_topic(
         ({"BLIP_IDLE_SECONDS": "soon"}, ExitCode.SETTINGS, "BLIP_IDLE_SECONDS"),
         ({"FILE_ROOTS": "/not/there"}, ExitCode.SETTINGS, "/not/there"),
         ({"RESULTS_TOPIC": "missing.topic"}, ExitCode.TOPIC, "python -m producer topics"),
+        ({"DLQ_TOPIC": "missing.dlq"}, ExitCode.TOPIC, "missing.dlq"),
         ({"BOOTSTRAP_SERVERS": "127.0.0.1:1"}, ExitCode.BROKER, "BOOTSTRAP_SERVERS"),
         ({"CLIP_MODEL": str(MODELS / "tiny-blip")}, ExitCode.MODEL, "is no CLIP checkpoint"),
         ({"BLIP_MODEL": str(MODELS / "tiny-clip")}, ExitCode.MODEL, "is no BLIP checkpoint"),
@@ -239,7 +259,11 @@ async def test_what_is_wrong_is_said_in_one_line(
 ) -> None:
     """Each fault ends run and check with its own exit code and a line, and no traceback."""
     topics = Topics(ingest="words.ingest", results="words.results", dlq="words.dlq")
-    await _create(embedded_broker.bootstrap, topics)
+    with suppress(TopicAlreadyExistsError):
+        await create_topics(
+            embedded_broker.bootstrap,
+            *(NewTopic(name, 1, 1) for name in (topics.ingest, topics.results, topics.dlq)),
+        )
     settings = environment(embedded_broker.bootstrap, topics, secret, **changes)
     done = run_consumer(settings, *command)
     assert done.returncode == code, done.stderr
@@ -280,14 +304,3 @@ async def test_log_lines_are_json_with_stable_keys(
     [line] = [json.loads(text) for text in log.read_text().splitlines() if "record done" in text]
     assert {"time", "level", "event", "id", "outcome", "partition", "offset"} <= line.keys()
     assert secret not in log.read_text()
-
-
-async def _create(bootstrap: str, topics: Topics) -> None:
-    from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    await admin.create_topics(
-        [NewTopic(n, 1, 1) for n in (topics.ingest, topics.results, topics.dlq)]
-    )
-    await admin.close()
