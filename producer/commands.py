@@ -17,6 +17,7 @@ from producer.progress import Tally
 from producer.publisher import TooLarge
 from producer.publishing import PublishOptions, publish_all
 from producer.reading import show_results
+from producer.redriving import redrive
 from producer.references import STDIN, BadReference, Defaults, count_entries, entries
 from producer.settings import ProducerSettings, TopicSettings
 from producer.topics import TopicReport, ensure_topics, topic_plans
@@ -42,7 +43,7 @@ def application(*, rich: bool) -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for command in (topics, publish, sign, verify, results):
+    for command in (topics, publish, sign, verify, results, redrive):
         app.command()(command)
     return app
 

@@ -8,6 +8,7 @@ import orjson
 
 from producer.awaiting import Outcome
 from producer.publisher import Published
+from schemas import Record
 
 _NAME_CHARS: Final = 60
 
@@ -47,6 +48,11 @@ def published_line(published: Published) -> str:
             "offset": published.offset,
         }
     ).decode()
+
+
+def place_of(record: Record) -> str:
+    """Return where a record stands in the log."""
+    return f"{record.topic}[{record.partition}]@{record.offset}"
 
 
 def printable(text: str) -> str:

@@ -219,7 +219,7 @@ class Publisher:
         waiting = self._outcomes.expect(request.id) if self._outcomes else None
         headers = [(CONTENT_TYPE, JSON_CONTENT_TYPE), *signature]
         async with answering(self._settings, f"publishing {request.id}"):
-            with _too_large(request):
+            with too_large(request.id):
                 future = await self._producer.send(
                     self._settings.ingest_topic, key=key_bytes, value=value, headers=headers
                 )
@@ -227,7 +227,7 @@ class Publisher:
 
     async def _acknowledged(self, sent: _Sent) -> Published:
         async with answering(self._settings, f"publishing {sent.request.id}"):
-            with _too_large(sent.request):
+            with too_large(sent.request.id):
                 metadata = await sent.future
         published = Published(
             request=sent.request,
@@ -242,11 +242,12 @@ class Publisher:
 
 
 @contextmanager
-def _too_large(request: Request) -> Iterator[None]:
+def too_large(id: str) -> Iterator[None]:
+    """Translate the client's two errors for a record that the topic does not take."""
     try:
         yield
     except (MessageSizeTooLargeError, RecordListTooLargeError) as exc:
-        raise TooLarge(f"{request.id}: too large for the topic") from exc
+        raise TooLarge(f"{id}: too large for the topic") from exc
 
 
 async def _each(items: Iterable[Request | Keyed]) -> AsyncIterator[Request | Keyed]:

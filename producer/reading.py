@@ -1,15 +1,16 @@
-"""The `results` command: read the results topic, verify each, show it."""
+"""Topics from their beginning: for the `results` command, and for who reads another."""
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
 
 import orjson
 import typer
-from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from producer.awaiting import outcome_of
 from producer.checks import verified_result
 from producer.connection import answering, existing_partitions, reader, to_record
-from producer.presentation import outcome_line, printable
+from producer.presentation import outcome_line, place_of, printable
 from producer.settings import ProducerSettings
 from schemas import Record, Refused, Verifier
 from schemas.exits import ExitCode, Halt
@@ -23,28 +24,37 @@ async def show_results(settings: ProducerSettings, *, follow: bool, as_json: boo
     Raises:
         Halt: no broker answers, or the topic does not exist.
     """
-    verifier = Verifier(settings.keys, settings.results_topic)
-    partitions = await existing_partitions(settings, (settings.results_topic,))
-    unverifiable, silent_seconds = 0, 0.0
-    async with reader(settings) as consumer:
-        consumer.assign(partitions)
-        async with answering(settings, "asking for the ends of the results"):
-            ends = await consumer.end_offsets(partitions)
-            await consumer.seek_to_beginning(*partitions)
-        while follow or not await _reached(consumer, ends):
-            batches = await consumer.getmany(timeout_ms=_POLL_MS)
-            for record in (record for records in batches.values() for record in records):
-                unverifiable += not _show(to_record(record), verifier, as_json)
-            # The client never says that a broker went away: it tries again for ever.
-            silent_seconds = 0.0 if batches or follow else silent_seconds + _POLL_MS / 1000
-            if silent_seconds > settings.broker_timeout_seconds:
-                raise Halt(ExitCode.BROKER, "reading results: the brokers fell silent; try again")
+    verifier, unverifiable = Verifier(settings.keys, settings.results_topic), 0
+    topic = settings.results_topic
+    async with aclosing(batches_of(settings, topic, follow=follow)) as batches:
+        async for records in batches:
+            for record in records:
+                unverifiable += not _show(record, verifier, as_json)
     return unverifiable
 
 
-async def _reached(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> bool:
-    positions = [(await consumer.position(partition), end) for partition, end in ends.items()]
-    return all(position >= end for position, end in positions)
+async def batches_of(
+    settings: ProducerSettings, topic: str, *, follow: bool = False
+) -> AsyncGenerator[list[Record], None]:
+    """Yield the committed records from the beginning to the present end, or on without an end.
+
+    Raises:
+        Halt: no broker answers, or the topic does not exist.
+    """
+    partitions = await existing_partitions(settings, (topic,))
+    silent_seconds = 0.0
+    async with reader(settings) as consumer:
+        consumer.assign(partitions)
+        async with answering(settings, f"asking for the ends of {topic}"):
+            ends = await consumer.end_offsets(partitions)
+            await consumer.seek_to_beginning(*partitions)
+        while follow or any([await consumer.position(p) < end for p, end in ends.items()]):
+            batches = await consumer.getmany(timeout_ms=_POLL_MS)
+            yield [to_record(record) for records in batches.values() for record in records]
+            # The client never says that a broker went away: it tries again for ever.
+            silent_seconds = 0.0 if batches or follow else silent_seconds + _POLL_MS / 1000
+            if silent_seconds > settings.broker_timeout_seconds:
+                raise Halt(ExitCode.BROKER, f"reading {topic}: the brokers fell silent; try again")
 
 
 def _show(record: Record, verifier: Verifier, as_json: bool) -> bool:
@@ -52,7 +62,7 @@ def _show(record: Record, verifier: Verifier, as_json: bool) -> bool:
     try:
         result = verified_result(record, verifier)
     except Refused as refused:
-        place = f"{record.topic}[{record.partition}]@{record.offset}"
+        place = place_of(record)
         error = {"code": refused.code, "message": refused.reason}
         line = {"status": "unverifiable", "place": place, "error": error}
         typer.echo(

@@ -15,7 +15,7 @@ from producer.commands import application
 from schemas.exits import Halt
 
 SECRET = "a-secret-that-only-this-test-knows-0123456789"
-COMMANDS = ("topics", "publish", "sign", "verify", "results")
+COMMANDS = ("topics", "publish", "sign", "verify", "results", "redrive")
 REQUEST = b'{"version":1,"id":"a1","image":{"uri":"file:///data/cat.jpg"}}\n'
 ROOT = Path(__file__).parents[3]
 WIRE = {"SECRET_API_KEY": SECRET, "BOOTSTRAP_SERVERS": "127.0.0.1:1"}
@@ -73,7 +73,9 @@ def test_without_a_command_there_is_help() -> None:
     assert all(command in done.stdout + done.stderr for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["results", "publish s3://b/k", "sign --topic t"])
+@pytest.mark.parametrize(
+    "command", ["results", "publish s3://b/k", "sign --topic t", "redrive --all"]
+)
 @pytest.mark.parametrize("secret", ["", "short"])
 def test_no_secret_ends_with_78(command: str, secret: str) -> None:
     """There is no default, and no short one."""
@@ -83,7 +85,7 @@ def test_no_secret_ends_with_78(command: str, secret: str) -> None:
     assert "SECRET_API_KEY" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["results", "publish s3://b/k", "topics"])
+@pytest.mark.parametrize("command", ["results", "publish s3://b/k", "topics", "redrive --all"])
 def test_no_broker_ends_with_69(command: str) -> None:
     """And says which it asked."""
     done = producer(*command.split())
@@ -132,6 +134,17 @@ def test_a_bad_option_is_a_usage_error(option: list[str]) -> None:
 
     assert done.code == 2
     assert option[0] in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options", ["", "--all --id a1", "--code paint", "--code stale,", "--since yesterday"]
+)
+def test_redrive_asks_for_a_selection_that_means_something(options: str) -> None:
+    """Everything only if `--all` says so, and alone."""
+    done = producer("redrive", *options.split())
+
+    assert (done.code, done.stdout) == (2, "")
+    assert "--" in done.stderr.partition("Error")[2]
 
 
 def test_what_sign_prints_verify_accepts() -> None:

@@ -1,0 +1,264 @@
+"""Dead letters that the consumer wrote go back to the ingest topic, and forgeries never do."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from consumer.engine import ModelIdentity
+from consumer.outcomes import Writer
+from consumer.record import Error, Refusal
+from producer import ProducerSettings, image_request
+from producer.reading import batches_of
+from schemas import (
+    Code,
+    Freshness,
+    KeyRing,
+    OutgoingRecord,
+    Record,
+    Request,
+    Signer,
+    TimestampType,
+    TimingMs,
+    Verifier,
+    admit,
+    encode_request,
+)
+from tests.conftest import Broker, Topics
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+TWO_DAYS = 172_800
+STALE = Refusal(code=Code.STALE, reason="signed too long ago")
+
+
+@pytest.fixture
+def here(broker: Broker, topics: Topics, secret: str) -> dict[str, str]:
+    return {
+        "BOOTSTRAP_SERVERS": broker.bootstrap,
+        "SECRET_API_KEY": secret,
+        "INGEST_TOPIC": topics.ingest,
+        "RESULTS_TOPIC": topics.results,
+        "DLQ_TOPIC": topics.dlq,
+        "BROKER_TIMEOUT_SECONDS": "10",
+    }
+
+
+@pytest.fixture
+def settings(here: dict[str, str]) -> ProducerSettings:
+    return ProducerSettings.from_env(here)
+
+
+def dead_letter(
+    settings: ProducerSettings,
+    id: str,
+    died: Refusal | Code,
+    *,
+    age_seconds: float = TWO_DAYS,
+    keys: KeyRing | None = None,
+    padding: int = 0,
+) -> OutgoingRecord:
+    """What the consumer writes of a request that was signed and appended so long ago."""
+    then = time.time() - age_seconds
+    request = image_request(f"s3://bucket/{id}", id=id)
+    value, topic = encode_request(request) + b" " * padding, settings.ingest_topic
+    signature = Signer(keys or settings.keys, topic).sign(
+        id=id, timestamp=int(then), key=b"k", value=value
+    )
+    record = Record(
+        topic=topic,
+        partition=0,
+        offset=0,
+        timestamp_ms=int(then * 1000),
+        timestamp_type=TimestampType.APPEND,
+        key=b"k",
+        value=value,
+        headers=[("traceparent", b"00-1"), *signature],
+    )
+    model = ModelIdentity(model="m", revision="r")
+    writer = Writer(
+        signer=Signer(settings.keys, settings.results_topic),
+        results_topic=settings.results_topic,
+        dlq_topic=settings.dlq_topic,
+        group_id="g",
+        embedder=model,
+        captioner=model,
+    )
+    outcome = died if isinstance(died, Refusal) else failure(request, died)
+    return writer.write(record, outcome, then)[-1]
+
+
+def failure(request: Request, code: Code) -> Error:
+    return Error(request=request, code=code, message="gone", attempts=1, timing=TimingMs())
+
+
+async def write(settings: ProducerSettings, *letters: OutgoingRecord) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=list(settings.bootstrap_servers))
+    await producer.start()
+    try:
+        for letter in letters:
+            await producer.send_and_wait(
+                letter.topic, letter.value, key=letter.key, headers=list(letter.headers)
+            )
+    finally:
+        await producer.stop()
+
+
+async def read(settings: ProducerSettings, topic: str) -> list[Record]:
+    async with aclosing(batches_of(settings, topic)) as batches:
+        return [record async for records in batches for record in records]
+
+
+async def redrive(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "producer", "redrive", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]} | environment,
+    )
+
+
+async def test_stale_records_are_admitted_after_a_redrive(
+    settings: ProducerSettings, here: dict[str, str]
+) -> None:
+    """By a consumer that knows only the new key; the old one is among the previous."""
+    ids = [f"id{number}" for number in range(30)]
+    await write(settings, *(dead_letter(settings, id, STALE) for id in ids))
+    rotated = here | {
+        "SECRET_API_KEY": "n" * 40,
+        "SECRET_API_KEY_ID": "k2",
+        "SECRET_API_KEYS_PREVIOUS": f"k1:{here['SECRET_API_KEY']}",
+    }
+
+    done = await redrive(rotated, "--code", "stale")
+
+    arrived = await read(settings, settings.ingest_topic)
+    only_new = KeyRing(current_id="k2", secrets={"k2": b"n" * 40})
+    verifier = Verifier(only_new, settings.ingest_topic)
+    now = time.time()
+    requests = [admit(r, verifier=verifier, freshness=Freshness(), now=now) for r in arrived]
+    assert (done.returncode, done.stderr) == (0, "selected 30, redriven 30, not 0\n")
+    assert [request.id for request in requests] == ids
+    assert all(line.endswith("stale  redriven") for line in done.stdout.splitlines())
+    assert {record.key for record in arrived} == {b"k"}
+    assert [name for name, _ in arrived[0].headers] == ["traceparent", "sig-id", "sig-ts", "sig"]
+
+
+async def test_a_dry_run_says_the_same_and_publishes_nothing(
+    settings: ProducerSettings, here: dict[str, str]
+) -> None:
+    """One line each, and totals."""
+    await write(settings, dead_letter(settings, "a1", STALE), dead_letter(settings, "b2", STALE))
+
+    done = await redrive(here, "--all", "--dry-run")
+
+    assert await read(settings, settings.ingest_topic) == []
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        f"{settings.dlq_topic}[0]@0  a1  stale  would be redriven",
+        f"{settings.dlq_topic}[0]@1  b2  stale  would be redriven",
+    ]
+    assert done.stderr == "selected 2, would be redriven 2, not 0\n"
+
+
+async def test_what_cannot_be_redriven_is_named_and_the_rest_goes(
+    settings: ProducerSettings, here: dict[str, str]
+) -> None:
+    """A forgery, a truncated one, one that is remembered, a repeat: exit code 1."""
+    forger = KeyRing(current_id="k1", secrets={"k1": b"x" * 32})
+    await write(
+        settings,
+        dead_letter(settings, "forged", STALE, keys=forger),
+        dead_letter(settings, "large", Refusal(code=Code.TOO_LARGE, reason="b"), padding=1_000_000),
+        dead_letter(settings, "recent", Code.NOT_FOUND, age_seconds=10),
+        dead_letter(settings, "old", Code.NOT_FOUND, age_seconds=700),
+        dead_letter(settings, "old", Code.NOT_FOUND, age_seconds=690),
+    )
+
+    done = await redrive(here, "--all")
+
+    arrived = await read(settings, settings.ingest_topic)
+    said = sorted(line.partition("]@")[2] for line in done.stdout.splitlines())
+    assert [dict(record.headers)["sig-id"] for record in arrived] == [b"old"]
+    assert (done.returncode, done.stderr) == (1, "selected 5, redriven 1, not 4\n")
+    forged, large, recent, old, repeat = said
+    assert "forged  stale  not redriven: never signed again, it is not authentic: bad_s" in forged
+    assert "large  too_large  not redriven: truncated" in large
+    assert "recent  not_found  not redriven: too recent: again in 5" in recent
+    assert old == "3  old  not_found  redriven"
+    assert "old  not_found  not redriven: another dead letter of this id" in repeat
+
+
+async def test_a_shorter_window_lets_the_recent_go(
+    settings: ProducerSettings, here: dict[str, str]
+) -> None:
+    """Where the consumer's own is shorter, too."""
+    await write(settings, dead_letter(settings, "a1", Code.NOT_FOUND, age_seconds=30))
+
+    done = await redrive(here, "--code", "not_found", "--replay-window-seconds", "20")
+
+    assert done.returncode == 0
+    assert len(await read(settings, settings.ingest_topic)) == 1
+
+
+async def test_only_what_is_selected_goes(settings: ProducerSettings, here: dict[str, str]) -> None:
+    """By code, id and time; what is not selected is not mentioned."""
+    await write(
+        settings,
+        dead_letter(settings, "a1", STALE),
+        dead_letter(settings, "b2", Code.NOT_FOUND),
+        dead_letter(settings, "c3", Code.CORRUPT_IMAGE),
+    )
+
+    by_code = await redrive(here, "--code", "stale,not_found", "--code", "invalid", "--dry-run")
+    by_id = await redrive(here, "--id", "b2", "--id", "c3", "--dry-run")
+    by_time = await redrive(here, "--since", "2001-01-01", "--until", "2002-01-01", "--dry-run")
+
+    ids = [[line.split()[1] for line in d.stdout.splitlines()] for d in (by_code, by_id, by_time)]
+    assert ids == [["a1", "b2"], ["b2", "c3"], []]
+    assert by_time.returncode == 0
+
+
+async def test_a_missing_topic_of_dead_letters_ends_with_72(here: dict[str, str]) -> None:
+    """In one line that names it."""
+    done = await redrive(here | {"DLQ_TOPIC": "no.such.dlq"}, "--all")
+
+    assert (done.returncode, done.stdout) == (72, "")
+    assert done.stderr.count("\n") == 1
+    assert "no.such.dlq" in done.stderr
+
+
+def test_ctrl_c_ends_with_130_and_one_line(secret: str) -> None:
+    """Although a broker that never answers is waited for."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "BOOTSTRAP_SERVERS": f"127.0.0.1:{silent.getsockname()[1]}",
+            "SECRET_API_KEY": secret,
+        }
+        with subprocess.Popen(
+            [sys.executable, "-m", "producer", "redrive", "--all"],
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            env=environment,
+        ) as running:
+            assert running.stderr is not None
+            connection, _ = silent.accept()
+            with connection:
+                connection.recv(1)  # it is waiting for the answer now
+                running.send_signal(signal.SIGINT)
+
+                assert running.wait(10) == 130
+                assert running.stderr.read() == b"producer: interrupted\n"
