@@ -4,14 +4,13 @@ Both are processes of their own that read the same records from Apache Kafka (in
 one result for each, of the same size, and commit outputs and position in transactions of 500. The
 smallest loop does nothing else. Ours verifies and parses each record, gives it a coroutine, a
 lane and a place in the bitmap, and signs its result; images and models are stubs. In turn, in one
-run; the rate is from the first commit to the last.
+run; the rate is by the timestamps of the results, first to last.
 """
 
 import argparse
 import asyncio
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
@@ -20,6 +19,7 @@ from tempfile import TemporaryDirectory
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
+from tests.consumer_process import read_all
 from tests.containers import ApacheKafka
 from tests.faults.ledger import lag
 from tests.faults.scenario import Scenario, names, scenario
@@ -70,16 +70,17 @@ async def _rate(run: Scenario, count: int, *, ours: bool) -> float:
         process = subprocess.Popen(  # noqa: ASYNC220 - started once
             [sys.executable, "-m", "benchmarks.transport", "--loop", *arguments]
         )
-    first, start = count, time.monotonic()
     try:
-        while left := await lag(run.kafka.bootstrap, run.topics.ingest, run.group_id):
-            if first == count:
-                first, start = left, time.monotonic()
-            await asyncio.sleep(0.05)
-        return first / (time.monotonic() - start)
+        while await lag(run.kafka.bootstrap, run.topics.ingest, run.group_id):  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
     finally:
         process.kill()
         process.wait()
+    written = [
+        record.timestamp for record in await read_all(run.kafka.bootstrap, run.topics.results)
+    ]
+    assert len(written) == count
+    return count / (max(written) - min(written)) * 1000
 
 
 async def _compare(kafka: ApacheKafka, count: int, rounds: int) -> None:

@@ -107,14 +107,12 @@ async def process(record: Record, stages: Stages) -> Outcome:
     if stages.replay.is_repeat(request.id, record, start):
         return Repeat(id=request.id)
 
-    timing = TimingMs(queue=max(0.0, start * 1000 - record.timestamp_ms))
+    queue_ms = max(0.0, start * 1000 - record.timestamp_ms)
     captions = Task.CAPTION in request.tasks
     with stages.inferences.expect_caption() if captions else nullcontext():
+        prepared: Prepared | None = None
         try:
             prepared = await stages.preparation.prepare(request)
-            timing = timing.model_copy(
-                update={"fetch": prepared.fetch_ms, "decode": prepared.decode_ms}
-            )
             inference = await stages.inferences.infer(prepared.image.pixels)
         except Failed as failed:
             return Error(
@@ -122,17 +120,22 @@ async def process(record: Record, stages: Stages) -> Outcome:
                 code=failed.code,
                 message=failed.message,
                 attempts=failed.attempts,
-                timing=_finish(timing, start, stages.now()),
+                timing=TimingMs(
+                    queue=queue_ms,
+                    fetch=prepared.fetch_ms if prepared else None,
+                    decode=prepared.decode_ms if prepared else None,
+                    total=_since(start, stages.now()),
+                ),
             )
-    timing = timing.model_copy(
-        update={"embed": inference.embed_ms, "caption": inference.caption_ms}
+    timing = TimingMs(
+        queue=queue_ms,
+        fetch=prepared.fetch_ms,
+        decode=prepared.decode_ms,
+        embed=inference.embed_ms,
+        caption=inference.caption_ms,
+        total=_since(start, stages.now()),
     )
-    return Ok(
-        request=request,
-        prepared=prepared,
-        inference=inference,
-        timing=_finish(timing, start, stages.now()),
-    )
+    return Ok(request=request, prepared=prepared, inference=inference, timing=timing)
 
 
 def recall(record: Record, stages: Stages) -> None:
@@ -143,5 +146,5 @@ def recall(record: Record, stages: Stages) -> None:
         stages.replay.is_repeat(request.id, record, now)
 
 
-def _finish(timing: TimingMs, start: float, now: float) -> TimingMs:
-    return timing.model_copy(update={"total": max(0.0, now - start) * 1000})
+def _since(start: float, now: float) -> float:
+    return max(0.0, now - start) * 1000
