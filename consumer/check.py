@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 import typer
 
@@ -65,14 +66,15 @@ async def _device(settings: ConsumerSettings) -> str:
 
 
 async def _clip(settings: ConsumerSettings) -> str:
-    from consumer.models.checkpoint import inspect
-
-    found = await asyncio.to_thread(inspect, settings.clip_model, settings.clip_revision, "clip")
-    return f"{found.identity.model} at {found.identity.revision}"
+    return await _checkpoint(settings.clip_model, settings.clip_revision, "clip")
 
 
 async def _blip(settings: ConsumerSettings) -> str:
+    return await _checkpoint(settings.blip_model, settings.blip_revision, "blip")
+
+
+async def _checkpoint(model: str, revision: str, kind: Literal["clip", "blip"]) -> str:
     from consumer.models.checkpoint import inspect
 
-    found = await asyncio.to_thread(inspect, settings.blip_model, settings.blip_revision, "blip")
-    return f"{found.identity.model} at {found.identity.revision}"
+    identity = (await asyncio.to_thread(inspect, model, revision, kind)).identity
+    return f"{identity.model} at {identity.revision}"
