@@ -4,8 +4,9 @@ import asyncio
 import io
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, BinaryIO
 
 import typer
@@ -15,13 +16,13 @@ from producer.lines import format_console, format_kcat, id_of, parse_line
 from producer.presentation import printable
 from producer.progress import Tally
 from producer.publisher import TooLarge
-from producer.publishing import PublishOptions, publish_all
+from producer.publishing import publish_all
 from producer.reading import show_results
 from producer.redriving import redrive
-from producer.references import STDIN, BadReference, Defaults, count_entries, entries
+from producer.references import STDIN, BadReference, count_entries, entries
 from producer.settings import ProducerSettings, TopicSettings
 from producer.topics import TopicReport, ensure_topics, topic_plans
-from schemas import JsonObject, Refused, Signer, Task, Verifier
+from schemas import Refused, Signer, Task, Verifier
 from schemas.exits import ExitCode, Halt
 
 _TOPIC_OF_LINES = typer.Option(help="The logical topic that the signature is made for.")
@@ -93,16 +94,10 @@ def publish(
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Folders within folders, too.")
     ] = False,
-    key: Annotated[
-        str | None, typer.Option(help="Record key: the same, the same partition. Else the id.")
-    ] = None,
-    metadata: Annotated[
-        str | None, typer.Option(metavar="JSON", help="An object, echoed in the result.")
-    ] = None,
     timeout: Annotated[
         float, typer.Option(min=0.1, help="With --wait: give up after so many seconds of silence.")
     ] = 120.0,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --wait: JSON lines.")] = False,
 ) -> None:
     """Publish images, and with --wait show one line a result: id, status, time, name, caption.
 
@@ -115,13 +110,14 @@ def publish(
       printf 'file:///data/cat.jpg' | python -m producer publish - --wait --json
     """
     settings = ProducerSettings.from_env(_environment(context))
-    options = PublishOptions(
-        defaults=_defaults(tasks, key, metadata),
-        wait=wait,
-        timeout_seconds=timeout,
+    work = partial(
+        publish_all,
+        settings,
+        tasks=_tasks(tasks),
+        patience_seconds=timeout if wait else None,
         as_json=as_json,
     )
-    tally = _publish(settings, references, recursive, options)
+    tally = _publish(references, recursive, work)
     raise typer.Exit(ExitCode.FAILED if tally.failed else ExitCode.OK)
 
 
@@ -228,15 +224,17 @@ def results(
 
 
 def _publish(
-    settings: ProducerSettings, references: list[str], recursive: bool, options: PublishOptions
+    references: list[str], recursive: bool, work: Callable[..., Coroutine[None, None, Tally]]
 ) -> Tally:
+    """Run `work` on what the references name; all that is wrong with them ends in one line."""
     try:
         total = count_entries(references, recursive=recursive)
         stdin = _own_stdin() if STDIN in references else io.BytesIO()
-        found = entries(references, recursive=recursive, stdin=stdin)
         if total == 0:
             raise BadReference(", ".join(references), "no image there; nothing to publish")
-        tally = asyncio.run(publish_all(settings, found, options, total=total))
+        tally = asyncio.run(
+            work(entries(references, recursive=recursive, stdin=stdin), total=total)
+        )
     except (BadReference, TooLarge) as exc:
         raise Halt(ExitCode.FAILED, str(exc)) from exc
     except OSError as exc:
@@ -259,17 +257,12 @@ def _topic_line(report: TopicReport) -> str:
     return f"{report.name}: {report.state}" + (f" ({details}); left as it is" if details else "")
 
 
-def _defaults(tasks: str, key: str | None, metadata: str | None) -> Defaults:
+def _tasks(names: str) -> tuple[Task, ...]:
     try:
-        chosen = tuple(Task(task.strip()) for task in tasks.split(","))
+        return tuple(Task(name.strip()) for name in names.split(","))
     except ValueError as exc:
         known = ", ".join(Task)
         raise typer.BadParameter(f"{exc}; tasks are {known}", param_hint="--tasks") from exc
-    try:
-        given = None if metadata is None else JsonObject(metadata.encode())
-    except ValueError as exc:
-        raise typer.BadParameter(f"no JSON object: {exc}", param_hint="--metadata") from exc
-    return Defaults(tasks=chosen, key=key, metadata=given)
 
 
 def _own_stdin() -> BinaryIO:

@@ -7,7 +7,6 @@ from urllib.parse import unquote, urlsplit
 import orjson
 
 from producer.awaiting import Outcome
-from producer.publisher import Published
 from schemas import Record
 
 _NAME_CHARS: Final = 60
@@ -35,19 +34,6 @@ def outcome_line(outcome: Outcome, uri: str | None, as_json: bool) -> str:
         said = f"embedding of {result.embedding.dim}" if result and result.embedding else ""
     columns = f"{outcome.id:<26}  {outcome.status:<7}  {milliseconds:>8}  {_name(uri)}  {said}"
     return printable(columns).rstrip()
-
-
-def published_line(published: Published) -> str:
-    """Return the JSON line of what was published, for who does not wait."""
-    return orjson.dumps(
-        {
-            "id": published.id,
-            "uri": published.request.image.uri,
-            "topic": published.topic,
-            "partition": published.partition,
-            "offset": published.offset,
-        }
-    ).decode()
 
 
 def place_of(record: Record) -> str:

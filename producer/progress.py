@@ -1,7 +1,8 @@
 """How far publishing is: a bar on a terminal, a plain line now and then otherwise. On stderr."""
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -12,13 +13,11 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
 
 _PLAIN_EVERY_SECONDS: Final = 5.0
-_ONLY_TASK: Final = TaskID(0)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,32 +41,15 @@ class Tally:
         )
 
 
-class Display:
-    """Shows a tally as it grows: in `bar`, or without one as a line now and then."""
-
-    def __init__(self, bar: Progress | None, *, total: int | None, started: float) -> None:
-        self._bar = bar
-        self._total = total
-        self._started = self._shown = started
-
-    def show(self, tally: Tally, now: float) -> None:
-        """Show the tally; `now` is in seconds of the clock that `started` is of."""
-        line = tally.line(now - self._started)
-        if self._bar:
-            self._bar.update(_ONLY_TASK, completed=tally.ended, total=self._total, description=line)
-        elif now - self._shown >= _PLAIN_EVERY_SECONDS:
-            self._shown = now
-            typer.echo(line, err=True)
-
-
 @contextmanager
-def display(*, total: int | None, started: float) -> Iterator[Display]:
-    """Show progress while the body runs; `total` None is not known, so there is no ETA."""
+def display(tally: Tally, *, total: int | None) -> Iterator[Callable[[], None]]:
+    """Yield what shows the tally as it stands; show it once more when the body has ended well.
+
+    `total` None is not known, so there is no ETA.
+    """
+    started = shown = time.monotonic()
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield Display(None, total=total, started=started)
-        return
-    with Progress(
+    bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -76,6 +58,19 @@ def display(*, total: int | None, started: float) -> Iterator[Display]:
         # On one terminal, lines of stdout go above the bar; stdout in a pipe is left alone.
         redirect_stdout=sys.stdout.isatty(),
         transient=True,
-    ) as bar:
-        bar.add_task("", total=total)
-        yield Display(bar, total=total, started=started)
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("", total=total)
+
+    def show() -> None:
+        nonlocal shown
+        now = time.monotonic()
+        line = tally.line(now - started)
+        bar.update(task, completed=tally.ended, description=line)
+        if bar.disable and now - shown >= _PLAIN_EVERY_SECONDS:
+            shown = now
+            typer.echo(line, err=True)
+
+    with bar:
+        yield show
+    typer.echo(tally.line(time.monotonic() - started), err=True)

@@ -1,9 +1,8 @@
 """The `publish` command: references in, one line for each outcome out, bounded in memory."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import typer
@@ -11,116 +10,97 @@ import typer
 from producer.awaiting import Outcome
 from producer.background import in_thread
 from producer.ids import new_id
-from producer.presentation import outcome_line, published_line
-from producer.progress import Display, Tally, display
+from producer.presentation import outcome_line
+from producer.progress import Tally, display
 from producer.publisher import Keyed, Published, Publisher
-from producer.references import BadReference, Defaults, Entry, to_request
+from producer.references import BadReference, Entry, to_request
 from producer.settings import ProducerSettings
+from schemas import Task
 
 _OUTSTANDING: Final = 1000  # published and without an outcome, when waiting for it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishOptions:
-    """How to publish. `timeout_seconds`: give up when nothing at all came for so long."""
-
-    defaults: Defaults
-    wait: bool
-    timeout_seconds: float
-    as_json: bool
 
 
 async def publish_all(
     settings: ProducerSettings,
     references: Iterable[Entry],
-    options: PublishOptions,
     *,
+    tasks: tuple[Task, ...],
     total: int | None,
-    monotonic: Callable[[], float] = time.monotonic,
+    patience_seconds: float | None,
+    as_json: bool,
 ) -> Tally:
     """Publish what the references stand for, and show what becomes of it.
+
+    `patience_seconds`: wait for results until nothing at all came for so long; None: do not wait.
 
     Raises:
         Halt: no broker answers, or a topic does not exist.
     """
-    started = monotonic()
-    async with Publisher(settings, results=options.wait) as publisher:
-        with display(total=total, started=started) as shown:
-            run = _Run(publisher, options, shown, monotonic)
-            await run.publish(references)
-        typer.echo(run.tally.line(monotonic() - started), err=True)
+    tally = Tally()
+    async with Publisher(settings, results=patience_seconds is not None) as publisher:
+        with display(tally, total=total) as show:
+            run = _Run(
+                publisher=publisher, tally=tally, show=show, patience=patience_seconds, json=as_json
+            )
+            await run.publish(references, tasks)
         if publisher.unverifiable_count:
             count = publisher.unverifiable_count
             typer.echo(f"{count} results ignored: their signature does not hold", err=True)
-    return run.tally
+    return tally
 
 
+@dataclass(slots=True, kw_only=True)
 class _Run:
-    def __init__(
-        self,
-        publisher: Publisher,
-        options: PublishOptions,
-        shown: Display,
-        monotonic: Callable[[], float],
-    ) -> None:
-        self._publisher = publisher
-        self._options = options
-        self._shown = shown
-        self._monotonic = monotonic
-        self._room = asyncio.Semaphore(_OUTSTANDING)
-        self._heard = 0
-        self.tally = Tally()
+    publisher: Publisher
+    tally: Tally
+    show: Callable[[], None]
+    patience: float | None
+    json: bool
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_OUTSTANDING))
+    heard: int = 0
 
-    async def publish(self, references: Iterable[Entry]) -> None:
+    async def publish(self, references: Iterable[Entry], tasks: tuple[Task, ...]) -> None:
+        requests = self._requests(references, tasks)
         try:
             async with asyncio.TaskGroup() as waits:
-                async for published in self._publisher.publish_many(self._requests(references)):
+                async for published in self.publisher.publish_many(requests):
                     self.tally.published += 1
-                    if self._options.wait:
-                        await self._room.acquire()
-                        waits.create_task(self._wait(published))
-                        self._shown.show(self.tally, self._monotonic())
+                    if self.patience is None:
+                        self._end(done=True)
                     else:
-                        line = published_line(published) if self._options.as_json else None
-                        self._end(line, done=True)
+                        await self.room.acquire()
+                        waits.create_task(self._wait(published, self.patience))
+                        self.show()
         except ExceptionGroup as group:
             raise group.exceptions[0] from None  # the first fault is the cause of the others
 
-    async def _requests(self, references: Iterable[Entry]) -> AsyncIterator[Keyed]:
+    async def _requests(
+        self, references: Iterable[Entry], tasks: tuple[Task, ...]
+    ) -> AsyncIterator[Keyed]:
         async for entry in in_thread(references):
             try:
-                yield to_request(entry, self._options.defaults, new_id)
+                yield to_request(entry, tasks, new_id)
             except BadReference as exc:
                 typer.echo(str(exc), err=True)
-                self._end(None, done=False)
+                self._end(done=False)
 
-    async def _wait(self, published: Published) -> None:
-        try:
-            outcome = await self._outcome(published)
-        except TimeoutError:
-            message = f"no result in {self._options.timeout_seconds:g} s; is a consumer running?"
-            outcome = Outcome(id=published.id, status="timeout", message=message)
-        line = outcome_line(outcome, published.request.image.uri, self._options.as_json)
-        self._end(line, done=outcome.status == "ok")
-        self._room.release()
-
-    async def _outcome(self, published: Published) -> Outcome:
+    async def _wait(self, published: Published, patience: float) -> None:
         """Wait as long as others are heard of: a place far back in a long queue is no failure."""
-        seconds = self._options.timeout_seconds
-        while True:
-            heard = self._heard
+        outcome = None
+        while outcome is None:
+            heard = self.heard
             try:
-                outcome = await self._publisher.result(published, timeout_seconds=seconds)
+                outcome = await self.publisher.result(published, timeout_seconds=patience)
+                self.heard += 1
             except TimeoutError:
-                if self._heard == heard:
-                    raise
-            else:
-                self._heard += 1
-                return outcome
+                if self.heard == heard:
+                    message = f"no result in {patience:g} s; is a consumer running?"
+                    outcome = Outcome(id=published.id, status="timeout", message=message)
+        typer.echo(outcome_line(outcome, published.request.image.uri, self.json))
+        self._end(done=outcome.status == "ok")
+        self.room.release()
 
-    def _end(self, line: str | None, *, done: bool) -> None:
-        if line is not None:
-            typer.echo(line)
+    def _end(self, *, done: bool) -> None:
         self.tally.done += done
         self.tally.failed += not done
-        self._shown.show(self.tally, self._monotonic())
+        self.show()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from producer.publisher import Keyed
-from schemas import JsonObject, Refused, Task, decode_request
+from schemas import Refused, Task, decode_request
 from schemas.codec import MAX_VALUE_BYTES
 
 IMAGE_SUFFIXES: Final = frozenset(
@@ -41,15 +41,6 @@ class Entry:
     where: str
     text: bytes
     base: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Defaults:
-    """What holds for entries that do not say otherwise."""
-
-    tasks: tuple[Task, ...] = (Task.EMBED, Task.CAPTION)
-    key: str | None = None
-    metadata: JsonObject | None = None
 
 
 def entries(arguments: Iterable[str], *, recursive: bool, stdin: BinaryIO) -> Iterator[Entry]:
@@ -83,8 +74,10 @@ def count_entries(arguments: Sequence[str], *, recursive: bool) -> int | None:
     return count if len(files) == len(arguments) else None
 
 
-def to_request(entry: Entry, defaults: Defaults, new_id: Callable[[], str]) -> Keyed:
+def to_request(entry: Entry, tasks: tuple[Task, ...], new_id: Callable[[], str]) -> Keyed:
     """Return the request that an entry stands for: a whole one, or `uri` and what goes with it.
+
+    `tasks` hold where it names none, and the key is the id.
 
     Raises:
         BadReference: it breaks the wire contract, or a path in it names no file.
@@ -103,12 +96,10 @@ def to_request(entry: Entry, defaults: Defaults, new_id: Callable[[], str]) -> K
     image = members.setdefault("image", {"uri": uri})
     if isinstance(image, dict) and isinstance(image.get("uri"), str):
         image["uri"] = _uri(image["uri"], entry)
-    key = members.pop("key", defaults.key)
+    key = members.pop("key", None)
     if not (key is None or (isinstance(key, str) and key.isprintable())):
         raise BadReference(entry.where, "`key` is not printable text")
-    members = {"version": 1, "id": new_id(), "tasks": defaults.tasks, **members}
-    if defaults.metadata is not None and "metadata" not in members:
-        members["metadata"] = json.loads(defaults.metadata.as_sent)
+    members = {"version": 1, "id": new_id(), "tasks": tasks, **members}
     value = json.dumps(members, ensure_ascii=False, separators=(",", ":"))
     try:
         request = decode_request(value.encode(errors="surrogatepass"))

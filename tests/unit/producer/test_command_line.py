@@ -127,7 +127,7 @@ def test_an_empty_folder_has_nothing_to_publish(tmp_path: Path) -> None:
     assert "nothing to publish" in done.stderr
 
 
-@pytest.mark.parametrize("option", [["--tasks", "paint"], ["--metadata", "[1]"], ["--tasks", ""]])
+@pytest.mark.parametrize("option", [["--tasks", "paint"], ["--tasks", ""]])
 def test_a_bad_option_is_a_usage_error(option: list[str]) -> None:
     """Named, with what it may be."""
     done = producer("publish", "s3://b/k", *option)

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from producer.publisher import Keyed
 from producer.references import (
     BadReference,
-    Defaults,
     Entry,
     count_entries,
     entries,
@@ -31,8 +30,8 @@ def uris(*arguments: str, recursive: bool = False, stdin: bytes = b"") -> list[s
     return [made(entry).request.image.uri for entry in found]
 
 
-def made(entry: Entry, defaults: Defaults | None = None) -> Keyed:
-    return to_request(entry, defaults or Defaults(), lambda: "new")
+def made(entry: Entry, *tasks: Task) -> Keyed:
+    return to_request(entry, tasks or tuple(Task), lambda: "new")
 
 
 def line(text: bytes, base: Path | None = None) -> Entry:
@@ -156,10 +155,9 @@ def test_reading_lines_is_lazy() -> None:
 
 def test_a_line_may_say_tasks_key_and_metadata() -> None:
     """What it says goes before what holds for all."""
-    defaults = Defaults(key="all", metadata=JsonObject(b'{"for":"all"}'))
     entry = line(b'{"uri":"s3://b/k","tasks":["embed"],"key":"mine","metadata":{"n":1}}')
 
-    keyed = made(entry, defaults)
+    keyed = made(entry, Task.CAPTION)
 
     assert keyed.key == "mine"
     assert keyed.request.tasks == (Task.EMBED,)
@@ -167,14 +165,12 @@ def test_a_line_may_say_tasks_key_and_metadata() -> None:
 
 
 def test_a_line_that_says_nothing_gets_what_holds_for_all() -> None:
-    """Tasks, key and metadata of the command line; a new id."""
-    defaults = Defaults(tasks=(Task.CAPTION,), key="all", metadata=JsonObject(b'{"n":1}'))
+    """The tasks of the command line; a new id, which is the key too."""
+    keyed = made(line(b"s3://b/k"), Task.CAPTION)
 
-    keyed = made(line(b"s3://b/k"), defaults)
-
-    assert (keyed.key, keyed.request.id) == ("all", "new")
+    assert (keyed.key, keyed.request.id) == ("new", "new")
     assert keyed.request.tasks == (Task.CAPTION,)
-    assert dict(keyed.request.metadata or {}) == {"n": 1}
+    assert keyed.request.metadata is None
 
 
 def test_the_key_is_the_id_if_nobody_says_otherwise() -> None:
