@@ -37,11 +37,12 @@ class Outcome:
     """What became of one request: its result (`ok` or `error`), or why there is none.
 
     `code` and `message` are those of an error or of a refusal; `value` is the result as received.
-    `timeout` is for who shows outcomes: `Publisher.result` raises instead.
+    The last two are for who shows outcomes: `Publisher.result` raises a timeout, and passes over
+    what cannot be verified (its `id` is its place then, for what it says of itself may be forged).
     """
 
     id: str
-    status: Literal["ok", "error", "refused", "timeout"]
+    status: Literal["ok", "error", "refused", "timeout", "unverifiable"]
     result: Result | None = None
     code: str | None = None
     message: str | None = None

@@ -4,14 +4,14 @@ import asyncio
 import io
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator
 from enum import StrEnum
 from functools import partial
 from typing import Annotated, BinaryIO
 
 import typer
 
-from producer.checks import LineChecker
+from producer.checks import check_line
 from producer.lines import format_console, format_kcat, id_of, parse_line
 from producer.presentation import printable
 from producer.progress import Tally
@@ -21,8 +21,8 @@ from producer.reading import show_results
 from producer.redriving import redrive
 from producer.references import STDIN, BadReference, count_entries, entries
 from producer.settings import ProducerSettings, TopicSettings
-from producer.topics import TopicReport, ensure_topics, topic_plans
-from schemas import Refused, Signer, Task, Verifier
+from producer.topics import TIMESTAMP_TYPE, TopicReport, ensure_topics, topic_plans
+from schemas import Refused, Signer, Task
 from schemas.exits import ExitCode, Halt
 
 _TOPIC_OF_LINES = typer.Option(help="The logical topic that the signature is made for.")
@@ -69,12 +69,12 @@ def topics(
     Example:
       python -m producer topics --partitions 4 --replication 3
     """
-    settings = TopicSettings.from_env(_environment(context))
+    settings = TopicSettings.from_env(context.obj)
     plans = topic_plans(settings, partitions=partitions, replication=replication)
     reports = asyncio.run(ensure_topics(settings, plans))
     for report in reports:
         typer.echo(_topic_line(report))
-    weakened = any(difference.weakens for report in reports for difference in report.differences)
+    weakened = any(d.setting == TIMESTAMP_TYPE for report in reports for d in report.differences)
     raise typer.Exit(ExitCode.FAILED if weakened else ExitCode.OK)
 
 
@@ -109,7 +109,7 @@ def publish(
       python -m producer publish 'a/**/*.png' https://example.org/b.jpg --tasks embed
       printf 'file:///data/cat.jpg' | python -m producer publish - --wait --json
     """
-    settings = ProducerSettings.from_env(_environment(context))
+    settings = ProducerSettings.from_env(context.obj)
     work = partial(
         publish_all,
         settings,
@@ -141,7 +141,7 @@ def sign(
       echo '{"version":1,"id":"a1","image":{"uri":"file:///data/cat.jpg"}}' |
         python -m producer sign --topic image.ingest --key cats
     """
-    settings = ProducerSettings.from_env(_environment(context))
+    settings = ProducerSettings.from_env(context.obj)
     signer = Signer(settings.keys, topic)
     brokers = ",".join(settings.bootstrap_servers)
     key_bytes = None if key is None else key.encode(errors="surrogateescape")
@@ -184,17 +184,12 @@ def verify(
     Example:
       python -m producer verify --topic image.ingest < lines.txt
     """
-    settings = ProducerSettings.from_env(_environment(context))
-    checker = LineChecker(
-        topic=topic,
-        verifier=Verifier(settings.keys, topic),
-        ingest_topic=settings.ingest_topic,
-        results_topic=settings.results_topic,
-    )
+    settings = ProducerSettings.from_env(context.obj)
     refused = False
     for _, line in _stdin_lines():
         try:
-            typer.echo(f"ok {checker.check(parse_line(line), at=at, now=time.time())}")
+            id = check_line(parse_line(line), topic, settings, at=at, now=time.time())
+            typer.echo(f"ok {id}")
         except Refused as exc:
             refused = True
             typer.echo(printable(f"{exc.code} {exc.reason}"))
@@ -218,7 +213,7 @@ def results(
     Example:
       python -m producer results --follow
     """
-    settings = ProducerSettings.from_env(_environment(context))
+    settings = ProducerSettings.from_env(context.obj)
     unverifiable = asyncio.run(show_results(settings, follow=follow, as_json=as_json))
     raise typer.Exit(ExitCode.FAILED if unverifiable else ExitCode.OK)
 
@@ -242,11 +237,6 @@ def _publish(
     if tally.ended == 0:
         raise Halt(ExitCode.FAILED, "no reference on standard input; nothing to publish")
     return tally
-
-
-def _environment(context: typer.Context) -> Mapping[str, str]:
-    environment: Mapping[str, str] = context.obj
-    return environment
 
 
 def _topic_line(report: TopicReport) -> str:

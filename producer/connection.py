@@ -1,7 +1,7 @@
 """The one place that opens Kafka clients, bounds their waits and translates their errors."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
@@ -108,7 +108,7 @@ async def _stop_reader(consumer: AIOKafkaConsumer) -> None:
 
 
 async def existing_partitions(
-    settings: ProducerSettings, topics: tuple[str, ...]
+    settings: ProducerSettings, topics: Sequence[str]
 ) -> list[TopicPartition]:
     """Return the partitions of all these topics.
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
@@ -74,8 +74,7 @@ def image_request(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sent:
+class _Sent(NamedTuple):
     request: Request
     future: asyncio.Future[Any]
     waiting: Waiting | None
@@ -115,18 +114,15 @@ class Publisher:
             Halt: no broker answers, or a topic does not exist (none is created).
         """
         settings = self._settings
+        topics = [settings.ingest_topic]
+        if self._outcomes:
+            topics += [settings.results_topic, settings.dlq_topic]
+        partitions = await existing_partitions(settings, topics)
         async with AsyncExitStack() as stack:
-            if self._outcomes is None:
-                await existing_partitions(settings, (settings.ingest_topic,))
-            else:
-                topics = (settings.results_topic, settings.dlq_topic, settings.ingest_topic)
-                partitions = [
-                    partition
-                    for partition in await existing_partitions(settings, topics)
-                    if partition.topic != settings.ingest_topic
-                ]
+            if self._outcomes:
+                answers = [found for found in partitions if found.topic != settings.ingest_topic]
                 self._follower = await stack.enter_async_context(
-                    following(settings, partitions, self._outcomes)
+                    following(settings, answers, self._outcomes)
                 )
             self._producer = await stack.enter_async_context(writer(settings))
             self._stack = stack.pop_all()
@@ -164,10 +160,9 @@ class Publisher:
 
         At most 1,000 are in flight. Raises as `publish` does; what is in flight then may arrive.
         """
-        source = items if isinstance(items, AsyncIterable) else _each(items)
-        requests = aiter(source)
+        source = aiter(items if isinstance(items, AsyncIterable) else _each(items))
         sent: deque[_Sent] = deque()
-        upcoming: asyncio.Task[Request | Keyed | None] | None = _next(requests)
+        upcoming: asyncio.Future[Request | Keyed | None] | None = _next(source)
         try:
             while upcoming or sent:
                 while sent and (sent[0].future.done() or not upcoming or len(sent) >= _IN_FLIGHT):
@@ -181,7 +176,7 @@ class Publisher:
                     item = upcoming.result()
                     if item is not None:
                         sent.append(await self._send(item))
-                    upcoming = _next(requests) if item is not None else None
+                    upcoming = _next(source) if item is not None else None
         finally:
             for waiter in (upcoming, *(one.future for one in sent)):
                 if waiter:
@@ -255,10 +250,5 @@ async def _each(items: Iterable[Request | Keyed]) -> AsyncIterator[Request | Key
         yield item
 
 
-def _next(
-    requests: AsyncIterator[Request | Keyed],
-) -> asyncio.Task[Request | Keyed | None]:
-    async def take() -> Request | Keyed | None:
-        return await anext(requests, None)
-
-    return asyncio.create_task(take())
+def _next(items: AsyncIterator[Request | Keyed]) -> asyncio.Future[Request | Keyed | None]:
+    return asyncio.ensure_future(anext(items, None))

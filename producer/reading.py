@@ -4,13 +4,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
-import orjson
 import typer
 
-from producer.awaiting import outcome_of
+from producer.awaiting import Outcome, outcome_of
 from producer.checks import verified_result
 from producer.connection import answering, existing_partitions, reader, to_record
-from producer.presentation import outcome_line, place_of, printable
+from producer.presentation import outcome_line, place_of
 from producer.settings import ProducerSettings
 from schemas import Record, Refused, Verifier
 from schemas.exits import ExitCode, Halt
@@ -59,18 +58,18 @@ async def batches_of(
 
 def _show(record: Record, verifier: Verifier, as_json: bool) -> bool:
     """Show one record, and tell whether it is authentic."""
+    uri = None
     try:
         result = verified_result(record, verifier)
     except Refused as refused:
-        place = place_of(record)
-        error = {"code": refused.code, "message": refused.reason}
-        line = {"status": "unverifiable", "place": place, "error": error}
-        typer.echo(
-            orjson.dumps(line).decode()
-            if as_json
-            else printable(f"{place}  UNVERIFIABLE  {refused}")
+        outcome = Outcome(
+            id=place_of(record),
+            status="unverifiable",
+            code=refused.code,
+            message=refused.reason,
         )
-        return False
-    uri = result.image.uri if result.image else None
-    typer.echo(outcome_line(outcome_of(result, record.value), uri, as_json))
-    return True
+    else:
+        outcome, image = outcome_of(result, record.value), result.image
+        uri = image.uri if image else None
+    typer.echo(outcome_line(outcome, uri, as_json))
+    return outcome.status != "unverifiable"

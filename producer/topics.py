@@ -13,7 +13,7 @@ from producer.connection import administration, answering
 from producer.settings import ProducerSettings
 
 # LogAppendTime: freshness is judged by the broker's clock, not by the producer's claim.
-_TIMESTAMP_TYPE: Final = "message.timestamp.type"
+TIMESTAMP_TYPE: Final = "message.timestamp.type"
 _MAX_BYTES: Final = "max.message.bytes"
 _MIB: Final = 1024 * 1024
 _THIRTY_DAYS_MS: Final = 30 * 86_400_000
@@ -30,22 +30,12 @@ class TopicPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TopicFound:
-    """A topic as it is."""
-
-    partitions: int
-    replication: int
-    configs: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A setting that is not as it should be; `weakens` replay protection, or only differs."""
+    """A setting that is not as it should be."""
 
     setting: str
     wanted: str
     found: str
-    weakens: bool
 
 
 class TopicState(StrEnum):
@@ -67,7 +57,7 @@ def topic_plans(
     """Return how ingest, results and dead letters should be; `partitions`: one per GPU."""
     # Two in-sync replicas, or `acks=all` is satisfied by the leader alone.
     durable = {"min.insync.replicas": "2"} if replication and replication > 2 else {}
-    ingest = {_TIMESTAMP_TYPE: "LogAppendTime", _MAX_BYTES: str(_MIB)}
+    ingest = {TIMESTAMP_TYPE: "LogAppendTime", _MAX_BYTES: str(_MIB)}
     results = {_MAX_BYTES: str(_MIB)}
     # Whatever fits into the ingest topic must fit into the dead letters with the reason added.
     letters = {_MAX_BYTES: str(2 * _MIB), "retention.ms": str(_THIRTY_DAYS_MS)}
@@ -81,19 +71,14 @@ def topic_plans(
     )
 
 
-def differences(plan: TopicPlan, found: TopicFound) -> tuple[Difference, ...]:
-    """Return what differs, the most important first."""
-    asked = {"partitions": plan.partitions, "replication": plan.replication}
-    wanted = {**plan.configs, **{name: str(count) for name, count in asked.items() if count}}
-    actual = {
-        **found.configs,
-        "partitions": str(found.partitions),
-        "replication": str(found.replication),
-    }
+def differences(plan: TopicPlan, found: Mapping[str, str]) -> tuple[Difference, ...]:
+    """Return what differs, the most important first; `found` has the counts as well."""
+    counts = {"partitions": plan.partitions, "replication": plan.replication}
+    wanted = {**plan.configs, **{name: str(count) for name, count in counts.items() if count}}
     return tuple(
-        Difference(setting=name, wanted=value, found=have, weakens=name == _TIMESTAMP_TYPE)
+        Difference(setting=name, wanted=value, found=have)
         for name, value in wanted.items()
-        if (have := actual.get(name, "nothing")) != value
+        if (have := found.get(name, "nothing")) != value
     )
 
 
@@ -116,12 +101,11 @@ async def _ensure(
     if existing is None:
         await _create(admin, plan)
         return TopicReport(name=plan.name, state=TopicState.CREATED)
-    found = TopicFound(
-        partitions=len(existing["partitions"]),
-        replication=len(existing["partitions"][0]["replicas"]),
-        configs=await _configs(admin, plan.name),
-    )
-    different = differences(plan, found)
+    counts = {
+        "partitions": str(len(existing["partitions"])),
+        "replication": str(len(existing["partitions"][0]["replicas"])),
+    }
+    different = differences(plan, await _configs(admin, plan.name) | counts)
     state = TopicState.DIFFERS if different else TopicState.EXISTS
     return TopicReport(name=plan.name, state=state, differences=different)
 

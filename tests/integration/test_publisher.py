@@ -446,4 +446,6 @@ async def test_results_shows_each_and_marks_the_forged(
 
     assert (good.returncode, forged.returncode) == (0, 1)
     assert good.stdout.split()[:2] == [published.id.encode(), b"error"]
-    assert b"UNVERIFIABLE  bad_signature" in forged.stdout.splitlines()[1]
+    place = f"{topics.results}[0]@1".encode()
+    assert forged.stdout.splitlines()[1].split()[:2] == [place, b"unverifiable"]
+    assert b"bad_signature" in forged.stdout.splitlines()[1]

@@ -6,12 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.checks import LineChecker
+from producer.checks import check_line
 from producer.lines import NotSignable, format_console, format_kcat, id_of, parse_line
 from schemas import (
     Code,
     ImageInfo,
-    KeyRing,
     Refused,
     Request,
     Result,
@@ -19,15 +18,17 @@ from schemas import (
     Source,
     TimestampType,
     TimingMs,
-    Verifier,
     encode_request,
     encode_result,
 )
+from schemas.settings import WireSettings
 from tests.strategies import requests
 
 NOW = 1_764_000_000
 INGEST, RESULTS = "image.ingest", "image.results"
-KEYS = KeyRing(current_id="k1", secrets={"k1": bytes(range(32))})
+SECRET = "a-secret-that-only-this-test-knows-0123456789"
+SETTINGS = WireSettings.from_env({"SECRET_API_KEY": SECRET})
+KEYS = SETTINGS.keys
 REQUEST = encode_request(
     Request.model_validate({"id": "01JABC", "image": {"uri": "file:///data/cat.jpg"}})
 )
@@ -45,10 +46,8 @@ keys = st.none() | st.text(st.characters(exclude_categories=["Cs"])).map(str.enc
 )
 
 
-def checker(topic: str = INGEST) -> LineChecker:
-    return LineChecker(
-        topic=topic, verifier=Verifier(KEYS, topic), ingest_topic=INGEST, results_topic=RESULTS
-    )
+def check(line: bytes, *, topic: str = INGEST, at: float | None = None) -> str:
+    return check_line(parse_line(line), topic, SETTINGS, at=at, now=NOW)
 
 
 def signed(
@@ -60,7 +59,7 @@ def signed(
 
 def code_of(line: bytes, *, topic: str = INGEST, at: float | None = None) -> Code:
     with pytest.raises(Refused) as refused:
-        checker(topic).check(parse_line(line), at=at, now=NOW)
+        check(line, topic=topic, at=at)
     return refused.value.code
 
 
@@ -69,7 +68,7 @@ def test_what_sign_prints_verify_accepts(request: Request, key: bytes | None) ->
     """For any request and any key that a console line can carry, the null key included."""
     line = signed(encode_request(request), key=key)
 
-    assert checker().check(parse_line(line), at=None, now=NOW) == request.id
+    assert check(line) == request.id
 
 
 @given(
@@ -91,7 +90,7 @@ def test_what_the_console_consumer_prints_of_it_verifies_too(
     time = b"%s:%d" % (clock, NOW * 1000)
     columns = [time, *columns, headers, *([b"null"] if key is None else []), rest]
 
-    assert checker().check(parse_line(b"\t".join(columns)), at=None, now=NOW) == request.id
+    assert check(b"\t".join(columns)) == request.id
 
 
 @given(line=st.binary() | st.text().map(str.encode))
@@ -114,7 +113,7 @@ def test_printed_append_time_is_the_clock_of_comparison() -> None:
     """A backlog of a day is judged by when the broker appended it."""
     late = b"LogAppendTime:%d\t" % ((NOW - 86_400) * 1000)
 
-    assert checker().check(parse_line(late + signed(timestamp=NOW - 86_400)), at=None, now=NOW)
+    assert check(late + signed(timestamp=NOW - 86_400))
     assert code_of(late + signed(timestamp=NOW)) is Code.STALE
 
 
@@ -122,7 +121,7 @@ def test_at_stands_for_the_append_time_whatever_is_printed() -> None:
     """With --at a line can be judged as of another day."""
     line = b"LogAppendTime:%d\t%s" % (NOW * 1000, signed())
 
-    assert checker().check(parse_line(line), at=NOW + 300, now=NOW) == "01JABC"
+    assert check(line, at=NOW + 300) == "01JABC"
     assert code_of(line, at=NOW + 302) is Code.STALE
 
 
@@ -142,14 +141,14 @@ def test_a_signed_value_that_is_no_request_is_refused_on_the_ingest_topic_only()
 
     assert code_of(signed(value)) is Code.INVALID
     other = signed(value, topic="other")
-    assert checker("other").check(parse_line(other), at=None, now=NOW) == "a1"
+    assert check(other, topic="other") == "a1"
 
 
 def test_results_are_checked_as_results() -> None:
     """A request in the results topic is not one, though its signature holds."""
     line = signed(RESULT, topic=RESULTS)
 
-    assert checker(RESULTS).check(parse_line(line), at=None, now=NOW) == "01JABC"
+    assert check(line, topic=RESULTS) == "01JABC"
     assert code_of(signed(topic=RESULTS), topic=RESULTS) is Code.INVALID
 
 
@@ -175,7 +174,7 @@ def test_the_key_null_and_no_key_are_told_apart() -> None:
 
     assert parse_line(of_word).readings == parse_line(of_null).readings
     for line in (of_word, of_null):
-        assert checker().check(parse_line(line), at=None, now=NOW) == "01JABC"
+        assert check(line) == "01JABC"
 
 
 def test_headers_of_others_may_hold_commas_and_colons() -> None:
