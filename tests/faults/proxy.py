@@ -1,4 +1,4 @@
-"""A TCP proxy between consumers and the broker: delays, goes deaf, or cuts one answer.
+"""A TCP proxy between consumers and the broker: delays, goes deaf, cuts one answer, is late.
 
 It takes the place of the advertised address, so that every connection passes it, and it looks at
 request headers only: which request it is and its correlation id.
@@ -10,7 +10,39 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-END_TXN = 26  # Kafka's number of the EndTxn request
+ADD_OFFSETS = 25  # Kafka's numbers of the requests: AddOffsetsToTxn
+END_TXN = 26
+
+
+@dataclass(slots=True)
+class Late:
+    """One EndTxn that overtakes nothing: it reaches the broker in the transaction after its own.
+
+    The connection of the `number`th EndTxn is lost to the consumer, not to the broker. Once it was
+    sent again, the kept one is handed on behind the next transaction's outputs.
+    """
+
+    number: int
+    delivered: bool = False
+    _kept: tuple[bytes, asyncio.StreamWriter] | None = None
+    _sent_again: bool = False
+
+    async def look(self, api_key: int, frame: bytes, broker: asyncio.StreamWriter) -> bool:
+        """Return whether to lose this request's connection to the consumer."""
+        if api_key == END_TXN and self._kept is None:
+            self.number -= 1
+            if self.number == 0:
+                self._kept = frame, broker
+                return True
+        elif api_key == END_TXN:
+            self._sent_again = True
+        elif api_key == ADD_OFFSETS and self._sent_again and self._kept and not self.delivered:
+            kept, way = self._kept
+            way.write(kept)
+            await way.drain()
+            self.delivered = True
+            await asyncio.sleep(0.5)  # by then the broker has acted on it
+        return False
 
 
 @dataclass(slots=True)
@@ -22,6 +54,7 @@ class Proxy:
     deaf: bool = False  # half-open: takes everything and hands nothing on
     cuts: int = 0  # how many answers to EndTxn are still to be cut
     cut: int = 0  # how many were
+    late: Late | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -31,7 +64,7 @@ class Proxy:
         self._writers |= {writer, broker_writer}
         with suppress(ConnectionError, asyncio.IncompleteReadError, ExceptionGroup):
             async with asyncio.TaskGroup() as ways:
-                ways.create_task(self._requests(reader, broker_writer, doomed))
+                ways.create_task(self._requests(reader, writer, broker_writer, doomed))
                 ways.create_task(self._answers(broker_reader, writer, doomed))
         for end in (writer, broker_writer):
             self._writers.discard(end)
@@ -43,7 +76,11 @@ class Proxy:
             writer.close()
 
     async def _requests(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: set[int]
+        self,
+        reader: asyncio.StreamReader,
+        consumer: asyncio.StreamWriter,
+        writer: asyncio.StreamWriter,
+        doomed: set[int],
     ) -> None:
         while True:
             frame = await _frame(reader)
@@ -51,6 +88,9 @@ class Proxy:
             if api_key == END_TXN and self.cuts:
                 self.cuts -= 1
                 doomed.add(correlation_id)
+            if self.late and await self.late.look(api_key, frame, writer):
+                consumer.close()
+                await asyncio.Event().wait()  # the broker's end stays open
             await self._pass_on(frame, writer)
 
     async def _answers(

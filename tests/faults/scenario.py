@@ -48,13 +48,17 @@ class Scenario:
     def group_id(self) -> str:
         return f"group.{self.topics.ingest}"
 
-    async def publish(self, names: Sequence[str], uri: str = "stub:ok") -> None:
-        """Publish signed requests, one an id."""
+    async def publish(
+        self, names: Sequence[str], uri: str = "stub:ok", *, hang_every: int = 0
+    ) -> None:
+        """Publish signed requests, one an id; each `hang_every`th reference hangs instead."""
         keys = KeyRing(current_id="k1", secrets={"k1": SECRET.encode()})
         signer = Signer(keys, self.topics.ingest)
         async with AIOKafkaProducer(bootstrap_servers=self.kafka.bootstrap) as producer:
-            for name in names:
-                request = Request(id=name, image={"uri": uri}, tasks=(Task.EMBED,))
+            for number, name in enumerate(names):
+                hangs = hang_every and number % hang_every == 0
+                image = {"uri": "stub:hang" if hangs else uri}
+                request = Request(id=name, image=image, tasks=(Task.EMBED,))
                 value, key = encode_request(request), name.encode()
                 signed = signer.sign(id=name, timestamp=int(time.time()), key=key, value=value)
                 await producer.send(self.topics.ingest, key=key, value=value, headers=signed)

@@ -27,7 +27,9 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 from aiokafka import AIOKafkaProducer
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.transaction import EndTxnRequest
 from PIL import Image
 
 from consumer import service, transaction
@@ -129,15 +131,23 @@ class FaultyProducer(AIOKafkaProducer):
     async def commit_transaction(self) -> None:
         if FAULTS.reached("lost_commit"):
             raise KafkaError("lost on the way, says the test")
-        if FAULTS.reached("during_commit"):
-            task = asyncio.ensure_future(super().commit_transaction())
-            await asyncio.sleep(0.002)  # the request is out, the answer is not here
-            os.kill(os.getpid(), signal.SIGKILL)
-            await task
         await super().commit_transaction()
         if FAULTS.reached("doubtful_commit"):
             raise KafkaError("the answer was lost, says the test")
         FAULTS.kill_at("after_commit")
+
+
+_send = AIOKafkaConnection.send
+
+
+def _send_and_pass(
+    self: AIOKafkaConnection, request: object, expect_response: bool = True
+) -> object:
+    """Send a request; after EndTxn it is out and unanswered, which is a point to die at."""
+    answer = _send(self, request, expect_response)
+    if isinstance(request, EndTxnRequest):
+        FAULTS.kill_at("during_commit")
+    return answer
 
 
 _write = transaction.LaneTransactions._transaction
@@ -195,6 +205,7 @@ def arm() -> None:
         budget=ByteBudget(settings.bytes_in_flight),
     )
     transaction.AIOKafkaProducer = FaultyProducer
+    AIOKafkaConnection.send = _send_and_pass
     infer = Engine.infer
 
     async def infer_and_pass(self: Engine, pixels: object) -> object:

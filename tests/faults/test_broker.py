@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import require_docker
 from tests.containers import KAFKA_IMAGE, ApacheKafka, free_port
-from tests.faults.proxy import Proxy, proxy
+from tests.faults.proxy import Late, Proxy, proxy
 from tests.faults.scenario import names, scale, scenario
 
 pytestmark = [pytest.mark.integration, pytest.mark.docker]
@@ -115,3 +115,28 @@ async def test_network_that_goes_deaf(
         await asyncio.sleep(6)
         network.deaf = False
         (await run.finish(consumer)).check()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "none:0",
+        pytest.param(
+            "after_send_offsets:4",
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="aiokafka sends EndTxn again under the same epoch when a connection is lost",
+            ),
+        ),
+    ],
+)
+async def test_commit_that_arrives_in_the_next_transaction(
+    distant: ApacheKafka, network: Proxy, proxy_port: int, tmp_path: Path, fault: str
+) -> None:
+    """Sent again after a lost connection, the first one still comes, and then the process dies."""
+    async with scenario(distant, tmp_path, bootstrap=f"127.0.0.1:{proxy_port}") as run:
+        await run.publish(names(100))
+        network.late = Late(3)
+        ledger = await run.finish(run.start(RECORDS_IN_FLIGHT="8", FAULT=fault))
+        assert network.late.delivered
+        ledger.check()

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -113,23 +114,28 @@ async def test_crash_behind_a_hanging_image_doubles_nothing(
 
 @pytest.mark.skipif(not FULL, reason="a figure of `make faults`, not a test of CI")
 async def test_few_hanging_references_cost_little(kafka: ApacheKafka, tmp_path: Path) -> None:
-    """1 % of the references hang until their deadline: throughput is at least 90 % of without."""
-    rates = {}
-    async with scenario(kafka, tmp_path) as run:
-        consumer = run.start(RETRY_ATTEMPTS="1", RECORDS_IN_FLIGHT="2000")
-        for turn in range(3):
-            for hanging in (0, 100):
-                await run.publish([f"{turn}.{hanging}.{n}" for n in range(10_000 - hanging)])
-                await run.publish([f"{turn}.{hanging}.h{n}" for n in range(hanging)], "stub:hang")
-                start = time.monotonic()
-                while await run.lag() > hanging:  # noqa: ASYNC110 - it asks Kafka
-                    await asyncio.sleep(0.2)
-                rates.setdefault(hanging, []).append(10_000 / (time.monotonic() - start))
-                while await run.lag():  # noqa: ASYNC110 - likewise
-                    await asyncio.sleep(0.2)
+    """Each 100th reference hangs until its deadline: at least 90 % of the throughput without."""
+    ratios = []
+    for _ in range(3):
+        rates = [await _good_a_second(kafka, tmp_path, every) for every in (0, 100)]
+        ratios.append(rates[1] / rates[0])
+        sys.stdout.write(f"\ngood records a second: {rates}; ratio {ratios[-1]:.2f}\n")
+    assert sorted(ratios)[1] >= 0.9
+
+
+async def _good_a_second(kafka: ApacheKafka, folder: Path, hang_every: int) -> float:
+    """Return the rate from the first good record to the last; all of them wait at the start.
+
+    The log's times are the clock: the group's position stands behind the first that hangs.
+    """
+    async with scenario(kafka, folder) as run:
+        await run.publish(names(30_000), hang_every=hang_every)
+        consumer = run.start(COMMIT_OUTCOMES="500", RECORDS_IN_FLIGHT="2000")
         (await run.finish(consumer)).check()
-    middle = {hanging: sorted(found)[1] for hanging, found in rates.items()}
-    sys.stdout.write(f"\nrecords a second: {rates}; ratio {middle[100] / middle[0]:.2f}\n")
+        done = [e for e in consumer.events() if e["event"] == "record done"]
+        times = [datetime.fromisoformat(str(e["time"])) for e in done if e["outcome"] == "ok"]
+        consumer.log.unlink()  # the next one has the same name
+        return len(times) / (max(times) - min(times)).total_seconds()
 
 
 @pytest.mark.skipif(not FULL, reason="a figure of `make faults`, not a test of CI")
