@@ -49,8 +49,8 @@ def process(*arguments: str, environment: dict[str, str]) -> Done:
         capture_output=True,
         timeout=30,
         text=True,
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"]} | environment,
+        cwd="/",  # where no .env of the checkout is
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | environment,
     )
     return Done(code=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
@@ -200,8 +200,8 @@ def test_ctrl_c_ends_with_130_and_one_line() -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"]} | WIRE,
+        cwd="/",
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | WIRE,
     ) as running:
         assert running.stdin is not None
         assert running.stdout is not None
