@@ -17,10 +17,13 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
     InvalidProducerEpoch,
     InvalidTxnState,
+    KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
     ProducerFenced,
+    RequestTimedOutError,
 )
+from aiokafka.protocol.transaction import EndTxnRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from consumer.completion import Position
@@ -62,13 +65,13 @@ class LaneTransactions:
             **self._client,
             transactional_id=self._transactional_id,
             transaction_timeout_ms=int(self._timeout_seconds * 1000),
-            # One try per producer: a request that is sent again by itself could meet a later
-            # transaction.
+            # Longer than any wait here, so that no request is sent again for its timeout.
             request_timeout_ms=int(self._timeout_seconds * 1000) + 1000,
             max_request_size=MAX_REQUEST_BYTES,
             linger_ms=0,
         )
         self._producer = producer
+        _end_once(producer.client)
         async with asyncio.timeout(self._timeout_seconds):
             await producer.start()
             self._committed = await self._read_committed()
@@ -152,6 +155,28 @@ class LaneTransactions:
             f"fenced: another consumer took partition {self._partition.partition}, or a "
             "transaction outlived TRANSACTION_TIMEOUT_SECONDS; nothing is lost, start again",
         )
+
+
+class EndTxnUnanswered(Exception):
+    """No KafkaError, which aiokafka would answer by sending the request again."""
+
+
+def _end_once(client: Any) -> None:
+    """Let a lost connection end the producer instead of sending EndTxn again.
+
+    The first one may still be on its way; with the same epoch it would end the next transaction.
+    """
+    send = client.send
+
+    async def send_once(node_id: int, request: Any, **options: Any) -> Any:
+        try:
+            return await send(node_id, request, **options)
+        except (KafkaConnectionError, RequestTimedOutError) as exc:
+            if isinstance(request, EndTxnRequest):
+                raise EndTxnUnanswered from exc
+            raise
+
+    client.send = send_once
 
 
 def _lost(found: Position | None, before: Position | None) -> bool:

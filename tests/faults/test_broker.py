@@ -121,13 +121,7 @@ async def test_network_that_goes_deaf(
     "fault",
     [
         "none:0",
-        pytest.param(
-            "after_send_offsets:4",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="aiokafka sends EndTxn again under the same epoch when a connection is lost",
-            ),
-        ),
+        "after_send_offsets:4",
     ],
 )
 async def test_commit_that_arrives_in_the_next_transaction(
