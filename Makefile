@@ -47,6 +47,10 @@ e2e: $(STAMP) ## the compose file, from build to results (needs Docker)
 faults: $(STAMP) ## every fault at its full figures, on Apache Kafka (needs Docker; some 20 minutes); SEED=N
 	FAULTS=full $(BIN)/pytest tests/faults -s -rfEs $(PYTEST_ARGS)
 
+.PHONY: fuzz
+fuzz: $(STAMP) ## hostile records and images at their full figures (some minutes); SEED=N
+	FUZZ=full $(BIN)/pytest tests/fuzz -s -rfEs $(PYTEST_ARGS)
+
 .PHONY: demo
 demo: $(STAMP) $(BROKER) ## the whole way on the embedded broker; MODELS=hub, PICTURES=DIR
 	MODELS="$(MODELS)" PICTURES="$(PICTURES)" $(BIN)/python -m examples.demo
