@@ -33,5 +33,5 @@ def seed() -> int:
 @pytest.fixture
 def scale(seed: int) -> Scale:
     """The scale of this run; the seed stands in the output of every test that fails."""
-    print(f"\nSEED={seed}")
+    print(f"\nSEED={seed}")  # noqa: T201 - what repeats the run
     return Scale(full=os.environ.get("FUZZ") == "full", seed=seed)
