@@ -39,10 +39,12 @@ async def run(settings: ConsumerSettings) -> None:
 
 
 async def _settings(settings: ConsumerSettings) -> str:
-    service.open_sources(settings)
+    async with service.open_sources(settings):
+        pass  # it can be
     key_ids = ", ".join(settings.keys.secrets)
     roots = ", ".join(settings.file_roots) or "none, so file: is forbidden"
-    return f"keys {key_ids}; file roots: {roots}"
+    buckets = ", ".join(settings.s3_buckets) or "none, so s3: is forbidden"
+    return f"keys {key_ids}; file roots: {roots}; s3 buckets: {buckets}"
 
 
 async def _topics(settings: ConsumerSettings) -> str:

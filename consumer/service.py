@@ -3,6 +3,8 @@
 import asyncio
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +28,7 @@ from consumer.sources import Source, Sources
 from consumer.sources.budget import ByteBudget
 from consumer.sources.data import DataSource
 from consumer.sources.file import FileSource
+from consumer.sources.store import open_store
 from consumer.stream import KafkaStream
 from consumer.watchdog import Bounds, Sight, watch
 from schemas import Freshness, Signer, Task, Verifier
@@ -42,8 +45,7 @@ async def run(settings: ConsumerSettings) -> None:
         Halt: what is wrong and what to do, bare or in an exception group.
     """
     start = time.monotonic()
-    sources = open_sources(settings)
-    async with Cluster(settings) as cluster:
+    async with open_sources(settings) as sources, Cluster(settings) as cluster:
         ingest, *_ = await cluster.topics()
         freshness_seconds = _freshness_seconds(settings, ingest)
         # Imported here: torch takes seconds, which nobody should wait for to read of a bad setting.
@@ -84,22 +86,26 @@ async def run(settings: ConsumerSettings) -> None:
     log.info("stopped")
 
 
-def open_sources(settings: ConsumerSettings) -> Sources:
-    """Return the allowed schemes; a scheme more is an entry more.
+@asynccontextmanager
+async def open_sources(settings: ConsumerSettings) -> AsyncIterator[Sources]:
+    """Open the allowed schemes; a scheme more is an entry more.
 
     Raises:
-        Halt: a root of `FILE_ROOTS` cannot be one.
+        Halt: one of them cannot be opened as the settings say.
     """
     by_scheme: dict[str, Source] = {}
-    if settings.file_roots:
-        by_scheme["file"] = FileSource.under(settings.file_roots)
-    if settings.data_max_bytes:
-        by_scheme["data"] = DataSource(max_bytes=settings.data_max_bytes)
-    return Sources(
-        by_scheme=by_scheme,
-        max_bytes=settings.max_image_bytes,
-        budget=ByteBudget(settings.bytes_in_flight),
-    )
+    async with AsyncExitStack() as opened:
+        if settings.file_roots:
+            by_scheme["file"] = FileSource.under(settings.file_roots)
+        if settings.data_max_bytes:
+            by_scheme["data"] = DataSource(max_bytes=settings.data_max_bytes)
+        if settings.s3_buckets:
+            by_scheme["s3"] = await opened.enter_async_context(open_store(settings))
+        yield Sources(
+            by_scheme=by_scheme,
+            max_bytes=settings.max_image_bytes,
+            budget=ByteBudget(settings.bytes_in_flight),
+        )
 
 
 def _stop_on_signals() -> asyncio.Event:

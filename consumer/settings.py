@@ -107,6 +107,33 @@ class ConsumerSettings(WireSettings):
     data_max_bytes: int = Field(
         default=6144, ge=0, description="largest image in a `data:` URI; 0: `data:` is forbidden"
     )
+    s3_buckets: CommaSeparated = Field(
+        default=(),
+        description="what `s3:` may read, `bucket` or `bucket/prefix/`, by comma; none: forbidden",
+    )
+    s3_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?$",
+        description="address of the store, path-style; none: AWS's of the region",
+    )
+    s3_region: str = Field(
+        default="us-east-1", pattern=r"^[a-z0-9-]{1,64}$", description="region of the buckets"
+    )
+    s3_access_key_id: str | None = Field(
+        default=None, description="access key; none: what botocore finds (a role, AWS_*)"
+    )
+    s3_secret_access_key: SecretStr | None = Field(
+        default=None, description="secret key of S3_ACCESS_KEY_ID"
+    )
+    fetch_connect_seconds: float = Field(
+        default=5, gt=0, description="longest time for a connection to an image's host"
+    )
+    fetch_idle_seconds: float = Field(
+        default=10, gt=0, description="longest silence of a host while it is read"
+    )
+    fetch_total_seconds: float = Field(
+        default=30, gt=0, description="longest time for an answer, and for its body"
+    )
     max_image_bytes: Bytes = Field(default=32 * 2**20, description="largest image, as fetched")
     max_image_pixels: Bytes = Field(default=50_000_000, description="largest image, in pixels")
     bytes_in_flight: Bytes = Field(
@@ -161,6 +188,18 @@ class ConsumerSettings(WireSettings):
                 "TRANSACTION_TIMEOUT_SECONDS must be less than SESSION_TIMEOUT_SECONDS"
             )
         return self
+
+    @model_validator(mode="after")
+    def _key_pair(self) -> "ConsumerSettings":
+        if bool(self.s3_access_key_id) != bool(self.s3_secret_access_key):
+            raise ValueError("S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY go together")
+        return self
+
+    @property
+    def s3_url(self) -> str:
+        """The address of the store, without a slash at its end."""
+        endpoint = self.s3_endpoint or f"https://s3.{self.s3_region}.amazonaws.com"
+        return endpoint.rstrip("/")
 
     @property
     def retry_policy(self) -> RetryPolicy:

@@ -23,7 +23,7 @@ import sys
 import time
 import types
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import numpy as np
 from aiokafka import AIOKafkaProducer
@@ -199,10 +199,12 @@ def arm() -> None:
     models = types.SimpleNamespace(embedder=StubModel(), captioner=StubModel(), host_is_device=True)
     stub.open_models = lambda settings: models  # type: ignore[attr-defined]
     sys.modules["consumer.models.opening"] = stub
-    service.open_sources = lambda settings: Sources(
-        by_scheme={"stub": StubSource()},
-        max_bytes=settings.max_image_bytes,
-        budget=ByteBudget(settings.bytes_in_flight),
+    service.open_sources = lambda settings: nullcontext(
+        Sources(
+            by_scheme={"stub": StubSource()},
+            max_bytes=settings.max_image_bytes,
+            budget=ByteBudget(settings.bytes_in_flight),
+        )
     )
     transaction.AIOKafkaProducer = FaultyProducer
     AIOKafkaConnection.send = _send_and_pass

@@ -1,0 +1,274 @@
+"""`s3:` references: objects of allowed buckets, at the one endpoint of the settings.
+
+botocore, of which AWS makes its own tools, finds the credentials and signs. The request is one
+plain GET of ours: no redirect, no proxy or endpoint of the environment, no second try in here.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Final, Protocol, Self
+from urllib.parse import quote, unquote
+
+from aiohttp import (
+    ClientConnectorError,
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    TCPConnector,
+)
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.exceptions import BotoCoreError
+from botocore.exceptions import ClientError as CredentialsRefused
+from botocore.session import Session
+from yarl import URL
+
+from consumer.settings import ConsumerSettings
+from consumer.sources import display
+from consumer.sources.budget import ByteBudget
+from consumer.verdicts import Failed, Unavailable
+from schemas import Code
+from schemas.exits import ExitCode, Halt
+
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+_BROKEN_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_VERSION: Final = re.compile(r"versionId=[A-Za-z0-9._~-]{1,1024}")
+_ERROR_CODE: Final = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
+_ERROR_BYTES: Final = 4096
+# Our own credentials, clock or region are at fault: the reference may be a good one.
+_OUR_FAULT: Final = {
+    "AuthorizationHeaderMalformed",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+}
+_BUSY: Final = {408, 429}
+# 405: the version asked for is a deletion.
+_NAMES_NOTHING: Final = {404, 405, 410}
+
+
+class CredentialSource(Protocol):
+    """Credentials that may have to be renewed; that may block."""
+
+    def get_frozen_credentials(self) -> object:
+        """Return those of this moment, as botocore signs with them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowed:
+    """A bucket, and the path segments that a key must begin with; none: every key."""
+
+    bucket: str
+    segments: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `bucket` or `bucket/prefix/`.
+
+        Raises:
+            Halt: it is neither.
+        """
+        bucket, _, prefix = text.partition("/")
+        segments = tuple(prefix.removesuffix("/").split("/")) if prefix else ()
+        if not _BUCKET.fullmatch(bucket) or not {"", ".", ".."}.isdisjoint(segments):
+            raise Halt(ExitCode.SETTINGS, f"S3_BUCKETS: {text}: give bucket or bucket/prefix/")
+        return cls(bucket=bucket, segments=segments)
+
+    def has(self, bucket: str, segments: tuple[str, ...]) -> bool:
+        """Tell whether the key of `segments` is below the prefix."""
+        count = len(self.segments)
+        return bucket == self.bucket and len(segments) > count and segments[:count] == self.segments
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSource:
+    """Reads objects with one session, path-style, whatever the S3 store behind `endpoint`."""
+
+    allowed: tuple[Allowed, ...]
+    endpoint: str
+    region: str
+    credentials: CredentialSource
+    session: ClientSession
+    total_seconds: float
+
+    @asynccontextmanager
+    async def fetch(self, uri: str, max_bytes: int, budget: ByteBudget) -> AsyncIterator[bytes]:
+        """Open the content of the object.
+
+        Raises:
+            Failed: `forbidden_source` (not a plain s3 URI, not an allowed bucket and prefix, access
+                denied), `not_found`, `image_too_large`.
+            Unavailable: the store does not answer, is busy, redirects, or refuses our credentials.
+        """
+        response = await self._get(uri, self._url(uri))
+        try:
+            # A store that does not say how long it is: it counts as the longest allowed.
+            byte_length = max_bytes if (said := response.content_length) is None else said
+            if byte_length > max_bytes:  # not read at all
+                raise _too_large(uri, max_bytes)
+            async with budget.hold(byte_length):
+                yield await self._read(response, uri, max_bytes)
+        finally:
+            response.close()
+
+    def _url(self, uri: str) -> str:
+        """Return the address of an allowed object. No IO."""
+        path, question, query = uri.partition(":")[2].partition("?")
+        bucket, _, encoded_key = path.removeprefix("//").partition("/")
+        if not path.startswith("//") or "#" in uri or _BROKEN_PERCENT.search(encoded_key):
+            raise _forbidden(uri, "give s3://bucket/key, with ?, # and % percent-encoded")
+        if question and not _VERSION.fullmatch(query):
+            raise _forbidden(uri, "only versionId may be in its query")
+        try:
+            key = unquote(encoded_key, errors="strict")
+            encoded_key = quote(key, safe="/")
+        except UnicodeError as exc:
+            raise _forbidden(uri, "not valid Unicode") from exc
+        segments = tuple(key.split("/"))
+        # A key may hold any text, but what stands between us and the store may resolve these.
+        if not {".", ".."}.isdisjoint(segments):
+            raise _forbidden(uri, "neither . nor .. may be in its path")
+        if not key or not any(allowed.has(bucket, segments) for allowed in self.allowed):
+            raise _forbidden(uri, "not below an allowed bucket and prefix (S3_BUCKETS)")
+        return f"{self.endpoint}/{bucket}/{encoded_key}{question}{query}"
+
+    async def _get(self, uri: str, url: str) -> ClientResponse:
+        """Return the answer that has the object; its body is not read yet."""
+        try:
+            # In a thread: credentials that have to be renewed are asked for over the network.
+            headers = await asyncio.to_thread(self._signed_headers, url)
+            async with asyncio.timeout(self.total_seconds):
+                response = await self.session.get(
+                    URL(url, encoded=True), headers=headers, allow_redirects=False
+                )
+                if response.status != 200:
+                    async with response:
+                        raise await _refusal(uri, response)
+        except (BotoCoreError, CredentialsRefused) as exc:
+            raise _unavailable(uri, "no credentials can be had for the store") from exc
+        except (ClientError, TimeoutError, OSError) as exc:
+            raise _unavailable(uri, _what(exc)) from exc
+        return response
+
+    def _signed_headers(self, url: str) -> list[tuple[str, str]]:
+        request = AWSRequest(method="GET", url=url)
+        frozen = self.credentials.get_frozen_credentials()
+        S3SigV4Auth(frozen, "s3", self.region).add_auth(request)
+        return [*request.headers.items(), ("Accept-Encoding", "identity")]
+
+    async def _read(self, response: ClientResponse, uri: str, max_bytes: int) -> bytes:
+        """Read with the limit, whatever length was said."""
+        content = BytesIO()  # hands out what it holds without a copy
+        try:
+            async with asyncio.timeout(self.total_seconds):
+                async for chunk in response.content.iter_any():
+                    if content.tell() + len(chunk) > max_bytes:
+                        raise _too_large(uri, max_bytes)
+                    content.write(chunk)
+        except (ClientError, TimeoutError, OSError) as exc:
+            raise _unavailable(uri, _what(exc)) from exc
+        return content.getvalue()
+
+
+@asynccontextmanager
+async def open_store(settings: ConsumerSettings) -> AsyncIterator[StoreSource]:
+    """Open a source for the buckets of the settings.
+
+    Raises:
+        Halt: a bucket is not one, or there are no credentials.
+    """
+    allowed = tuple(map(Allowed.parse, settings.s3_buckets))
+    credentials = await asyncio.to_thread(_credentials, settings)
+    session = ClientSession(
+        # As many connections as there are records in flight, and nothing kept but those.
+        connector=TCPConnector(limit=0),
+        cookie_jar=DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        headers={"User-Agent": "imagelane"},
+        timeout=ClientTimeout(
+            sock_connect=settings.fetch_connect_seconds, sock_read=settings.fetch_idle_seconds
+        ),
+    )
+    async with session:
+        yield StoreSource(
+            allowed=allowed,
+            endpoint=settings.s3_url,
+            region=settings.s3_region,
+            credentials=credentials,
+            session=session,
+            total_seconds=settings.fetch_total_seconds,
+        )
+
+
+def _credentials(settings: ConsumerSettings) -> CredentialSource:
+    """Return those of the settings, or what botocore finds: environment, files, instance role."""
+    if settings.s3_access_key_id and settings.s3_secret_access_key:
+        given: CredentialSource = Credentials(
+            settings.s3_access_key_id, settings.s3_secret_access_key.get_secret_value()
+        )
+        return given
+    try:
+        found: CredentialSource | None = Session().get_credentials()
+    except (BotoCoreError, CredentialsRefused) as exc:
+        raise Halt(
+            ExitCode.SETTINGS, f"S3_BUCKETS: {type(exc).__name__} instead of credentials"
+        ) from exc
+    if found is None:
+        raise Halt(
+            ExitCode.SETTINGS,
+            "S3_BUCKETS: no credentials; set S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY, or run "
+            "where botocore finds some (a role, AWS_ACCESS_KEY_ID)",
+        )
+    return found
+
+
+async def _refusal(uri: str, response: ClientResponse) -> Failed:
+    """Return the verdict of an answer without the object. Its body is shown to nobody."""
+    body = await response.content.read(_ERROR_BYTES)
+    found = _ERROR_CODE.search(body)
+    reason = found[1].decode() if found else ""
+    return _verdict(uri, response.status, reason, response.headers.get("Retry-After", ""))
+
+
+def _verdict(uri: str, status: int, reason: str, retry_after: str) -> Failed:
+    if reason in _OUR_FAULT:
+        return _unavailable(uri, f"the store does not accept our credentials ({reason})")
+    if status in _BUSY or status >= 500:
+        seconds = float(retry_after) if re.fullmatch("[0-9]{1,6}", retry_after) else None
+        return _unavailable(uri, f"the store answers {status}", seconds)
+    if status < 400:
+        return _unavailable(uri, f"the store answers {status}: S3_ENDPOINT or S3_REGION is another")
+    if status in _NAMES_NOTHING:
+        return Failed(Code.NOT_FOUND, f"{display(uri)}: no such object")
+    return _forbidden(uri, f"the store answers {status}")
+
+
+def _what(error: Exception) -> str:
+    """Say what broke. Not in the error's own words: those may hold addresses."""
+    if isinstance(error, TimeoutError):
+        return "the store does not answer in time"
+    if isinstance(error, ClientConnectorError):
+        return "no connection to the store"
+    return "the connection to the store broke"
+
+
+def _too_large(uri: str, max_bytes: int) -> Failed:
+    return Failed(Code.IMAGE_TOO_LARGE, f"{display(uri)}: over {max_bytes} bytes")
+
+
+def _forbidden(uri: str, reason: str) -> Failed:
+    return Failed(Code.FORBIDDEN_SOURCE, f"{display(uri)}: {reason}")
+
+
+def _unavailable(uri: str, reason: str, retry_after_seconds: float | None = None) -> Unavailable:
+    return Unavailable(Code.IMAGE_UNAVAILABLE, f"{display(uri)}: {reason}", retry_after_seconds)
