@@ -69,7 +69,7 @@ class Lane:
         self._recalled = False
         self.in_flight = 0  # taken and not yet committed
         self.committed = 0  # outcomes, since the lane was opened
-        self._working: set[asyncio.Task[None]] = set()
+        self._working: dict[int, asyncio.Task[None]] = {}  # by offset
         self._finished: asyncio.Queue[Finished | None] = asyncio.Queue()  # None: no more will come
 
     @property
@@ -85,9 +85,7 @@ class Lane:
             self._recall(record)
             return
         self.in_flight += 1
-        task = tasks.create_task(self._work(record))
-        self._working.add(task)
-        task.add_done_callback(self._working.discard)
+        self._working[record.offset] = tasks.create_task(self._work(record))
 
     async def run(self, history: AsyncIterator[Record]) -> None:
         """Recall what was before, then commit outcomes until the lane is closed and all is done."""
@@ -111,18 +109,21 @@ class Lane:
         What is not finished by then is given up: uncommitted, so that the next owner does it.
         """
         if self._working:
-            _, late = await asyncio.wait(self._working, timeout=finish_seconds)
+            _, late = await asyncio.wait(self._working.values(), timeout=finish_seconds)
             for task in late:
                 task.cancel()
-        await self._finished.put(None)
+        self._finished.put_nowait(None)
 
     async def _work(self, record: Record) -> None:
         start = time.monotonic()
-        outcome = await self._process(record)
+        try:
+            outcome = await self._process(record)
+        finally:
+            del self._working[record.offset]
         if reason := self._brake.note(refused=isinstance(outcome, Refusal)):
             raise Halt(ExitCode.BRAKE, _brake_message(reason, outcome))
         seconds = time.monotonic() - start
-        await self._finished.put(Finished(record=record, outcome=outcome, seconds=seconds))
+        self._finished.put_nowait(Finished(record=record, outcome=outcome, seconds=seconds))
 
     async def _batch(self) -> list[Finished]:
         """Return the outcomes of the next commit; none when there will be no more."""

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import NewTopic
 
 from consumer.cluster import Cluster, client_arguments
 from consumer.completion import Position
@@ -16,7 +17,7 @@ from consumer.stream import KafkaStream
 from consumer.transaction import LaneTransactions
 from schemas import OutgoingRecord, Record
 from schemas.exits import ExitCode, Halt
-from tests.conftest import Broker, Topics
+from tests.conftest import Broker, Topics, create_topics
 
 pytestmark = pytest.mark.integration
 
@@ -109,13 +110,13 @@ async def _publish(broker: Broker, topic: str, count: int) -> None:
             await producer.send_and_wait(topic, b"%d" % number, key=b"k", headers=[("h", b"v")])
 
 
-async def _committed_values(broker: Broker, topic: str) -> list[bytes | None]:
+async def _committed_values(broker: Broker, topic: str, number: int = 0) -> list[bytes | None]:
     """Read what a read_committed reader sees, from the start to the end of the topic."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=broker.bootstrap, isolation_level="read_committed", group_id=None
     )
     async with consumer:
-        partition = TopicPartition(topic, 0)
+        partition = TopicPartition(topic, number)
         consumer.assign([partition])
         await consumer.seek_to_beginning(partition)
         end = (await consumer.end_offsets([partition]))[partition]
@@ -188,6 +189,39 @@ async def test_position_alone_can_be_committed(broker: Broker, topics: Topics, j
     await first.lanes.commits[0]([], Position(offset=1))
     await first.leave()
     assert await (await join()).assigned() == Position(offset=1)
+
+
+async def test_outputs_of_many_batches_go_where_their_keys_belong(
+    broker: Broker, topics: Topics, join: Join
+) -> None:
+    """More than a batch holds arrives whole, each record on the partition of Kafka's own choice."""
+    spread = f"spread.{topics.results}"
+    await create_topics(broker.bootstrap, NewTopic(spread, 3, 1))
+    keys = [b"key-%d" % number for number in range(200)]
+    outputs = [OutgoingRecord(topic=spread, key=k, value=k * 200, headers=[]) for k in keys]
+    member = await join()
+    await member.assigned()
+    await member.lanes.commits[0](outputs, Position(offset=0))
+    found = {}
+    for partition in range(3):
+        for value in await _committed_values(broker, spread, partition):
+            found[value] = partition
+    async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+        for key in keys:
+            sent = await producer.send_and_wait(spread, key=key, value=b"")
+            assert found.pop(key * 200) == sent.partition
+    assert not found
+
+
+async def test_output_with_neither_key_nor_value_is_written(
+    broker: Broker, topics: Topics, join: Join
+) -> None:
+    """The dead letter of an empty record is as empty, and still one."""
+    member = await join()
+    await member.assigned()
+    letter = OutgoingRecord(topic=topics.dlq, key=None, value=None, headers=[("h", b"v")])
+    await member.lanes.commits[0]([letter], Position(offset=0))
+    assert await _committed_values(broker, topics.dlq) == [None]
 
 
 async def test_uncommitted_work_comes_again(broker: Broker, topics: Topics, join: Join) -> None:

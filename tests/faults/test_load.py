@@ -39,13 +39,15 @@ async def test_poison_between_good_records(kafka: ApacheKafka, tmp_path: Path) -
         for code, value, headers in _refused(run.topics.ingest):
             await _send_raw(run, f"bad.{code}", value, headers)
             await run.publish([f"after.{code}"])
+        await _send_empty(run, "bad.empty")
         ledger = await run.finish(run.start())
         ledger.check()
         assert set(ledger.letters) == {name for name in ledger.sent if name.startswith("bad.")}
         assert set(ledger.refused) == ledger.letters.keys() - {f"bad.{name}" for name in POISON}
         codes = {*POISON.values(), *(code for code, *_ in _refused(run.topics.ingest))}
         assert codes == set(Code)
-        assert {f"bad.{code}" for code in codes - set(POISON.values())} == set(ledger.refused)
+        refused = {f"bad.{code}" for code in codes - set(POISON.values())}
+        assert refused | {"bad.empty"} == set(ledger.refused)
 
 
 Headers = list[tuple[str, bytes]]
@@ -93,6 +95,14 @@ async def _send_raw(run: Scenario, name: str, value: bytes | None, headers: Head
         await producer.send_and_wait(
             run.topics.ingest, key=name.encode(), value=value, headers=headers
         )
+
+
+async def _send_empty(run: Scenario, name: str) -> None:
+    """Send a record with neither key nor value, which Kafka allows."""
+    async with AIOKafkaProducer(bootstrap_servers=run.kafka.bootstrap) as producer:
+        batch = producer.create_batch()
+        batch.append(timestamp=None, key=None, value=None, headers=[("sig-id", name.encode())])
+        await (await producer.send_batch(batch, run.topics.ingest, partition=0))
 
 
 async def test_crash_behind_a_hanging_image_doubles_nothing(
