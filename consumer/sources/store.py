@@ -50,6 +50,7 @@ _OUR_FAULT: Final = {
     "InvalidToken",
     "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
+    "XAdminUserNotFound",  # Versity's word for InvalidAccessKeyId
 }
 _BUSY: Final = {408, 429}
 # 405: the version asked for is a deletion.
@@ -234,7 +235,10 @@ def _credentials(settings: ConsumerSettings) -> CredentialSource:
 
 async def _refusal(uri: str, response: ClientResponse) -> Failed:
     """Return the verdict of an answer without the object. Its body is shown to nobody."""
-    body = await response.content.read(_ERROR_BYTES)
+    try:
+        body = await response.content.readexactly(_ERROR_BYTES)
+    except asyncio.IncompleteReadError as whole:
+        body = whole.partial
     found = _ERROR_CODE.search(body)
     reason = found[1].decode() if found else ""
     return _verdict(uri, response.status, reason, response.headers.get("Retry-After", ""))
