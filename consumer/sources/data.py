@@ -43,10 +43,16 @@ class DataSource:
         if byte_length > limit:
             raise Failed(Code.IMAGE_TOO_LARGE, f"{display(uri)}: over {limit} bytes")
         async with budget.hold(byte_length):
-            try:
-                if len(payload) % 4:  # b64decode lets one padding too many pass
-                    raise ValueError("padding")
-                data = base64.b64decode(payload, validate=True)
-            except ValueError as exc:
-                raise Failed(Code.NOT_AN_IMAGE, f"{display(uri)}: not valid base64") from exc
-            yield data
+            yield _decode(payload, uri)
+
+
+def _decode(payload: str, uri: str) -> bytes:
+    """Decode base64 that is written the one way that RFC 4648, section 3.5, calls canonical."""
+    try:
+        data = base64.b64decode(payload, validate=True)
+    except ValueError as exc:
+        raise Failed(Code.NOT_AN_IMAGE, f"{display(uri)}: not valid base64") from exc
+    # b64decode lets one padding too many pass, and bits after the last byte.
+    if base64.b64encode(data).decode() != payload:
+        raise Failed(Code.NOT_AN_IMAGE, f"{display(uri)}: not canonical base64")
+    return data

@@ -13,7 +13,7 @@ import stat
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from io import FileIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import unquote_to_bytes
@@ -28,6 +28,8 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO for reading would wait for its writer.
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CHUNK_BYTES: Final = 1 << 20
+# /proc/self/environ has the secret; a request's digest could be a guess at it.
+_OF_THE_KERNEL: Final = {"proc", "sys"}
 _BROKEN_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NAMES_NOTHING: Final = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 _NOT_ALLOWED: Final = {
@@ -50,7 +52,7 @@ class Root:
         """Look once where `path` leads; it may be a symbolic link itself.
 
         Raises:
-            Halt: it is relative, `/`, missing, or not a directory.
+            Halt: it is relative, `/`, the kernel's, missing, or not a directory.
         """
         parts = _components(path)
         if not path.startswith("/") or ".." in parts:
@@ -64,6 +66,8 @@ class Root:
             raise Halt(ExitCode.SETTINGS, f"FILE_ROOTS: {path}: not a directory")
         if directory == Path("/"):
             raise Halt(ExitCode.SETTINGS, "FILE_ROOTS: / would allow every file; name a folder")
+        if directory.parts[1] in _OF_THE_KERNEL:
+            raise Halt(ExitCode.SETTINGS, f"FILE_ROOTS: {path}: the kernel's own files, no images")
         return cls(names=(parts, directory.parts[1:]), directory=directory)
 
     def below(self, parts: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -182,18 +186,17 @@ def _open_at(name: str, flags: int, directory: int) -> int:
 
 def _read_and_close(file: FileIO, uri: str, max_bytes: int) -> bytes:
     """Read with the limit, whatever length the file had: it may grow."""
-    chunks: list[bytes] = []
+    content = BytesIO()  # hands out what it holds without a copy
     left = max_bytes + 1
     try:
         with file:
             while left and (chunk := file.read(min(_CHUNK_BYTES, left))):
-                chunks.append(chunk)
-                left -= len(chunk)
+                left -= content.write(chunk)
     except OSError as exc:
         raise _verdict(uri, exc) from exc
     if not left:
         raise _too_large(uri, max_bytes)
-    return b"".join(chunks)
+    return content.getvalue()
 
 
 def _too_large(uri: str, max_bytes: int) -> Failed:

@@ -38,7 +38,23 @@ async def test_switched_off_by_zero() -> None:
 
 @pytest.mark.parametrize(
     "header",
-    ["data:text/html;base64", "data:image/png", "data:;base64", "data:image/png;charset=x;base64"],
+    [
+        "data:text/html;base64",
+        "data:image/png",
+        "data:;base64",
+        "data:image/png;charset=x;base64",
+        "data:image/png; base64",
+        "data:image/png;base64;base64",
+        "data: image/png;base64",
+        "data:image/;base64",
+        "data:image/../png;base64",
+        "data:image/png;base64\n",
+        "data:\u0131mage/png;base64",
+        "data:image/png;ba\u017fe64",
+        "data:data:image/png;base64",
+        "data://image/png;base64",
+        "data:image/" + "p" * 7000,
+    ],
 )
 async def test_other_than_base64_of_an_image_type_is_forbidden(header: str) -> None:
     """Only data:image/...;base64, is a source."""
@@ -62,6 +78,21 @@ async def test_other_than_base64_of_an_image_type_is_forbidden(header: str) -> N
         "QUJ\u00e9",
         "Q-_D",
         "=",
+        "====",
+        "Q===",
+        "QQ==QQ==",
+        "QQ==\x00",
+        "QUJD\x00\x00\x00\x00",
+        "\ufeffQUJD",
+        "QUJD\u00a0",
+        "QR==",
+        "QUK=\n",
+        "QUL=",
+        "data:image/png;base64,QUJD",
+        "QUJD,QUJD",
+        "QUJD#QUJ",
+        "QUJD?x=y",
+        "\uff31\uff35\uff2a\uff24",
     ],
 )
 async def test_malformed_base64_is_no_image(payload: str) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import threading
 from pathlib import Path
 
@@ -42,6 +43,12 @@ def _open_descriptors() -> int:
     return len(list(Path("/dev/fd").iterdir()))
 
 
+def _any_root(path: str) -> FileSource:
+    """Return a source of a folder that no setting may name."""
+    directory = Path(path)
+    return FileSource(roots=(Root(names=(directory.parts[1:],), directory=directory),))
+
+
 async def _fetch(root: Path | str, uri: str) -> bytes:
     return await fetched(FileSource.under([str(root)]), uri, LIMIT)
 
@@ -74,7 +81,8 @@ async def test_names_are_percent_decoded_once(root: Path) -> None:
     """Any name can be written, and a percent sign that was encoded stays one."""
     assert await _fetch(root, f"file://{root}/sub/dog%20%C3%A9%20%25.jpg") == b"dog"
     assert await _fetch(root, f"file://{root}/sub/dog é %25.jpg") == b"dog"
-    assert await _code(root, f"file://{root}/cat%252ejpg") is Code.NOT_FOUND
+    for encoded_twice in ("cat%252ejpg", "%252e%252e/secret", "sub%252fdog", "%25%32%65%252e/x"):
+        assert await _code(root, f"file://{root}/{encoded_twice}") is Code.NOT_FOUND
 
 
 async def test_root_with_a_trailing_slash_is_the_same(root: Path) -> None:
@@ -111,6 +119,25 @@ async def test_without_roots_every_file_is_forbidden(root: Path) -> None:
         "file://{0}/%2e%2e/secret",
         "file://{0}/.%2E/secret",
         "file://{0}%2f..%2fsecret",
+        "file://{0}/%2e./secret",
+        "file://{0}/sub/..%2f..%2fsecret",
+        "file://{0}/sub%2f..%2F..%2fsecret",
+        "file://{0}//..//secret",
+        "file://{0}/./../secret",
+        "file://{0}/sub/%2e%2e/%2e%2e/secret",
+        "file:{0}/../secret",
+        "file:////..{0}/cat.jpg",
+        "file://localhost/../etc/passwd",
+        "file:///proc/self/environ",
+        "file:///dev/stdin",
+        "file://%6cocalhost{0}/cat.jpg",
+        "file://localhost:80{0}/cat.jpg",
+        "file://[::1]{0}/cat.jpg",
+        "file:\\t{0}/cat.jpg",
+        "file: {0}/cat.jpg",
+        "file://{0}/cat.jpg%00",
+        "file://{0}/%u002e%u002e/secret",
+        "file://{0}/%",
         "file://{0}/sub/../cat.jpg",
         "file://{0}2/secret",
         "file://{0}",
@@ -160,35 +187,57 @@ async def test_root_replaced_by_a_link_is_not_followed(root: Path, tmp_path: Pat
         await fetched(source, f"file://{root}/secret", LIMIT)
 
 
-async def test_directory_swapped_for_a_link_meanwhile_never_leads_out(
-    root: Path, tmp_path: Path
-) -> None:
-    """While a thread swaps a directory for a link to the outside, only the inside is ever read."""
-    (root / "swap").mkdir()
-    (root / "swap" / "secret").write_bytes(b"inside")
-    (root / "evil").symlink_to(tmp_path / "root2")
+def _swap(root: Path, done: threading.Event) -> None:
+    while not done.is_set():
+        (root / "swap").rename(root / "away")
+        (root / "evil").rename(root / "swap")
+        (root / "swap").rename(root / "evil")
+        (root / "away").rename(root / "swap")
+
+
+async def _race(root: Path, uri: str) -> set[bytes | Code]:
+    """Fetch thousands of times while a thread swaps `swap` and `evil`; return what was seen."""
     done = threading.Event()
-
-    def swap() -> None:
-        while not done.is_set():
-            (root / "swap").rename(root / "away")
-            (root / "evil").rename(root / "swap")
-            (root / "swap").rename(root / "evil")
-            (root / "away").rename(root / "swap")
-
-    swapper = threading.Thread(target=swap)
+    swapper = threading.Thread(target=_swap, args=(root, done))
     swapper.start()
     source = FileSource.under([str(root)])
     seen: set[bytes | Code] = set()
     try:
-        for _ in range(300):
+        for _ in range(3000):
             try:
-                seen.add(await fetched(source, f"file://{root}/swap/secret", LIMIT))
+                seen.add(await fetched(source, uri, LIMIT))
             except Failed as verdict:
                 seen.add(verdict.code)
     finally:
         done.set()
         swapper.join()
+    return seen
+
+
+async def test_directory_swapped_for_a_link_meanwhile_never_leads_out(
+    root: Path, tmp_path: Path
+) -> None:
+    """While a directory becomes a link to the outside and back, only the inside is ever read."""
+    (root / "swap").mkdir()
+    (root / "swap" / "secret").write_bytes(b"inside")
+    (root / "evil").symlink_to(tmp_path / "root2")
+    seen = await _race(root, f"file://{root}/swap/secret")
+    assert b"inside" in seen
+    assert seen <= {b"inside", Code.FORBIDDEN_SOURCE, Code.NOT_FOUND}
+
+
+@pytest.mark.parametrize("evil", ["link", "fifo"])
+async def test_file_swapped_for_something_else_meanwhile_is_never_read(
+    root: Path, tmp_path: Path, evil: str
+) -> None:
+    """The same for a file that becomes a link to the outside, or a FIFO that nobody writes to."""
+    (root / "swap").write_bytes(b"inside")
+    if evil == "link":
+        (root / "evil").symlink_to(tmp_path / "secret")
+    else:
+        os.mkfifo(root / "evil")
+    seen = await _race(root, f"file://{root}/swap")
+    assert b"inside" in seen
     assert seen <= {b"inside", Code.FORBIDDEN_SOURCE, Code.NOT_FOUND}
 
 
@@ -196,6 +245,23 @@ async def test_fifo_is_forbidden_and_not_waited_for(root: Path) -> None:
     """Opening it must not wait for a writer who never comes."""
     os.mkfifo(root / "fifo.jpg")
     assert await _code(root, f"file://{root}/fifo.jpg") is Code.FORBIDDEN_SOURCE
+
+
+async def test_socket_is_forbidden(root: Path) -> None:
+    """Nothing is connected to."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(root / "s.jpg"))
+        assert await _code(root, f"file://{root}/s.jpg") is Code.FORBIDDEN_SOURCE
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("way", ["root/etc/passwd", "cwd/pyproject.toml", "fd/0", "exe", "ns/mnt"])
+async def test_magic_link_of_proc_is_forbidden(way: str) -> None:
+    """Even below a root in /proc, which no setting may name, no link of the kernel is followed."""
+    for process in (str(os.getpid()), "self", "thread-self"):
+        with pytest.raises(Failed) as caught:
+            await fetched(_any_root("/proc"), f"file:///proc/{process}/{way}", LIMIT)
+        assert caught.value.code is Code.FORBIDDEN_SOURCE
 
 
 async def test_device_is_forbidden() -> None:
@@ -221,7 +287,7 @@ async def test_limit_holds_to_the_byte(root: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/version").exists(), reason="needs Linux's /proc")
 async def test_limit_holds_for_a_file_larger_than_it_says() -> None:
     """/proc/version says it has 0 bytes, as a file that grows says too few."""
-    source = FileSource.under(["/proc"])
+    source = _any_root("/proc")
     content = _content("/proc/version")
     assert await fetched(source, "file:///proc/version", len(content)) == content
     with pytest.raises(Failed) as caught:
@@ -232,7 +298,7 @@ async def test_limit_holds_for_a_file_larger_than_it_says() -> None:
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc")
 async def test_read_error_may_be_tried_again() -> None:
     """Address 0 of our own memory is a regular file that answers EIO."""
-    source = FileSource.under([f"/proc/{os.getpid()}"])
+    source = _any_root(f"/proc/{os.getpid()}")
     with pytest.raises(Unavailable) as caught:
         await fetched(source, f"file:///proc/{os.getpid()}/mem", LIMIT)
     assert caught.value.code is Code.IMAGE_UNAVAILABLE
@@ -260,7 +326,19 @@ async def test_no_descriptor_is_left_open(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "//", "/..", "relative", "", "/no/such/folder", "/etc/passwd"]
+    "path",
+    [
+        "/",
+        "//",
+        "/..",
+        "relative",
+        "",
+        "/no/such/folder",
+        "/etc/passwd",
+        "/proc",
+        "/proc/1",
+        "/sys",
+    ],
 )
 def test_bad_root_stops_the_start(path: str) -> None:
     """A root that is everything, relative, missing or a file is a bad setting."""
