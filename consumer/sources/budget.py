@@ -4,6 +4,21 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """What one image holds; it grows by `ByteBudget.resize` alone."""
+
+    byte_length: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiter:
+    hold: Hold
+    byte_length: int  # what it wants on top
+    entered: asyncio.Future[None]
 
 
 class ByteBudget:
@@ -11,12 +26,19 @@ class ByteBudget:
 
     First come, first served: a large hold at the head makes small ones behind it wait, so it can
     never starve. A hold larger than the whole budget gets in alone.
+
+    A hold that is in may grow, and those that wait for that go first. When all that is held is held
+    by them, none would ever leave: one is then favoured, and grows above the limit as it needs to
+    until it leaves. So what is above the limit is one image at most.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._held_bytes = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._stuck_bytes = 0  # of those, by holds that wait to grow
+        self._favoured: Hold | None = None
+        self._growing: deque[_Waiter] = deque()
+        self._arriving: deque[_Waiter] = deque()
 
     @property
     def held_bytes(self) -> int:
@@ -24,37 +46,64 @@ class ByteBudget:
         return self._held_bytes
 
     @asynccontextmanager
-    async def hold(self, byte_length: int) -> AsyncIterator[None]:
+    async def hold(self, byte_length: int) -> AsyncIterator[Hold]:
         """Wait until `byte_length` bytes fit and hold them until the block ends."""
-        await self._enter(byte_length)
+        hold = Hold()
         try:
-            yield
+            await self._enter(self._arriving, hold, byte_length)
+            yield hold
         finally:
-            self._leave(byte_length)
+            if self._favoured is hold:
+                self._favoured = None
+            self._add(hold, -hold.byte_length)
+            self._admit()
 
-    async def _enter(self, byte_length: int) -> None:
+    async def resize(self, hold: Hold, byte_length: int) -> None:
+        """Hold `byte_length` bytes instead; wait until they fit, if that is more."""
+        more = byte_length - hold.byte_length
+        if more > 0 and hold is not self._favoured:
+            self._stuck_bytes += hold.byte_length
+            await self._enter(self._growing, hold, more)
+        else:
+            self._add(hold, more)
+            self._admit()
+
+    async def _enter(self, queue: deque[_Waiter], hold: Hold, byte_length: int) -> None:
         entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((byte_length, entered))
+        queue.append(_Waiter(hold, byte_length, entered))
         self._admit()
         try:
             await entered
         except asyncio.CancelledError:
-            if entered.done() and not entered.cancelled():
-                self._leave(byte_length)  # let in and cancelled in the same turn of the loop
-            else:
+            if entered.cancelled():
+                if queue is self._growing:
+                    self._stuck_bytes -= hold.byte_length
                 self._admit()  # those behind it may fit now
             raise
 
-    def _leave(self, byte_length: int) -> None:
-        self._held_bytes -= byte_length
-        self._admit()
+    def _add(self, hold: Hold, byte_length: int) -> None:
+        hold.byte_length += byte_length
+        self._held_bytes += byte_length
 
     def _admit(self) -> None:
-        while self._waiting:
-            byte_length, entered = self._waiting[0]
-            if not entered.done():  # done here means cancelled while it waited
-                if self._held_bytes and self._held_bytes + byte_length > self._limit_bytes:
+        while self._growing:
+            waiter = self._growing[0]
+            if not waiter.entered.done():  # done here means cancelled while it waited
+                if self._held_bytes + waiter.byte_length > self._limit_bytes:
+                    if self._favoured is not None or self._stuck_bytes < self._held_bytes:
+                        return
+                    self._favoured = waiter.hold
+                self._stuck_bytes -= waiter.hold.byte_length
+                self._let_in(waiter)
+            self._growing.popleft()
+        while self._arriving:
+            waiter = self._arriving[0]
+            if not waiter.entered.done():
+                if self._held_bytes and self._held_bytes + waiter.byte_length > self._limit_bytes:
                     return
-                self._held_bytes += byte_length
-                entered.set_result(None)
-            self._waiting.popleft()
+                self._let_in(waiter)
+            self._arriving.popleft()
+
+    def _let_in(self, waiter: _Waiter) -> None:
+        self._add(waiter.hold, waiter.byte_length)
+        waiter.entered.set_result(None)
