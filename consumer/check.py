@@ -44,7 +44,19 @@ async def _settings(settings: ConsumerSettings) -> str:
     key_ids = ", ".join(settings.keys.secrets)
     roots = ", ".join(settings.file_roots) or "none, so file: is forbidden"
     buckets = ", ".join(settings.s3_buckets) or "none, so s3: is forbidden"
-    return f"keys {key_ids}; file roots: {roots}; s3 buckets: {buckets}"
+    hosts = _hosts(settings)
+    return f"keys {key_ids}; file roots: {roots}; s3 buckets: {buckets}; http hosts: {hosts}"
+
+
+def _hosts(settings: ConsumerSettings) -> str:
+    hosts = [*settings.allowed_hosts, *["all public ones"] * settings.allow_public_hosts]
+    if not hosts:
+        return "none, so http: and https: are forbidden"
+    networks = (
+        f", also at {', '.join(settings.allowed_networks)}" if settings.allowed_networks else ""
+    )
+    proxy = f", through {settings.egress_proxy}" if settings.egress_proxy else ""
+    return ", ".join(hosts) + networks + proxy
 
 
 async def _topics(settings: ConsumerSettings) -> str:

@@ -29,6 +29,7 @@ from consumer.sources import Source, Sources
 from consumer.sources.budget import ByteBudget
 from consumer.sources.data import DataSource
 from consumer.sources.file import FileSource
+from consumer.sources.http import open_http
 from consumer.sources.store import open_store
 from consumer.stream import KafkaStream
 from consumer.watchdog import Bounds, Sight, watch
@@ -111,6 +112,9 @@ async def open_sources(settings: ConsumerSettings) -> AsyncIterator[Sources]:
             by_scheme["file"] = FileSource.under(settings.file_roots)
         if settings.data_max_bytes:
             by_scheme["data"] = DataSource(max_bytes=settings.data_max_bytes)
+        if settings.allowed_hosts or settings.allow_public_hosts:
+            http = await opened.enter_async_context(open_http(settings))
+            by_scheme |= {"http": http, "https": http}
         if settings.s3_buckets:
             by_scheme["s3"] = await opened.enter_async_context(open_store(settings))
         yield Sources(

@@ -107,6 +107,28 @@ class ConsumerSettings(WireSettings):
     data_max_bytes: int = Field(
         default=6144, ge=0, description="largest image in a `data:` URI; 0: `data:` is forbidden"
     )
+    allowed_hosts: CommaSeparated = Field(
+        default=(),
+        description="what `http(s):` may ask, by comma: `host`, `.domain` (it, and the names below "
+        "it), each with `:port` if it is not the scheme's; none: forbidden",
+    )
+    allow_public_hosts: bool = Field(
+        default=False,
+        description="`http(s):` may ask every other host with public addresses only as well",
+    )
+    allowed_networks: CommaSeparated = Field(
+        default=(),
+        description="what addresses ALLOWED_HOSTS may have besides public ones, `10.1.0.0/16`",
+    )
+    egress_proxy: str | None = Field(
+        default=None,
+        pattern=r"^http://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?$",
+        description="proxy that connects to the hosts instead, and must then check addresses",
+    )
+    http_ca_file: str | None = Field(
+        default=None, description="PEM file of further authorities for `https:`"
+    )
+    http_per_host: int = Field(default=16, ge=1, description="fetches from one host at once")
     s3_buckets: CommaSeparated = Field(
         default=(),
         description="what `s3:` may read, `bucket` or `bucket/prefix/`, by comma; none: forbidden",
@@ -133,6 +155,12 @@ class ConsumerSettings(WireSettings):
     )
     fetch_total_seconds: float = Field(
         default=30, gt=0, description="longest time for an answer, and for its body"
+    )
+    fetch_grace_seconds: float = Field(
+        default=5, gt=0, description="time after which a body must come fast enough"
+    )
+    fetch_min_bytes_per_second: float = Field(
+        default=8192, ge=0, description="least speed of a body from then on, on average"
     )
     max_image_bytes: Bytes = Field(default=32 * 2**20, description="largest image, as fetched")
     max_image_pixels: Bytes = Field(default=50_000_000, description="largest image, in pixels")

@@ -195,4 +195,6 @@ def _network(text: str) -> Network:
     try:
         return ip_network(text)
     except ValueError as exc:
-        raise Halt(ExitCode.SETTINGS, f"ALLOWED_NETWORKS: {text}: give a network, 10.0.0.0/8") from exc
+        raise Halt(
+            ExitCode.SETTINGS, f"ALLOWED_NETWORKS: {text}: give a network, 10.0.0.0/8"
+        ) from exc

@@ -1,0 +1,106 @@
+"""One session that connects to checked addresses only, and takes nothing from the environment."""
+
+import socket
+import ssl
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Final
+
+from aiohttp import AsyncResolver, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from consumer.settings import ConsumerSettings
+from consumer.sources.hosts import HostRules
+from schemas.exits import ExitCode, Halt
+
+# Long enough that a host is not left and asked again with each image, short enough that thousands
+# of hosts leave few connections behind.
+_KEEPALIVE_SECONDS: Final = 2.0
+
+SocketInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
+
+
+def open_session(
+    settings: ConsumerSettings, rules: HostRules, resolver: AbstractResolver | None = None
+) -> ClientSession:
+    """Return a session that keeps nothing of a host; `resolver` instead of the system's servers.
+
+    Raises:
+        Halt: HTTP_CA_FILE cannot be read.
+    """
+    tls = _tls(settings.http_ca_file)
+    if settings.egress_proxy:
+        # It resolves and connects, so addresses are its matter; the one address here is its own.
+        connector = TCPConnector(ssl=tls, limit=0, keepalive_timeout=_KEEPALIVE_SECONDS)
+    else:
+        connector = TCPConnector(
+            resolver=CheckedResolver(resolver or AsyncResolver(), rules),
+            socket_factory=_socket_factory(rules),
+            ssl=tls,
+            limit=0,  # the turns are the limit
+            keepalive_timeout=_KEEPALIVE_SECONDS,
+        )
+    return ClientSession(
+        connector=connector,
+        cookie_jar=DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        proxy=settings.egress_proxy,
+        headers={"User-Agent": "imagelane", "Accept-Encoding": "identity"},
+        timeout=ClientTimeout(
+            connect=settings.fetch_connect_seconds,
+            sock_connect=settings.fetch_connect_seconds,
+            sock_read=settings.fetch_idle_seconds,
+        ),
+    )
+
+
+class CheckedResolver(AbstractResolver):
+    """Hands on what `resolver` finds, if every address of it may be connected to."""
+
+    def __init__(self, resolver: AbstractResolver, rules: HostRules) -> None:
+        self._resolver = resolver
+        self._rules = rules
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Resolve a name.
+
+        Raises:
+            NotAllowedError: one of its addresses is not allowed.
+        """
+        results = await self._resolver.resolve(host, port, family)
+        for result in results:
+            self._rules.check(host, port, ip_address(result["host"]))
+        return results
+
+    async def close(self) -> None:
+        """Close the resolver within."""
+        await self._resolver.close()
+
+
+def _socket_factory(rules: HostRules) -> Callable[[SocketInfo], socket.socket]:
+    """Return what gives a socket to allowed addresses only.
+
+    aiohttp does not ask its resolver for a literal address. Those are checked with their URL; what
+    should ever slip by both gets no socket here.
+    """
+
+    def checked_socket(info: SocketInfo) -> socket.socket:
+        family, kind, protocol, _, address = info
+        rules.check_any(ip_address(address[0]))
+        return socket.socket(family, kind, protocol)
+
+    return checked_socket
+
+
+def _tls(ca_file: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file:
+        try:
+            context.load_verify_locations(ca_file)
+        except OSError as exc:  # ssl.SSLError too
+            reason = "not a PEM file of certificates" if isinstance(exc, ssl.SSLError) else exc
+            raise Halt(ExitCode.SETTINGS, f"HTTP_CA_FILE: {ca_file}: {reason}") from exc
+    return context
