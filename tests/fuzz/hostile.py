@@ -32,6 +32,7 @@ _NAMES: Final = [
     *("version", "id", "image", "tasks", "metadata", "uri", "sha256", "media_type"),
     *("status", "error", "embedding", "caption", "timing_ms", "source", "dim", "encoding", "data"),
     *("__class__", "__proto__", "", "\\u0069d", "Id", "x"),
+    *("\\n\\u202e\\u0000", "n" * 3000),
 ]
 
 
@@ -69,7 +70,7 @@ def json_text(random: Random, depth: int = 4) -> str:
         return random.choice(("NaN", "[", "}", "") if bad else ("null", "true", "false"))
     if kind == 5:
         opening, closing = random.choice((("[", "]"), ('{"a":', "}")))
-        count = random.choice((3, 100, 900, 1100, 5000))
+        count = random.choice((3, 100, 900, 950, 980, 1000, 1020, 1030, 5000))
         return opening * count + "0" + closing * (count - (random.random() < 0.05))
     if kind == 6:
         return "[" + ",".join(["0"] * random.choice((0, 10, 1000))) + "]"
