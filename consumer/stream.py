@@ -123,6 +123,7 @@ class KafkaStream:
             transactions = LaneTransactions(
                 group_id=self._settings.group_id,
                 partition=partition,
+                outputs=(self._settings.results_topic, self._settings.dlq_topic),
                 client=client_arguments(self._settings),
                 timeout_seconds=self._settings.transaction_timeout_seconds,
                 committed=lambda p=partition: self._cluster.committed(p),  # type: ignore[misc]

@@ -89,6 +89,13 @@ class ApacheKafka:
         """End the broker as a crash does; its data stays."""
         self._container.get_wrapped_container().kill()
 
+    @property
+    def pid(self) -> int:
+        """The broker's process, as this machine numbers it."""
+        container = self._container.get_wrapped_container()
+        container.reload()
+        return int(container.attrs["State"]["Pid"])
+
     def start(self) -> None:
         """Start the broker again, on the same port. Blocks until it takes records."""
         self._container.get_wrapped_container().start()

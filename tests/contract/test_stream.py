@@ -257,6 +257,7 @@ async def test_former_owner_cannot_commit_beside_the_next(
         taker = LaneTransactions(
             group_id=settings.group_id,
             partition=partition,
+            outputs=(topics.results, topics.dlq),
             client=client_arguments(settings),
             timeout_seconds=settings.transaction_timeout_seconds,
             committed=lambda: cluster.committed(partition),

@@ -65,6 +65,23 @@ async def test_broker_is_killed_and_starts_again(mortal: ApacheKafka, tmp_path: 
         (await run.finish(*([consumer] if consumer else []), seconds=180)).check()
 
 
+async def test_broker_and_consumer_die_when_a_commit_is_answered(
+    mortal: ApacheKafka, tmp_path: Path
+) -> None:
+    """A broker alone may lose the markers of that commit: hidden outputs, which must stay hidden."""
+    if not Path(f"/proc/{mortal.pid}").exists() or os.geteuid() != 0:
+        pytest.skip("the broker's process cannot be killed from here")
+    async with scenario(mortal, tmp_path) as run:
+        for n in range(scale(1, 12)):
+            await run.publish([f"{n}.{name}" for name in names(100)])
+            fault = {"FAULT": f"kill_broker:{5 + n}", "BROKER_PID": str(mortal.pid)}
+            consumer = run.start(RECORDS_IN_FLIGHT="8", COMMIT_OUTCOMES="5", **fault)
+            await asyncio.to_thread(consumer.process.wait, 60)
+            await asyncio.sleep(1)
+            await asyncio.to_thread(mortal.start)
+            (await run.finish(seconds=180)).check()
+
+
 async def test_broker_that_comes_later_is_waited_for(mortal: ApacheKafka, tmp_path: Path) -> None:
     """A consumer that starts before the broker says so, and begins when it is there."""
     async with scenario(mortal, tmp_path) as run:
