@@ -6,6 +6,7 @@ plain GET of ours: no redirect, no proxy or endpoint of the environment, no seco
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from yarl import URL
 from consumer.settings import ConsumerSettings
 from consumer.sources import display
 from consumer.sources.budget import ByteBudget
+from consumer.sources.http import retry_after_seconds
 from consumer.verdicts import Failed, Unavailable
 from schemas import Code
 from schemas.exits import ExitCode, Halt
@@ -53,8 +55,6 @@ _OUR_FAULT: Final = {
     "XAdminUserNotFound",  # Versity's word for InvalidAccessKeyId
 }
 _BUSY: Final = {408, 429}
-# 405: the version asked for is a deletion.
-_NAMES_NOTHING: Final = {404, 405, 410}
 
 
 class CredentialSource(Protocol):
@@ -106,8 +106,8 @@ class StoreSource:
         """Open the content of the object.
 
         Raises:
-            Failed: `forbidden_source` (not a plain s3 URI, not an allowed bucket and prefix, access
-                denied), `not_found`, `image_too_large`.
+            Failed: `forbidden_source` (not a plain s3 URI, not an allowed bucket and prefix),
+                `not_found` (also when we may not read it), `image_too_large`.
             Unavailable: the store does not answer, is busy, redirects, or refuses our credentials.
         """
         response = await self._get(uri, self._url(uri))
@@ -241,20 +241,19 @@ async def _refusal(uri: str, response: ClientResponse) -> Failed:
         body = whole.partial
     found = _ERROR_CODE.search(body)
     reason = found[1].decode() if found else ""
-    return _verdict(uri, response.status, reason, response.headers.get("Retry-After", ""))
+    retry_after = retry_after_seconds(response.headers.get("Retry-After", ""), time.time())
+    return _verdict(uri, response.status, reason, retry_after)
 
 
-def _verdict(uri: str, status: int, reason: str, retry_after: str) -> Failed:
+def _verdict(uri: str, status: int, reason: str, retry_after: float | None) -> Failed:
     if reason in _OUR_FAULT:
         return _unavailable(uri, f"the store does not accept our credentials ({reason})")
     if status in _BUSY or status >= 500:
-        seconds = float(retry_after) if re.fullmatch("[0-9]{1,6}", retry_after) else None
-        return _unavailable(uri, f"the store answers {status}", seconds)
+        return _unavailable(uri, f"the store answers {status}", retry_after)
     if status < 400:
         return _unavailable(uri, f"the store answers {status}: S3_ENDPOINT or S3_REGION is another")
-    if status in _NAMES_NOTHING:
-        return Failed(Code.NOT_FOUND, f"{display(uri)}: no such object")
-    return _forbidden(uri, f"the store answers {status}")
+    # To somebody who may not list the bucket, S3 says 403 of an object that is missing.
+    return Failed(Code.NOT_FOUND, f"{display(uri)}: the store answers {status}")
 
 
 def _what(error: Exception) -> str:
