@@ -32,7 +32,8 @@ def outcome_line(outcome: Outcome, uri: str | None, as_json: bool) -> str:
         said = result.caption.text
     else:
         said = f"embedding of {result.embedding.dim}" if result and result.embedding else ""
-    columns = f"{outcome.id:<26}  {outcome.status:<7}  {milliseconds:>8}  {_name(uri)}  {said}"
+    name = "-" if uri is None else name_of(uri)
+    columns = f"{outcome.id:<26}  {outcome.status:<7}  {milliseconds:>8}  {name}  {said}"
     return printable(columns).rstrip()
 
 
@@ -48,14 +49,14 @@ def printable(text: str) -> str:
     )
 
 
-def _name(uri: str | None) -> str:
-    """Return the last part of the URI's path: enough for a person, and bounded."""
-    if uri is None:
-        return "-"
-    if uri.startswith("data:"):
-        return "data:"
+def name_of(uri: str) -> str:
+    """Return the last part of the URI's path: for a person, short, without user and query."""
+    scheme = uri.partition(":")[0].lower()
     try:
-        name = PurePosixPath(unquote(urlsplit(uri).path)).name
+        parts = urlsplit(uri)
+        # Without a host, a path may begin with a user and a password.
+        has_path = scheme == "file" or (scheme != "data" and parts.netloc)
+        name = PurePosixPath(unquote(parts.path)).name if has_path else ""
     except ValueError:  # not a URI after all; the consumer says so
         name = ""
-    return (name or uri)[:_NAME_CHARS]
+    return (name or f"{scheme}:")[:_NAME_CHARS]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from producer.presentation import name_of
 from producer.publisher import Keyed
 from schemas import Refused, Task, decode_request
 from schemas.codec import MAX_VALUE_BYTES
@@ -57,7 +58,7 @@ def entries(arguments: Iterable[str], *, recursive: bool, stdin: BinaryIO) -> It
         elif argument and path.exists():
             yield from _of_path(path, recursive=recursive)
         elif _SCHEME.match(argument):
-            yield Entry(where=argument, text=os.fsencode(argument), base=Path())
+            yield Entry(where=name_of(argument), text=os.fsencode(argument), base=Path())
         elif not glob.has_magic(argument):
             raise BadReference(argument, "no such file, folder or URI")
         else:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from producer.awaiting import Outcome, outcome_of
-from producer.presentation import outcome_line
+from producer.presentation import name_of, outcome_line
 from producer.progress import Tally
 from schemas import Caption, ImageInfo, Result, Source, TimingMs
 
@@ -69,6 +69,25 @@ def test_a_line_cannot_steer_a_terminal(text: str) -> None:
 def test_any_uri_has_a_short_name(uri: str) -> None:
     """What is no URI must not break the line, nor fill the screen."""
     assert len(outcome_line(refused(), uri, as_json=False)) < 200
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("https://user:hunter2@example.org/a/cat.jpg?token=hunter2", "cat.jpg"),
+        ("https://user:hunter2@example.org/?token=hunter2#hunter2", "https:"),
+        ("https://user:hunter2@[/cat.jpg", "https:"),
+        ("https:user:hunter2@example.org", "https:"),
+        ("https:/user:hunter2@example.org", "https:"),
+        ("s3://user:hunter2@pics/cat.jpg", "cat.jpg"),
+        ("DATA:image/png;base64,hunter2", "data:"),
+        ("file:/pictures/cat.jpg", "cat.jpg"),
+    ],
+)
+def test_a_name_shows_no_password(uri: str, name: str) -> None:
+    """User, query and payload of a reference are nobody's business but the source's."""
+    assert name_of(uri) == name
+    assert "hunter2" not in outcome_line(refused(), uri, as_json=False)
 
 
 def test_the_rate_is_of_what_ended() -> None:
