@@ -5,40 +5,29 @@ a literal address is checked with its URL. Redirects are followed here, by the w
 """
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from io import BytesIO
 from typing import Final
 from urllib.parse import urljoin
 
-from aiohttp import (
-    ClientConnectorCertificateError,
-    ClientConnectorDNSError,
-    ClientConnectorError,
-    ClientError,
-    ClientResponse,
-    ClientSession,
-)
+from aiohttp import ClientResponse, ClientSession
 from aiohttp.abc import AbstractResolver
 
 from consumer.settings import ConsumerSettings
 from consumer.sources import display
+from consumer.sources.answers import refusal, unavailable, verdicts
 from consumer.sources.budget import ByteBudget, Hold
 from consumer.sources.connecting import open_session
 from consumer.sources.hosts import HostRules, NotAllowedError, Target
 from consumer.sources.turns import HopelessError, Turns
-from consumer.verdicts import Failed, Unavailable
+from consumer.verdicts import Failed
 from schemas import Code
 
 _MAX_REDIRECTS: Final = 3
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
-# 407 is the egress proxy's: ours to heal. 2xx and 3xx without an image may have one later.
-_BUSY: Final = {407, 408, 425, 429}
 _FIRST_HOLD_BYTES: Final = 65_536
 
 
@@ -93,13 +82,13 @@ class HttpSource:
         for _ in range(1 + _MAX_REDIRECTS):
             async with (
                 self.turns.turn(target.host),
-                _verdicts(uri),
+                verdicts(uri),
                 asyncio.timeout(left_seconds) as clock,
                 self.session.get(target.url, allow_redirects=False) as response,
             ):
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or location is None:
-                    if verdict := _refusal(uri, response, self.now()):
+                    if verdict := refusal(uri, response, self.now()):
                         raise verdict
                     return await body.read(response, clock)
                 left_seconds = _left_seconds(clock)
@@ -158,7 +147,7 @@ class _Body:
     def _check_speed(self, byte_length: int, seconds: float) -> None:
         pace = self.pace
         if seconds > pace.grace_seconds and byte_length < seconds * pace.min_bytes_per_second:
-            raise _unavailable(self.uri, "its host sends too slowly")
+            raise unavailable(self.uri, "its host sends too slowly")
 
     def _too_large(self) -> Failed:
         return Failed(Code.IMAGE_TOO_LARGE, f"{display(self.uri)}: over {self.max_bytes} bytes")
@@ -196,51 +185,3 @@ def _left_seconds(clock: asyncio.Timeout) -> float:
     when = clock.when()
     assert when is not None
     return when - asyncio.get_running_loop().time()
-
-
-def _refusal(uri: str, response: ClientResponse, now: float) -> Failed | None:
-    """Return the verdict of an answer that has no image. Its body is not read."""
-    status = response.status
-    if status in _BUSY or status >= 500 or (status != 200 and status < 400):
-        retry_after = response.headers.get("Retry-After", "")
-        return _unavailable(
-            uri, f"its host answers {status}", retry_after_seconds(retry_after, now)
-        )
-    if status != 200:
-        return Failed(Code.NOT_FOUND, f"{display(uri)}: its host answers {status}")
-    # Not asked for, and what it would unpack to has no bound.
-    if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
-        return Failed(Code.IMAGE_UNAVAILABLE, f"{display(uri)}: its host sends it compressed")
-    return None
-
-
-def retry_after_seconds(text: str, now: float) -> float | None:
-    """Return what a Retry-After header asks for (RFC 9110, 10.2.3), or None if it is not one."""
-    if re.fullmatch(r"[0-9]{1,9}", text):
-        return float(text)
-    try:
-        when = parsedate_to_datetime(text)
-        return max(0.0, (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - now)
-    except (ValueError, OverflowError):
-        return None
-
-
-@asynccontextmanager
-async def _verdicts(uri: str) -> AsyncIterator[None]:
-    """Say what broke. Not in the error's own words: those hold the URL and addresses."""
-    try:
-        yield
-    except ClientConnectorCertificateError as exc:
-        raise _unavailable(uri, "the certificate of its host is not valid") from exc
-    except TimeoutError as exc:
-        raise _unavailable(uri, "its host does not answer in time") from exc
-    except ClientConnectorDNSError as exc:
-        raise _unavailable(uri, "its host has no address") from exc
-    except ClientConnectorError as exc:
-        raise _unavailable(uri, "no connection to its host") from exc
-    except (ClientError, OSError) as exc:
-        raise _unavailable(uri, "the connection to its host broke") from exc
-
-
-def _unavailable(uri: str, reason: str, seconds: float | None = None) -> Unavailable:
-    return Unavailable(Code.IMAGE_UNAVAILABLE, f"{display(uri)}: {reason}", seconds)

@@ -33,8 +33,8 @@ from yarl import URL
 
 from consumer.settings import ConsumerSettings
 from consumer.sources import display
+from consumer.sources.answers import retry_after_seconds
 from consumer.sources.budget import ByteBudget
-from consumer.sources.http import retry_after_seconds
 from consumer.verdicts import Failed, Unavailable
 from schemas import Code
 from schemas.exits import ExitCode, Halt

@@ -1,0 +1,71 @@
+"""What it means when a host answers, answers without an image, or does not answer."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from aiohttp import (
+    ClientConnectorCertificateError,
+    ClientConnectorDNSError,
+    ClientConnectorError,
+    ClientError,
+    ClientResponse,
+)
+
+from consumer.sources import display
+from consumer.verdicts import Failed, Unavailable
+from schemas import Code
+
+# 407 is the egress proxy's: ours to heal.
+_BUSY: Final = {407, 408, 425, 429}
+
+
+def refusal(uri: str, response: ClientResponse, now: float) -> Failed | None:
+    """Return the verdict of an answer that has no image, or None. Its body is not read."""
+    status = response.status
+    # 2xx and 3xx without an image may have one later.
+    if status in _BUSY or status >= 500 or (status != 200 and status < 400):
+        retry_after = response.headers.get("Retry-After", "")
+        return unavailable(uri, f"its host answers {status}", retry_after_seconds(retry_after, now))
+    if status != 200:
+        return Failed(Code.NOT_FOUND, f"{display(uri)}: its host answers {status}")
+    # Not asked for, and what it would unpack to has no bound.
+    if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        return Failed(Code.IMAGE_UNAVAILABLE, f"{display(uri)}: its host sends it compressed")
+    return None
+
+
+def retry_after_seconds(text: str, now: float) -> float | None:
+    """Return what a Retry-After header asks for (RFC 9110, 10.2.3), or None if it is not one."""
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return float(text)
+    try:
+        when = parsedate_to_datetime(text)
+        return max(0.0, (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None
+
+
+@asynccontextmanager
+async def verdicts(uri: str) -> AsyncIterator[None]:
+    """Say what broke. Not in the error's own words: those hold the URL and addresses."""
+    try:
+        yield
+    except ClientConnectorCertificateError as exc:
+        raise unavailable(uri, "the certificate of its host is not valid") from exc
+    except TimeoutError as exc:
+        raise unavailable(uri, "its host does not answer in time") from exc
+    except ClientConnectorDNSError as exc:
+        raise unavailable(uri, "its host has no address") from exc
+    except ClientConnectorError as exc:
+        raise unavailable(uri, "no connection to its host") from exc
+    except (ClientError, OSError) as exc:
+        raise unavailable(uri, "the connection to its host broke") from exc
+
+
+def unavailable(uri: str, reason: str, seconds: float | None = None) -> Unavailable:
+    """Return the verdict of what may heal, after `seconds` if the host says so."""
+    return Unavailable(Code.IMAGE_UNAVAILABLE, f"{display(uri)}: {reason}", seconds)
