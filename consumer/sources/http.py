@@ -5,6 +5,7 @@ a literal address is checked with its URL. Redirects are followed here, by the w
 """
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -28,6 +29,7 @@ from schemas import Code
 
 _MAX_REDIRECTS: Final = 3
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _FIRST_HOLD_BYTES: Final = 65_536
 
 
@@ -96,8 +98,10 @@ class HttpSource:
         raise NotAllowedError(f"over {_MAX_REDIRECTS} redirects")
 
     def _redirected(self, origin: Target, location: str) -> Target:
+        # urljoin would take the host of the origin for the one that `http:///path` lacks.
+        absolute = _SCHEME.match(location)
         try:
-            target = self.rules.target(urljoin(str(origin.url), location))
+            target = self.rules.target(location if absolute else urljoin(str(origin.url), location))
         except (NotAllowedError, ValueError) as exc:
             raise NotAllowedError(f"it redirects, and {exc}") from exc
         if origin.is_secure and not target.is_secure:

@@ -1,0 +1,359 @@
+"""`http:` references from a host that is honest, and each way in which one is not."""
+
+import asyncio
+import socket
+import ssl
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+import pytest
+import trustme
+
+from consumer.sources.answers import retry_after_seconds
+from consumer.sources.budget import ByteBudget
+from consumer.verdicts import Failed, Unavailable
+from schemas import Code
+from tests import hostile_http as hostile
+from tests.hostile_http import IMAGE, MAX_BYTES, Names, answer, opened, raw, redirect, serving
+
+NOW = 1_764_000_000
+DEADLINE_SECONDS = 5  # far above the deadlines of the settings: nothing here waits for it
+
+
+async def _fetch(source, uri: str, budget: ByteBudget | None = None) -> bytes:
+    budget = budget or ByteBudget(10**6)
+    async with (
+        asyncio.timeout(DEADLINE_SECONDS),
+        source.fetch(uri, MAX_BYTES, budget) as data,
+    ):
+        assert budget.held_bytes >= len(data)
+        return data
+
+
+async def _verdict(source, uri: str, budget: ByteBudget | None = None) -> Failed:
+    with pytest.raises(Failed) as caught:
+        await _fetch(source, uri, budget)
+    return caught.value
+
+
+async def test_body_comes_as_it_is():
+    """With a length, in chunks, or until the end of the connection: the same bytes."""
+    chunked = hostile.head(Transfer_Encoding="chunked") + b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n"
+    does = {"/chunked": raw(chunked, close=False), "/open": raw(hostile.head() + IMAGE)}
+    async with serving(does) as server, opened(server) as source:
+        base = f"http://image.test:{server.port}"
+        assert await _fetch(source, f"{base}/length") == IMAGE
+        assert await _fetch(source, f"{base}/chunked") == b"abcde"
+        assert await _fetch(source, f"{base}/open") == IMAGE
+
+
+async def test_request_says_no_more_than_it_must():
+    """The path goes out as it was written; no cookie, no address of ours, no referrer."""
+    async with serving({"/a": answer(Set_Cookie="a=b")}) as server, opened(server) as source:
+        for path in ("/a", "/b/../c%2f?X-Signature=%2B+~#part"):
+            await _fetch(source, f"HTTP://IMAGE.test:{server.port}{path}")
+    assert server.heads[1].split("\r\n") == [
+        "GET /b/../c%2f?X-Signature=%2B+~ HTTP/1.1",
+        f"Host: image.test:{server.port}",
+        "User-Agent: imagelane",
+        "Accept-Encoding: identity",
+        "Accept: */*",
+        "",
+        "",
+    ]
+    assert server.connections == 1
+
+
+async def test_environment_is_not_asked(monkeypatch):
+    """A proxy or a netrc of the environment changes nothing."""
+    async with serving() as server, opened(server) as source:
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        assert await _fetch(source, f"http://image.test:{server.port}/a") == IMAGE
+
+
+HOSTILE = {
+    "silent": (hostile.silent, Code.IMAGE_UNAVAILABLE),
+    "reset": (hostile.reset, Code.IMAGE_UNAVAILABLE),
+    "slow head": (hostile.slow_head, Code.IMAGE_UNAVAILABLE),
+    "endless head": (hostile.endless_head, Code.IMAGE_UNAVAILABLE),
+    "endless hints": (hostile.endless_hints, Code.IMAGE_UNAVAILABLE),
+    "trickle": (hostile.trickle, Code.IMAGE_UNAVAILABLE),
+    "endless chunks": (hostile.endless_chunks, Code.IMAGE_TOO_LARGE),
+    "endless trailers": (hostile.endless_trailers, Code.IMAGE_UNAVAILABLE),
+    "gzip bomb": (hostile.gzip_bomb(), Code.IMAGE_UNAVAILABLE),
+    "length too long": (answer(b"x", Content_Length="9"), Code.IMAGE_UNAVAILABLE),
+    "length cut off": (raw(hostile.head(Content_Length="9") + b"x"), Code.IMAGE_UNAVAILABLE),
+    "length over the limit": (answer(b"x", Content_Length="200001"), Code.IMAGE_TOO_LARGE),
+    "length that is none": (answer(b"x", Content_Length="-1"), Code.IMAGE_UNAVAILABLE),
+    "length without end": (answer(b"x", Content_Length="9" * 6000), Code.IMAGE_UNAVAILABLE),
+    "body over the limit": (raw(hostile.head() + bytes(MAX_BYTES + 1)), Code.IMAGE_TOO_LARGE),
+    "chunks that are none": (
+        raw(hostile.head(Transfer_Encoding="chunked") + b"zz\r\n"),
+        Code.IMAGE_UNAVAILABLE,
+    ),
+    "chunks cut off": (
+        raw(hostile.head(Transfer_Encoding="chunked") + b"5\r\nab"),
+        Code.IMAGE_UNAVAILABLE,
+    ),
+    "both lengths": (
+        raw(
+            hostile.head(Transfer_Encoding="chunked", Content_Length="1") + b"2\r\nab\r\n0\r\n\r\n"
+        ),
+        Code.IMAGE_UNAVAILABLE,
+    ),
+    "no http": (raw(b"\x00\xff" * 500), Code.IMAGE_UNAVAILABLE),
+    "nothing": (raw(b""), Code.IMAGE_UNAVAILABLE),
+    "long header": (answer(X="y" * 10_000), Code.IMAGE_UNAVAILABLE),
+    "many headers": (answer(**{f"X{n}": "y" for n in range(500)}), Code.IMAGE_UNAVAILABLE),
+    "broken cookie": (answer(b"", "404 No", Set_Cookie='\x01=;="\xff'), Code.NOT_FOUND),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_hostile_answer_has_its_code_within_its_deadline(name):
+    """Whatever a host does, it is a verdict in time, and no memory stays held."""
+    behaviour, code = HOSTILE[name]
+    budget = ByteBudget(10**6)
+    async with serving({"/a": behaviour}) as server, opened(server) as source:
+        verdict = await _verdict(source, f"http://image.test:{server.port}/a", budget)
+    assert verdict.code is code
+    assert budget.held_bytes == 0
+
+
+async def test_more_than_was_promised_is_left():
+    """A body longer than its length ends there, and the rest is not read as the next answer."""
+    poison = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
+    does = {"/a": answer(b"image" + poison, Content_Length="5")}
+    async with serving(does) as server, opened(server) as source:
+        base = f"http://image.test:{server.port}"
+        assert await _fetch(source, f"{base}/a") == b"image"
+        assert await _fetch(source, f"{base}/b") == IMAGE
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "heals"),
+    [
+        ("201 Created", Code.IMAGE_UNAVAILABLE, True),
+        ("202 Accepted", Code.IMAGE_UNAVAILABLE, True),
+        ("204 No Content", Code.IMAGE_UNAVAILABLE, True),
+        ("206 Partial Content", Code.IMAGE_UNAVAILABLE, True),
+        ("300 Multiple Choices", Code.IMAGE_UNAVAILABLE, True),
+        ("302 Found", Code.IMAGE_UNAVAILABLE, True),  # to nowhere
+        ("304 Not Modified", Code.IMAGE_UNAVAILABLE, True),
+        ("400 Bad Request", Code.NOT_FOUND, False),
+        ("401 Unauthorized", Code.NOT_FOUND, False),
+        ("403 Forbidden", Code.NOT_FOUND, False),
+        ("404 Not Found", Code.NOT_FOUND, False),
+        ("408 Request Timeout", Code.IMAGE_UNAVAILABLE, True),
+        ("410 Gone", Code.NOT_FOUND, False),
+        ("425 Too Early", Code.IMAGE_UNAVAILABLE, True),
+        ("429 Too Many Requests", Code.IMAGE_UNAVAILABLE, True),
+        ("451 Unavailable For Legal Reasons", Code.NOT_FOUND, False),
+        ("500 Internal Server Error", Code.IMAGE_UNAVAILABLE, True),
+        ("503 Service Unavailable", Code.IMAGE_UNAVAILABLE, True),
+        ("999 Unknown", Code.IMAGE_UNAVAILABLE, True),
+    ],
+)
+async def test_status_has_its_code(status, code, heals):
+    """Only 200 is an image; what may heal is tried again, after what the host asks for."""
+    async with (
+        serving({"/a": answer(b"", status, Retry_After="7")}) as server,
+        opened(server) as source,
+    ):
+        verdict = await _verdict(source, f"http://image.test:{server.port}/a")
+    assert (verdict.code, isinstance(verdict, Unavailable)) == (code, heals)
+    assert not heals or verdict.retry_after_seconds == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("120", 120),
+        (format_datetime(datetime.fromtimestamp(NOW + 90, UTC), usegmt=True), 90),
+        (format_datetime(datetime.fromtimestamp(NOW - 90, UTC), usegmt=True), 0),
+        ("Mon, 24 Nov 2025 16:00:00", None),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("9" * 400, None),
+        ("Fri, 99 Foo 99999999999 99:99:99 GMT", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(text, seconds):
+    """Anything else says nothing, and a date that has passed says now."""
+    assert retry_after_seconds(text, NOW) == pytest.approx(seconds) or seconds is None
+
+
+async def test_redirects_are_followed_three_times():
+    """Relative or absolute, to the same host or another that is allowed."""
+    async with serving() as server:
+        base = f"http://image.test:{server.port}"
+        server.does |= {
+            "/0": redirect(f"{base}/1", "301 Moved"),
+            "/1": redirect("/2?x=y", "307 Temporary"),
+            "/2?x=y": redirect(f"//image.test:{server.port}/3", "308 Permanent"),
+            "/more": redirect("0"),
+        }
+        async with opened(server) as source:
+            assert await _fetch(source, f"{base}/0") == IMAGE
+            assert (await _verdict(source, f"{base}/more")).code is Code.FORBIDDEN_SOURCE
+    assert server.paths == ["/0", "/1", "/2?x=y", "/3", "/more", "/0", "/1", "/2?x=y"]
+
+
+async def test_redirect_loop_ends():
+    """A loop is over with the fourth answer."""
+    async with serving({"/a": redirect("/a")}) as server, opened(server) as source:
+        verdict = await _verdict(source, f"http://image.test:{server.port}/a")
+    assert verdict.code is Code.FORBIDDEN_SOURCE
+    assert server.paths == ["/a"] * 4
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://169.254.169.254/latest/meta-data/",
+        "http://metadata.test/computeMetadata/v1/",
+        "http://[fd00:ec2::254]/",
+        "http://other.test/",
+        "http://image.test:1/",
+        "http://user:secret@image.test/",
+        "http://127.0.0.1/",
+        "http://2130706433/",
+        "http:///etc/passwd",
+        "file:///etc/passwd",
+        "data:image/png;base64,AAAA",
+        "ftp://image.test/",
+        "javascript:1",
+        "http://[::1",
+        "http://image.test\\@other.test/",
+        "//other.test/",
+        "http://\xff/",
+    ],
+)
+async def test_redirect_elsewhere_is_forbidden(location):
+    """Each hop passes the whole check; nothing that is refused is connected to."""
+    resolver = Names(image_test=[["127.0.0.1"]], metadata_test=[["169.254.169.254"]])
+    async with serving() as server, serving() as other:
+        resolver.answers["other.test"] = [["127.0.0.1"]]
+        server.does["/a"] = redirect(location)
+        async with opened(server, resolver, allow_public_hosts=location.endswith("v1/")) as source:
+            verdict = await _verdict(source, f"http://image.test:{server.port}/a")
+    assert verdict.code is Code.FORBIDDEN_SOURCE
+    assert "secret" not in str(verdict)
+    assert (server.paths, other.connections) == (["/a"], 0)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """An authority that nobody knows but who is told."""
+    return trustme.CA()
+
+
+def _tls(authority: trustme.CA, name: str = "image.test") -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def ca_file(authority, tmp_path) -> str:
+    """The authority as HTTP_CA_FILE takes it."""
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return str(tmp_path / "ca.pem")
+
+
+async def test_https_with_an_authority_of_ones_own(authority, ca_file):
+    """The name is what is asked for, whatever the address."""
+    async with (
+        serving(tls=_tls(authority)) as server,
+        opened(server, http_ca_file=ca_file) as source,
+    ):
+        assert await _fetch(source, f"https://image.test:{server.port}/a") == IMAGE
+
+
+@pytest.mark.parametrize("fault", ["unknown authority", "another name", "no TLS at all"])
+async def test_invalid_certificate_is_no_connection(authority, ca_file, fault):
+    """Nothing is asked of a host that cannot prove its name."""
+    tls = {"unknown authority": _tls(authority), "another name": _tls(authority, "b.test")}
+    settings = {"http_ca_file": None if fault == "unknown authority" else ca_file}
+    async with serving(tls=tls.get(fault)) as server, opened(server, **settings) as source:
+        verdict = await _verdict(source, f"https://image.test:{server.port}/a")
+    assert verdict.code is Code.IMAGE_UNAVAILABLE
+    assert ("certificate" in verdict.message) == (fault != "no TLS at all")
+    assert server.heads == []
+
+
+async def test_https_is_not_left_for_http(authority, ca_file):
+    """A redirect may make it safer, never less safe."""
+    async with serving() as plain, serving(tls=_tls(authority)) as safe:
+        hosts = (f"image.test:{plain.port}", f"image.test:{safe.port}")
+        safe.does["/a"] = redirect(f"http://image.test:{plain.port}/b")
+        plain.does["/c"] = redirect(f"https://image.test:{safe.port}/d")
+        async with opened(safe, allowed_hosts=hosts, http_ca_file=ca_file) as source:
+            verdict = await _verdict(source, f"https://image.test:{safe.port}/a")
+            assert await _fetch(source, f"http://image.test:{plain.port}/c") == IMAGE
+    assert verdict.code is Code.FORBIDDEN_SOURCE
+    assert plain.paths == ["/c"]
+
+
+async def test_egress_proxy_does_the_connecting():
+    """Names are not resolved here; which hosts may be asked is still decided here."""
+    resolver = Names()
+    async with serving() as proxy:
+        settings = {"egress_proxy": f"http://127.0.0.1:{proxy.port}", "allow_public_hosts": True}
+        async with opened(proxy, resolver, **settings) as source:
+            assert await _fetch(source, "http://public.test/a") == IMAGE
+            for uri in ("http://169.254.169.254/", "http://public.test:22/"):
+                assert (await _verdict(source, uri)).code is Code.FORBIDDEN_SOURCE
+    assert proxy.paths == ["http://public.test/a"]
+    assert resolver.asked == []
+
+
+async def test_nobody_there_is_unavailable():
+    """No such name, no such port, no answer to the connection: each may heal."""
+    async with serving() as server:
+        pass
+    resolver = Names(image_test=[["127.0.0.1"]])
+    async with opened(server, resolver, allow_public_hosts=True) as source:
+        for uri in (f"http://image.test:{server.port}/a", "http://no.test/"):
+            verdict = await _verdict(source, uri)
+            assert isinstance(verdict, Unavailable)
+            assert "127" not in str(verdict)
+
+
+async def test_connection_that_is_not_taken_ends_in_time():
+    """A host whose queue of connections is full is unavailable after the connect deadline."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
+        port = listening.getsockname()[1]
+        full = [socket.socket() for _ in range(4)]
+        for connection in full:
+            connection.setblocking(False)
+            connection.connect_ex(("127.0.0.1", port))
+        server = hostile.Server(port=port, does={})
+        async with opened(server, fetch_connect_seconds=0.2) as source:
+            verdict = await _verdict(source, f"http://image.test:{port}/a")
+        for connection in full:
+            connection.close()
+    assert isinstance(verdict, Unavailable)
+
+
+async def test_no_credential_is_in_any_error():
+    """Not in the message, and not in what the errors below it say of themselves."""
+    uris = [
+        "http://user:s3cret@image.test/a",
+        "http://image.test:1/a?sig=s3cret",
+        "http://image.test:PORT/a?sig=s3cret",
+        "http://image.test:PORT/silent?sig=s3cret#s3cret",
+        "https://image.test:PORT/a?sig=s3cret",
+        "http://no.test/a?sig=s3cret",
+    ]
+    does = {
+        "/a?sig=s3cret": answer(b"", "500 s3cret", Location="http://user:s3cret@b.test/"),
+        "/silent?sig=s3cret": hostile.silent,
+    }
+    async with serving(does) as server, opened(server, allow_public_hosts=True) as source:
+        for uri in uris:
+            verdict = await _verdict(source, uri.replace("PORT", str(server.port)))
+            assert "s3cret" not in f"{verdict!r} {verdict} {verdict.message}"
