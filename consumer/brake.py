@@ -18,13 +18,22 @@ class BrakePolicy:
 
 
 class Brake:
-    """Counts refusals among the last records of this process."""
+    """Counts refusals among the last records; one that is admitted resets the count in a row."""
 
     def __init__(self, policy: BrakePolicy) -> None:
         self._policy = policy
         self._consecutive = 0
         self._recent: deque[bool] = deque(maxlen=policy.share_of_records or 1)
         self._refused_in_recent = 0
+
+    def recall(self, *, refused: bool) -> None:
+        """Count a record of before this start.
+
+        Refusals then bring the count to the edge and not over it: the first one of this start
+        stops the process, before it is committed, and the first admitted record resets it.
+        """
+        edge = self._policy.max_consecutive - 1
+        self._consecutive = min(self._consecutive + 1, edge) if refused else 0
 
     def note(self, *, refused: bool) -> str | None:
         """Count one record; return the reason to stop, or None to go on."""

@@ -38,7 +38,7 @@ class Finished:
 
 
 Process = Callable[[Record], Awaitable[Outcome]]
-Recall = Callable[[Record], None]
+Recall = Callable[[Record], bool]
 Write = Callable[[Record, Outcome, float], list[OutgoingRecord]]
 Commit = Callable[[Sequence[OutgoingRecord], Position], Awaitable[None]]
 
@@ -90,7 +90,7 @@ class Lane:
     async def run(self, history: AsyncIterator[Record]) -> None:
         """Recall what was before, then commit outcomes until the lane is closed and all is done."""
         async for record in history:
-            self._recall(record)
+            self._brake.recall(refused=self._recall(record))
         self._recalled = True
         while batch := await self._batch():
             now = time.time()
@@ -149,8 +149,8 @@ def _brake_message(reason: str, outcome: Outcome) -> str:
     last = f"the last as {outcome.code} ({outcome.reason})" if isinstance(outcome, Refusal) else ""
     return (
         f"brake: {reason}, {last}; nothing of them is lost. Is SECRET_API_KEY the one that the "
-        "ingestion service signs with? If they are forgeries, raise BRAKE_CONSECUTIVE and "
-        "BRAKE_SHARE"
+        "ingestion service signs with? If they are forgeries, start with BRAKE_CONSECUTIVE=0 and "
+        "BRAKE_SHARE=0 until they are dead letters"
     )
 
 

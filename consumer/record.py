@@ -8,7 +8,7 @@ fault of ours: it passes through and ends the process, with nothing committed.
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -138,12 +138,18 @@ async def process(record: Record, stages: Stages) -> Outcome:
     return Ok(request=request, prepared=prepared, inference=inference, timing=timing)
 
 
-def recall(record: Record, stages: Stages) -> None:
-    """Remember the id of a record whose outcome was committed before this assignment."""
+def recall(record: Record, stages: Stages) -> bool:
+    """Remember the id of a record whose outcome was committed before this assignment.
+
+    Returns whether it would be refused, for another reason than that time has passed.
+    """
     now = stages.now()
-    with suppress(Refused):
+    try:
         request = admit(record, verifier=stages.verifier, freshness=stages.freshness, now=now)
-        stages.replay.is_repeat(request.id, record, now)
+    except Refused as refused:
+        return refused.code is not Code.STALE
+    stages.replay.is_repeat(request.id, record, now)
+    return False
 
 
 def _since(start: float, now: float) -> float:

@@ -68,9 +68,9 @@ async def test_broker_is_killed_and_starts_again(mortal: ApacheKafka, tmp_path: 
 async def test_broker_and_consumer_die_when_a_commit_is_answered(
     mortal: ApacheKafka, tmp_path: Path
 ) -> None:
-    """A broker alone may lose the markers of that commit: hidden outputs, which must stay hidden."""
-    if not Path(f"/proc/{mortal.pid}").exists() or os.geteuid() != 0:
-        pytest.skip("the broker's process cannot be killed from here")
+    """A broker alone may lose the markers of that commit: what is hidden must stay hidden."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may kill the process of a container")
     async with scenario(mortal, tmp_path) as run:
         for n in range(scale(1, 12)):
             await run.publish([f"{n}.{name}" for name in names(100)])

@@ -237,6 +237,24 @@ async def test_wrong_secret_stops_the_process_instead_of_draining_the_topic(
     assert sum(results.values()) >= 31
 
 
+async def test_brake_remembers_what_was_refused_before_a_restart(
+    broker: Broker, topics: Topics, ingest: Ingest, tmp_path: Path
+) -> None:
+    """A supervisor that starts it again and again does not drain the topic bit by bit."""
+    settings = environment(
+        broker.bootstrap, topics, "another-secret-" + "x" * 32, BRAKE_CONSECUTIVE="10"
+    )
+    for i in range(9):
+        await ingest.send(f"r{i}", _request(f"r{i}", GOOD.as_uri()))
+    with consumer_process(settings, tmp_path / "log") as consumer:
+        consumer.wait_for("record done", count=9, outcome="refused")
+        consumer.end()
+    await ingest.send("one.more", _request("one.more", GOOD.as_uri()))
+    assert run_consumer(settings).returncode == ExitCode.BRAKE
+    _, letters = await outcomes_by_id(broker.bootstrap, topics)
+    assert sum(letters.values()) == 9
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "words"),
     [

@@ -83,6 +83,26 @@ def test_accepted_record_resets_the_row():
     assert all(brake.note(refused=refused) is None for refused in [True, False] * 50)
 
 
+def test_recalled_refusals_stop_nothing_but_the_next_one_does():
+    """The start after a stop goes no further than the first refusal."""
+    brake = Brake(BrakePolicy(max_consecutive=3, max_share=0))
+    for _ in range(50):
+        brake.recall(refused=True)
+    assert brake.note(refused=True) is not None
+
+
+def test_admitted_record_resets_what_was_recalled():
+    """Old refusals count in a row only with the ones that follow them at once."""
+    recalled, noted = (Brake(BrakePolicy(max_consecutive=3, max_share=0)) for _ in range(2))
+    for brake in (recalled, noted):
+        for _ in range(50):
+            brake.recall(refused=True)
+    recalled.recall(refused=False)
+    noted.note(refused=False)
+    for brake in (recalled, noted):
+        assert [brake.note(refused=True) is None for _ in range(3)] == [True, True, False]
+
+
 def test_brake_stops_at_a_share_of_refusals():
     """Good records between do not hide that nearly all are refused."""
     brake = Brake(BrakePolicy(max_consecutive=0, max_share=0.9, share_of_records=10))
