@@ -90,7 +90,7 @@ $(BIN)/python:
 $(STAMP): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(if $(TORCH_INDEX),PIP_INDEX_URL=$(TORCH_INDEX) $(BIN)/python -m pip install --quiet torch)
-	$(BIN)/python -m pip install --quiet --editable '.[consumer]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[consumer,formats]' --group dev
 	@touch $@
 
 # Sets `go`: that of PATH if it is new enough (asked outside a module, which would fetch a newer one),

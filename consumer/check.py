@@ -23,6 +23,7 @@ async def run(settings: ConsumerSettings) -> None:
     first: ExitCode | None = None
     looks: dict[str, Look] = {
         "settings": _settings,
+        "decoder": _decoder,
         "broker and topics": _topics,
         "device": _device,
         "CLIP": _clip,
@@ -57,6 +58,12 @@ def _hosts(settings: ConsumerSettings) -> str:
     )
     proxy = f", through {settings.egress_proxy}" if settings.egress_proxy else ""
     return ", ".join(hosts) + networks + proxy
+
+
+async def _decoder(settings: ConsumerSettings) -> str:
+    async with service.open_decoder(settings.model_copy(update={"decode_processes": 1})):
+        pass  # its process starts and has what it needs
+    return f"{', '.join(settings.decode_formats)} in processes of their own"
 
 
 async def _topics(settings: ConsumerSettings) -> str:

@@ -14,7 +14,7 @@ import structlog
 from consumer.brake import Brake
 from consumer.cluster import Cluster, TopicFacts
 from consumer.completion import Completion
-from consumer.decoding.image import DecodeLimits
+from consumer.decoding.limits import DecodeLimits
 from consumer.decoding.pool import Decoder
 from consumer.engine import Captioner, Embedder, Engine
 from consumer.lane import Commit, CommitPolicy, Lane
@@ -58,7 +58,7 @@ async def run(settings: ConsumerSettings) -> None:
         stop = _stop_on_signals()
         async with (
             _engine(settings, models.embedder, models.captioner, models.host_is_device) as engine,
-            _decoder(settings) as decoder,
+            open_decoder(settings) as decoder,
             KafkaStream(settings, cluster, 2 * freshness_seconds) as stream,
             asyncio.TaskGroup() as tasks,
         ):
@@ -184,11 +184,13 @@ def _engine(
     )
 
 
-def _decoder(settings: ConsumerSettings) -> Decoder:
+def open_decoder(settings: ConsumerSettings) -> Decoder:
+    """Return the decoder; opened, it runs its processes."""
     return Decoder(
-        DecodeLimits(max_pixels=settings.max_image_pixels),
+        DecodeLimits(max_pixels=settings.max_image_pixels, formats=settings.decode_formats),
         timeout_seconds=settings.decode_seconds,
-        workers=settings.decode_threads or None,
+        memory_bytes=settings.decode_memory_bytes,
+        workers=settings.decode_processes or None,
     )
 
 

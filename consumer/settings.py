@@ -6,12 +6,19 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic.fields import FieldInfo
 
 from consumer.brake import BrakePolicy
+from consumer.decoding.limits import DEFAULT_FORMATS, DEFAULT_MEMORY_BYTES, Format
 from consumer.retry import RetryPolicy
 from schemas.settings import CommaSeparated, WireSettings
 
 
 def _never(value: object) -> object:
     return None if isinstance(value, str) and value.lower() == "never" else value
+
+
+def _formats(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return [part.strip().upper() for part in value.split(",") if part.strip()]
 
 
 SecondsOrNever = Annotated[float | None, BeforeValidator(_never), Field(ge=0)]
@@ -170,11 +177,20 @@ class ConsumerSettings(WireSettings):
     records_in_flight: int = Field(
         default=256, ge=1, description="records in work at once, per partition"
     )
-    decode_threads: int = Field(
+    decode_processes: int = Field(
         default=0, ge=0, description="images decoded at once; 0: one per core"
     )
     decode_seconds: float = Field(
         default=20, gt=0, description="longest time for decoding one image"
+    )
+    decode_memory_bytes: Bytes = Field(
+        default=DEFAULT_MEMORY_BYTES,
+        description="address space of each decoding process (Linux)",
+    )
+    decode_formats: Annotated[tuple[Format, ...], BeforeValidator(_formats)] = Field(
+        default=DEFAULT_FORMATS,
+        min_length=1,
+        description="what is decoded; also TIFF, AVIF; with the extra `formats` HEIC, RAW",
     )
 
     append_window_seconds: int = Field(

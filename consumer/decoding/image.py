@@ -1,8 +1,9 @@
-"""Decode hostile bytes with Pillow, within limits, to the pixels the models take. Pure.
+"""Decode hostile bytes with Pillow, within limits, to the pixels the models take.
 
 The format is judged by its first bytes and only that format's parser is tried. Size, sides and
 shape are checked after the header is read and before a pixel is decoded.
-Colour profiles are ignored, as the models' own processors ignore them; metadata is dropped.
+Colour profiles are ignored, as the models' own processors ignore them: an embedding is compared
+with embeddings that others made of the same file. Metadata is dropped.
 """
 
 import io
@@ -10,19 +11,21 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
+from consumer.decoding.limits import RAW_KINDS, DecodeLimits, Format
 from consumer.decoding.magic import sniff
 from consumer.pixels import DecodedImage, Pixels, Resize
 from consumer.verdicts import Failed
 from schemas import Code, Task
 
-_FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+_PILLOW_NAMES: Final = {"HEIC": "HEIF"}  # where Pillow's name of a format is another than ours
 _Box = tuple[float, float, float, float]  # left, top, right, bottom
+# An upright image, maybe reduced; the size of the whole one; and which part of it is the picture.
+_Upright = tuple[Image.Image, tuple[int, int], _Box]
 
 _MIN_SIDE: Final = 3  # below that there is nothing to see, and channel guessing goes wrong
 _ORIENTATION_TAG: Final = 0x0112
@@ -41,6 +44,7 @@ _MIRRORED_Y: Final = frozenset({3, 4, 7, 8})
 # With twice the target left after the reduced JPEG decode, pixels change by 0.2 of 255 on average,
 # and a photo of 12 megapixels is ready six times as fast.
 _DRAFT_MARGIN: Final = 2
+_NO_MEMORY: Final = "decoder error -9"  # how Pillow's codecs that take memory of their own say it
 # What Pillow's parsers raise on broken data. Warnings only come as exceptions where the process
 # runs with -W error.
 _BROKEN: Final = (
@@ -57,14 +61,25 @@ _BROKEN: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecodeLimits:
-    """What a header may announce. A side is in pixels; the aspect ratio is long by short side."""
+def prepare(limits: DecodeLimits) -> None:
+    """Make Pillow ready in a process of its own, which may open no file later.
 
-    max_pixels: int = 50_000_000
-    max_side: int = 30_000
-    max_aspect_ratio: int = 100  # the shortest-edge resize makes that many times 224 x 224 pixels
-    allow_tiff: bool = False
+    Raises:
+        ImportError: a format is listed whose library is not installed.
+    """
+    Image.init()  # all parsers, or Pillow looks for more when one of them refuses a file
+    # What a parser makes when it opens a file is refused at twice this number.
+    Image.MAX_IMAGE_PIXELS = (limits.max_pixels + 1) // 2
+    # One thread an image: the processes are what runs side by side.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    if Format.HEIC in limits.formats:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(
+            thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
+        )
+    if Format.RAW in limits.formats:
+        import consumer.decoding.raw  # noqa: F401 - so that it is there
 
 
 def decode(data: bytes, targets: Mapping[Task, Resize], limits: DecodeLimits) -> DecodedImage:
@@ -77,26 +92,43 @@ def decode(data: bytes, targets: Mapping[Task, Resize], limits: DecodeLimits) ->
         Failed: `not_an_image`, `unsupported_format`, `too_many_pixels`, `corrupt_image`, or
             `decoder_crashed` when memory runs out.
     """
-    kind = _allowed_format(data, limits)
-    with _translated(kind), Image.open(io.BytesIO(data), formats=(kind,)) as opened:
-        width, height = opened.size
-        _check_size(width, height, limits)
-        box = _shrink_on_load(opened, targets)
-        opened.load()  # a truncated file fails here, not in the batch
-        orientation = _orientation(opened)
-        size = (height, width) if orientation in _TURNED else (width, height)
-        image, box = _upright(_on_white(opened), orientation, box)
+    kind = sniff(data)
+    if kind is None:
+        raise Failed(Code.NOT_AN_IMAGE, "its first bytes are not those of an image")
+    if not limits.allows(kind):
+        listed = ", ".join(limits.formats)
+        raise Failed(Code.UNSUPPORTED_FORMAT, f"{kind} is not decoded; {listed} are")
+    edges = [max(to.height, to.width, to.shortest_edge) for to in targets.values()]
+    edge = _DRAFT_MARGIN * max(edges, default=1)
+    with _translated(kind):
+        opened = _developed if kind in RAW_KINDS else _opened
+        image, size, box = opened(data, kind, edge, limits)
         pixels = {task: _resized(image, size, box, to) for task, to in targets.items()}
     return DecodedImage(width=size[0], height=size[1], format=kind, pixels=pixels)
 
 
-def _allowed_format(data: bytes, limits: DecodeLimits) -> str:
-    kind = sniff(data)
-    if kind is None:
-        raise Failed(Code.NOT_AN_IMAGE, "its first bytes are not those of an image")
-    if kind not in _FORMATS and not (kind == "TIFF" and limits.allow_tiff):
-        raise Failed(Code.UNSUPPORTED_FORMAT, f"{kind} is not decoded; {', '.join(_FORMATS)} are")
-    return kind
+def _opened(data: bytes, kind: str, edge: int, limits: DecodeLimits) -> _Upright:
+    parser = _PILLOW_NAMES.get(kind, kind)
+    with Image.open(io.BytesIO(data), formats=(parser,)) as opened:
+        width, height = opened.size
+        _check_size(width, height, limits)
+        # libjpeg decodes at 1/2, 1/4 or 1/8 where that leaves enough; others ignore it. The box is
+        # the part of the reduced image that is the picture: its sides are rounded up.
+        drafted = opened.draft(None, (edge, edge))
+        box: _Box = drafted[1] if drafted else (0, 0, *opened.size)
+        opened.load()  # a truncated file fails here, not in the batch
+        orientation = _orientation(opened)
+        size = (height, width) if orientation in _TURNED else (width, height)
+        image, box = _upright(_on_white(opened), orientation, box)
+    return image, size, box
+
+
+def _developed(data: bytes, kind: str, edge: int, limits: DecodeLimits) -> _Upright:
+    from consumer.decoding.raw import develop  # an extra
+
+    pixels, size = develop(data, edge, lambda width, height: _check_size(width, height, limits))
+    image = Image.fromarray(pixels)
+    return image, size, (0, 0, *image.size)
 
 
 @contextmanager
@@ -111,6 +143,8 @@ def _translated(kind: str) -> Iterator[None]:
     except MemoryError as exc:  # the image may be sound, so it is not called corrupt
         raise Failed(Code.DECODER_CRASHED, f"no memory to decode this {kind}") from exc
     except _BROKEN as exc:
+        if str(exc) == _NO_MEMORY:
+            raise Failed(Code.DECODER_CRASHED, f"no memory to decode this {kind}") from exc
         reason = "".join(char for char in str(exc)[:100] if char.isprintable())
         raise Failed(Code.CORRUPT_IMAGE, f"broken {kind}: {reason}") from exc
 
@@ -131,17 +165,6 @@ def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
         )
 
 
-def _shrink_on_load(image: Image.Image, targets: Mapping[Task, Resize]) -> _Box:
-    """Let libjpeg decode at 1/2, 1/4 or 1/8 where that leaves enough; others ignore it.
-
-    Returns the part of the reduced image that is the picture: its sides are rounded up.
-    """
-    edges = [max(to.height, to.width, to.shortest_edge) for to in targets.values()]
-    edge = _DRAFT_MARGIN * max(edges, default=1)
-    drafted = image.draft(None, (edge, edge))
-    return drafted[1] if drafted else (0, 0, *image.size)
-
-
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; 1 where there is none that can be read."""
     try:
@@ -159,9 +182,10 @@ def _on_white(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise Failed(Code.UNSUPPORTED_FORMAT, "pixels of 32 bits have no defined white")
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", rgba.size, (255, 255, 255))
+        white.paste(rgba, mask=rgba)
+        return white
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

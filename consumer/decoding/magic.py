@@ -1,5 +1,6 @@
 """What the first bytes say a file is. Pure; decides which single parser may see the rest."""
 
+import struct
 from typing import Final
 
 _PREFIXES: Final = (
@@ -36,7 +37,16 @@ _BRANDS: Final = {
     b"msf1": "HEIF",
     b"avif": "AVIF",
     b"avis": "AVIF",
+    b"crx ": "CR3",
 }
+_MAX_BRANDS_BYTES: Final = 256
+# Cameras' raw files are TIFFs whose first directory tells: tags of TIFF 6.0, TIFF/EP and DNG.
+_MAX_TIFF_ENTRIES: Final = 256
+_NEW_SUBFILE_TYPE: Final = 0x00FE
+_MAKE: Final = 0x010F
+_SUB_IFDS: Final = 0x014A
+_DNG_VERSION: Final = 0xC612
+_RAW_OF_MAKE: Final = {b"NIKON": "NEF", b"SONY": "ARW"}
 # "BM" alone begins many a text, so the size of the header that follows has to be one there is.
 _BMP_HEADER_BYTES: Final = frozenset({12, 40, 52, 56, 64, 108, 124})
 
@@ -48,7 +58,50 @@ def sniff(data: bytes) -> str | None:
     if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADER_BYTES:
         return "BMP"
     if data[4:8] == b"ftyp":
-        return _BRANDS.get(data[8:12])
+        return _brand(data)
     if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3].isspace():
         return "PNM"
-    return next((name for prefix, name in _PREFIXES if data.startswith(prefix)), None)
+    name = next((name for prefix, name in _PREFIXES if data.startswith(prefix)), None)
+    return _raw_kind(data) or name if name == "TIFF" else name
+
+
+def _brand(data: bytes) -> str | None:
+    """Return the major brand's format, or what a general one (`mif1`) is made more precise by."""
+    length = min(int.from_bytes(data[:4], "big"), _MAX_BRANDS_BYTES)
+    found = _BRANDS.get(data[8:12])
+    if found != "HEIF":
+        return found
+    others = (_BRANDS.get(data[at : at + 4]) for at in range(16, length, 4))
+    return next((name for name in others if name in ("HEIC", "AVIF")), found)
+
+
+def _raw_kind(data: bytes) -> str | None:
+    """Return which raw file a TIFF is; None if it is just a TIFF.
+
+    A NEF or an ARW is a preview in the first directory, with the sensor's picture in another.
+    """
+    if data[8:10] == b"CR":
+        return "CR2"
+    order = "<" if data[:2] == b"II" else ">"
+    try:
+        (directory,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, directory)
+        entries = {
+            tag: value
+            for tag, _, _, value in (
+                struct.unpack_from(order + "HHI4s", data, directory + 2 + 12 * index)
+                for index in range(min(count, _MAX_TIFF_ENTRIES))
+            )
+        }
+    except struct.error:
+        return None
+    if _DNG_VERSION in entries:
+        return "DNG"
+    if not {_MAKE, _SUB_IFDS, _NEW_SUBFILE_TYPE} <= entries.keys():
+        return None
+    (subfile_type,) = struct.unpack(order + "I", entries[_NEW_SUBFILE_TYPE])
+    if not subfile_type & 1:  # not a reduced picture
+        return None
+    (at,) = struct.unpack(order + "I", entries[_MAKE])
+    make = data[at : at + 5]
+    return next((kind for name, kind in _RAW_OF_MAKE.items() if make.startswith(name)), None)

@@ -1,44 +1,65 @@
-"""Where decoding runs: threads off the event loop, each image with a limit of wall time.
+"""Where decoding runs: in processes of their own, each image with limits of memory and time.
 
-Pillow's codecs release the interpreter lock, so threads do scale. A thread cannot be killed: one
-that overruns fails its record, and keeps its place until it ends, which the limits on pixels make
-sure of. A crash of native code ends the process. Worker processes, which would heal both, fit
-behind this class: what crosses its door can be pickled.
+An image is a program for a decoder. What a hostile one can do to its process (crash it, hang it,
+take it over) costs that image alone: the process is killed and another one takes its place.
 """
 
 import asyncio
+import math
 import os
-import warnings
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from consumer.decoding.image import DecodeLimits, decode
+import structlog
+
+from consumer.decoding.channel import WorkerOptions
+from consumer.decoding.limits import DEFAULT_MEMORY_BYTES, DecodeLimits
+from consumer.decoding.process import Crashed, Worker
 from consumer.pixels import DecodedImage, Resize
 from consumer.verdicts import Failed
 from schemas import Code, Task
 
+log = structlog.get_logger()
+
 
 class Decoder:
-    """Decodes up to `workers` images at a time, by default one a core."""
+    """Decodes up to `workers` images at a time, by default one a core that we may use."""
 
     def __init__(
         self,
         limits: DecodeLimits,
         *,
         timeout_seconds: float,
+        memory_bytes: int = DEFAULT_MEMORY_BYTES,
         workers: int | None = None,
     ) -> None:
-        self._limits = limits
+        self._options = WorkerOptions(
+            limits=limits, memory_bytes=memory_bytes, cpu_seconds=math.ceil(timeout_seconds)
+        )
         self._timeout_seconds = timeout_seconds
-        workers = workers or os.cpu_count() or 1
-        self._free = asyncio.Semaphore(workers)
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._count = workers or _cores()
+        self._workers: list[Worker] = []
+        # The last one that was used is the next: its memory is warm, and some may stay asleep.
+        self._idle: asyncio.LifoQueue[Worker] = asyncio.LifoQueue()
 
     async def __aenter__(self) -> Self:
-        # A stranger's metadata must not write to our standard error; the limits decide, not these.
-        warnings.filterwarnings("ignore", module=r"PIL\.")
+        """Start the processes.
+
+        Raises:
+            Halt: they cannot be started, or not with these limits.
+        """
+        try:
+            for _ in range(self._count):
+                worker = Worker(self._options, timeout_seconds=self._timeout_seconds)
+                worker.start()
+                self._workers.append(worker)
+                self._idle.put_nowait(worker)
+            for worker in self._workers:
+                await worker.ready()
+        except BaseException:
+            await self._close()
+            raise
         return self
 
     async def __aexit__(
@@ -47,37 +68,39 @@ class Decoder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._close()
 
     async def decode(self, data: bytes, targets: Mapping[Task, Resize]) -> DecodedImage:
         """Decode `data` for `targets`, as `consumer.decoding.image.decode` does.
 
-        The time limit counts from the moment a thread is free.
+        The time limit counts from the moment a process is free. An image whose process dies gets
+        one more, since it may have died of something else: of what the image before it left
+        behind, or because the system was out of memory.
 
         Raises:
-            Failed: the image's own fault, or `decoder_crashed`: over the time limit, or an error
-                that the decoder does not know.
+            Failed: the image's own fault, or `decoder_crashed`: over the time limit, or it took
+                two processes with it.
+            Halt: a process cannot be replaced.
         """
-        await self._free.acquire()
-        work = asyncio.get_running_loop().run_in_executor(
-            self._threads, decode, data, targets, self._limits
-        )
-        work.add_done_callback(self._finished)
+        worker = await self._idle.get()
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                return await asyncio.shield(work)
-        except TimeoutError as exc:
-            raise Failed(
-                Code.DECODER_CRASHED, f"not decoded within {self._timeout_seconds:g} seconds"
-            ) from exc
-        except Failed:
-            raise
-        except Exception as exc:  # a bug that a hostile image finds must cost that image alone
-            raise Failed(
-                Code.DECODER_CRASHED, f"the decoder failed with {type(exc).__name__}"
-            ) from exc
+            try:
+                return await worker.decode(data, targets)
+            except Crashed as crash:
+                log.warning("decoder replaced", reason=str(crash))
+            return await worker.decode(data, targets)
+        except Crashed as crash:
+            failed = Failed(Code.DECODER_CRASHED, f"the decoder crashed twice: {crash}")
+            failed.attempts = 2
+            raise failed from crash
+        finally:
+            self._idle.put_nowait(worker)
 
-    def _finished(self, work: asyncio.Future[DecodedImage]) -> None:
-        self._free.release()
-        if not work.cancelled():
-            work.exception()  # seen, even where nobody waits for it any longer
+    async def _close(self) -> None:
+        await asyncio.gather(*(worker.close() for worker in self._workers))
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

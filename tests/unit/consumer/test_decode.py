@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from PIL.Image import Resampling, Transpose
 
-from consumer.decoding.image import DecodeLimits, decode
+from consumer.decoding.image import decode
+from consumer.decoding.limits import DEFAULT_FORMATS, DecodeLimits, Format
 from consumer.pixels import DecodedImage, Resize
 from consumer.verdicts import Failed
 from schemas import Code, Stage, Task
@@ -257,7 +258,7 @@ def test_image_formats_off_the_list_are_unsupported(data: bytes) -> None:
 
 def test_tiff_is_decoded_where_it_is_allowed() -> None:
     """A setting opens it; pixels without a defined range stay closed."""
-    limits = DecodeLimits(allow_tiff=True)
+    limits = DecodeLimits(formats=(*DEFAULT_FORMATS, Format.TIFF))
     assert decode(encoded(drawing(), "TIFF"), BOTH, limits).format == "TIFF"
     for mode in ("F", "I"):
         data = encoded(drawing().convert("L").convert(mode), "TIFF")

@@ -1,157 +1,436 @@
-"""The decoder's threads: off the loop, bounded in number and in time."""
+"""The decoder's processes: what a hostile image does to one of them costs that image alone."""
 
 import asyncio
 import io
-import struct
+import os
+import signal
+import subprocess
+import sys
 import threading
-import warnings
-import zlib
-from collections.abc import Iterator, Mapping, ValuesView
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from consumer.decoding.image import DecodeLimits
+from consumer.decoding.channel import WorkerOptions
+from consumer.decoding.limits import DecodeLimits, Format
 from consumer.decoding.pool import Decoder
+from consumer.decoding.process import Crashed, Worker
 from consumer.pixels import Resize
 from consumer.verdicts import Failed
 from schemas import Code, Task
+from schemas.exits import ExitCode, Halt
+from tests import corpus
+from tests.processes import (
+    child_workers,
+    environment_of,
+    is_gone,
+    is_ready,
+    open_files,
+    peak_bytes,
+    state_of,
+    user_ticks,
+)
 
-LIMITS = DecodeLimits()
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+LIMITS = DecodeLimits(max_pixels=4_000_000)
 TARGETS = {Task.EMBED: Resize(height=4, width=4, resample=3, crop=False)}
+ROOT = Path(__file__).resolve().parents[3]
 
 
-def _picture(width: int = 8, height: int = 8) -> bytes:
+def _picture(width: int = 8, height: int = 9) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (width, height)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-class Slow(Mapping[Task, Resize]):
-    """Targets that keep the thread which reads them, until `end` is set; then they fail if told."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.end = threading.Event()
-        self.begun = threading.Event()
-        self._error = error
-
-    def __getitem__(self, task: Task) -> Resize:
-        return TARGETS[task]
-
-    def __iter__(self) -> Iterator[Task]:
-        return iter(TARGETS)
-
-    def __len__(self) -> int:
-        return len(TARGETS)
-
-    def values(self) -> ValuesView[Resize]:
-        self.begun.set()
-        self.end.wait(10)
-        if self._error is not None:
-            raise self._error
-        return TARGETS.values()
+async def _until(holds: Callable[[], object]) -> None:
+    """Wait for what another process does."""
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110 - a process tells no event
+            await asyncio.sleep(0.005)
 
 
-async def _begun(slow: Slow) -> None:
-    assert await asyncio.to_thread(slow.begun.wait, 10)
+@asynccontextmanager
+async def _opened(workers: int = 1, **changes: object) -> AsyncIterator[Decoder]:
+    options = {"timeout_seconds": 20, "workers": workers} | changes
+    async with Decoder(LIMITS, **options) as decoder:
+        yield decoder
+
+
+@contextmanager
+def _stopped(pid: int) -> Iterator[None]:
+    """Keep a process from running, as a hang would."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 async def test_image_is_decoded_while_the_loop_goes_on() -> None:
-    """The loop answers during a decode, and the result comes back to it."""
-    slow = Slow()
-    async with Decoder(LIMITS, timeout_seconds=10, workers=1) as decoder:
-        decoding = asyncio.create_task(decoder.decode(_picture(8, 9), slow))
-        await _begun(slow)
-        assert not decoding.done()
-        slow.end.set()
-        image = await decoding
-    assert (image.width, image.height) == (8, 9)
-    assert image.pixels[Task.EMBED].shape == (4, 4, 3)
+    """The loop answers during a decode, also while 32 MiB wait to be sent."""
+    async with _opened() as decoder:
+        with _stopped(*child_workers()):
+            small = asyncio.create_task(decoder.decode(_picture(), TARGETS))
+            await asyncio.sleep(0)
+            assert not small.done()
+        image = await small
+        with _stopped(*child_workers()):
+            large = asyncio.create_task(decoder.decode(_picture() + bytes(2**25), TARGETS))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not large.done()
+        assert (await large).width == 8
+    assert (image.width, image.height, image.format) == (8, 9, "PNG")
+    pixels = image.pixels[Task.EMBED]
+    assert pixels.shape == (4, 4, 3)
+    assert pixels.flags.writeable
+    assert pixels.flags.owndata
 
 
 async def test_verdict_of_the_image_comes_through() -> None:
-    """What the decoder says of the image is what the caller gets."""
-    async with Decoder(LIMITS, timeout_seconds=10) as decoder:
+    """What the decoder says of the image is what the caller gets; the process goes on."""
+    async with _opened() as decoder:
+        before = child_workers()
         with pytest.raises(Failed) as caught:
             await decoder.decode(b"text", TARGETS)
+        assert (await decoder.decode(_picture(), TARGETS)).format == "PNG"
+        assert child_workers() == before
     assert caught.value.code is Code.NOT_AN_IMAGE
+    assert caught.value.attempts == 1
 
 
-async def test_overrun_fails_its_record_alone() -> None:
-    """Over the time limit is decoder_crashed; the next one waits for the thread, unpunished."""
-    slow = Slow()
-    async with Decoder(LIMITS, timeout_seconds=0.2, workers=1) as decoder:
-        overrun = asyncio.create_task(decoder.decode(_picture(), slow))
-        await _begun(slow)
-        waiting = asyncio.create_task(decoder.decode(_picture(), TARGETS))
+async def test_crash_that_does_not_come_again_costs_nothing() -> None:
+    """The image in a process that dies of something else is decoded by the next one."""
+    async with _opened() as decoder:
+        (pid,) = child_workers()
+        with _stopped(pid):
+            decoding = asyncio.create_task(decoder.decode(_picture(), TARGETS))
+            await asyncio.sleep(0)
+            os.kill(pid, signal.SIGSEGV)
+        assert (await decoding).width == 8
+        assert pid not in child_workers()
+
+
+async def test_image_that_crashes_twice_costs_that_record_alone() -> None:
+    """It is decoder_crashed, with the signal; others go on beside it, and after it."""
+    async with _opened(workers=2) as decoder:
+        bad = asyncio.create_task(decoder.decode(corpus.endless_jpeg(), TARGETS))
+        seen: set[int] = set()
+        for _ in range(2):
+            await _until(lambda: any(_is_busy(pid) and pid not in seen for pid in child_workers()))
+            (pid,) = (pid for pid in child_workers() if _is_busy(pid) and pid not in seen)
+            seen.add(pid)
+            assert (await decoder.decode(_picture(), TARGETS)).format == "PNG"
+            os.kill(pid, signal.SIGSEGV)
         with pytest.raises(Failed) as caught:
-            await overrun
-        assert caught.value.code is Code.DECODER_CRASHED
-        # Longer than the limit, which only counts once there is a thread.
-        assert await asyncio.wait({waiting}, timeout=0.3) == (set(), {waiting})
-        slow.end.set()
-        assert (await waiting).format == "PNG"
+            await bad
+        images = await asyncio.gather(*(decoder.decode(_picture(), TARGETS) for _ in range(4)))
+        assert len(images) == 4
+        assert len(child_workers()) == 2
+    assert caught.value.code is Code.DECODER_CRASHED
+    assert caught.value.attempts == 2
+    assert "SIGSEGV" in caught.value.message
+
+
+def _is_busy(pid: int) -> bool:
+    """Say whether a ready process has been computing for a while."""
+    return is_ready(pid) and user_ticks(pid) > 60  # the start takes some 20
+
+
+async def test_hang_costs_that_record_alone() -> None:
+    """Over the time limit the process is killed, whatever it does, and replaced at once."""
+    async with _opened(timeout_seconds=0.3) as decoder:
+        (pid,) = child_workers()
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(Failed) as caught:
+            await decoder.decode(_picture(), TARGETS)
+        assert len(child_workers() - {pid}) == 1
+        assert (await decoder.decode(_picture(), TARGETS)).format == "PNG"
+        await _until(lambda: is_gone(pid))
+    assert caught.value.code is Code.DECODER_CRASHED
+    assert "0.3 seconds" in caught.value.message
+
+
+async def test_overrun_of_the_clock_is_not_tried_again() -> None:
+    """A picture that takes for ever takes one time limit, not two."""
+    async with _opened(timeout_seconds=1) as decoder:
+        with pytest.raises(Failed) as caught:
+            await decoder.decode(corpus.endless_jpeg(), TARGETS)
+    assert caught.value.code is Code.DECODER_CRASHED
+    assert caught.value.attempts == 1
+
+
+async def test_overrun_of_cpu_ends_the_process_by_itself() -> None:
+    """Without a parent that looks at the clock, too."""
+    options = WorkerOptions(limits=LIMITS, memory_bytes=5 * 2**28, cpu_seconds=1)
+    worker = Worker(options, timeout_seconds=60)
+    worker.start()
+    try:
+        with pytest.raises(Crashed, match="SIGXCPU"):
+            await worker.decode(corpus.endless_jpeg(), TARGETS)
+    finally:
+        await worker.close()
+
+
+async def test_overrun_of_memory_costs_that_record_alone() -> None:
+    """A tile of 1.6 gigabytes in a small TIFF: no memory, and the process goes on."""
+    limits = DecodeLimits(max_pixels=4_000_000, formats=(Format.TIFF,))
+    async with Decoder(limits, timeout_seconds=20, workers=1) as decoder:
+        (pid,) = child_workers()
+        with pytest.raises(Failed) as caught:
+            await decoder.decode(corpus.tiff_with_one_tile(40_000), TARGETS)
+        assert child_workers() == {pid}
+        assert peak_bytes(pid) < 2**28
+    assert caught.value.code is Code.DECODER_CRASHED
+
+
+async def test_bytes_that_do_not_fit_cost_that_record_alone() -> None:
+    """An image larger than the memory of the process ends it; the next image has a new one."""
+    async with _opened(memory_bytes=2**28) as decoder:
+        with pytest.raises(Failed) as caught:
+            await decoder.decode(bytes(2**28), TARGETS)
+        assert (await decoder.decode(_picture(), TARGETS)).format == "PNG"
+    assert caught.value.code is Code.DECODER_CRASHED
 
 
 async def test_no_more_than_the_workers_decode_at_once() -> None:
-    """The third waits until one of two threads is free."""
-    first, second, third = Slow(), Slow(), Slow()
-    async with Decoder(LIMITS, timeout_seconds=10, workers=2) as decoder:
-        tasks = [
-            asyncio.create_task(decoder.decode(_picture(), slow)) for slow in (first, second, third)
-        ]
-        await _begun(first)
-        await _begun(second)
-        assert not third.begun.is_set()
-        first.end.set()
-        await _begun(third)
-        second.end.set()
-        third.end.set()
-        assert len(await asyncio.gather(*tasks)) == 3
+    """The third waits until one of two processes is free; its time has not begun."""
+    async with _opened(workers=2, timeout_seconds=1) as decoder:
+        first, second = child_workers()
+        os.kill(first, signal.SIGSTOP)
+        with _stopped(second):
+            tasks = [asyncio.create_task(decoder.decode(_picture(), TARGETS)) for _ in range(3)]
+            done, _ = await asyncio.wait(tasks, timeout=0.2)
+            assert not done
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == [
+        "DecodedImage",
+        "DecodedImage",
+        "Failed",
+    ]
 
 
-async def test_cancelled_record_keeps_its_thread_until_it_ends() -> None:
-    """A thread cannot be killed, so its place is free only when it is."""
-    slow, after = Slow(), Slow()
-    after.end.set()
-    async with Decoder(LIMITS, timeout_seconds=10, workers=1) as decoder:
-        cancelled = asyncio.create_task(decoder.decode(_picture(), slow))
-        await _begun(slow)
+async def test_cancelled_record_frees_its_place() -> None:
+    """What nobody waits for any longer is not decoded to its end."""
+    async with _opened() as decoder:
+        (pid,) = child_workers()
+        cancelled = asyncio.create_task(decoder.decode(corpus.endless_jpeg(), TARGETS))
+        await _until(lambda: _is_busy(pid))
         cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
             await cancelled
-        waiting = asyncio.create_task(decoder.decode(_picture(), after))
-        await asyncio.sleep(0)
-        assert not after.begun.is_set()
-        slow.end.set()
-        assert (await waiting).format == "PNG"
-
-
-async def test_unknown_error_costs_that_record_alone() -> None:
-    """A bug that an image finds is decoder_crashed, and names the kind of error only."""
-    slow = Slow(RuntimeError("secret"))
-    slow.end.set()
-    async with Decoder(LIMITS, timeout_seconds=10, workers=1) as decoder:
-        with pytest.raises(Failed) as caught:
-            await decoder.decode(_picture(), slow)
         assert (await decoder.decode(_picture(), TARGETS)).format == "PNG"
-    assert caught.value.code is Code.DECODER_CRASHED
-    assert "RuntimeError" in caught.value.message
-    assert "secret" not in caught.value.message
+        await _until(lambda: is_gone(pid))
 
 
-async def test_warnings_about_images_are_not_shown() -> None:
-    """A header that makes Pillow warn of a bomb writes nothing to our standard error."""
-    head = b"IHDR" + struct.pack(">IIBBBBB", 12_000, 12_000, 8, 2, 0, 0, 0)
-    idat = b"IDAT" + zlib.compress(b"")
-    bomb = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-        for chunk in (head, idat)
+async def test_nothing_is_left_behind() -> None:
+    """After crashes, hangs and the end: no process, no zombie, no descriptor."""
+    async with _opened():
+        pass  # what the loop opens once, is open
+    before = open_files()
+    async with _opened(workers=2, timeout_seconds=5) as decoder:
+        for number in (signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT):
+            for pid in child_workers():
+                os.kill(pid, number)
+            await asyncio.gather(*(decoder.decode(_picture(), TARGETS) for _ in range(4)))
+        await _until(lambda: len(child_workers()) == 2)
+        assert all(state_of(pid) != "Z" for pid in child_workers())
+    assert not child_workers()
+    assert open_files() == before
+
+
+async def test_process_sees_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the consumer's environment nothing at all is handed on."""
+    monkeypatch.setenv("SECRET_API_KEY", "what only the consumer knows")
+    async with _opened():
+        (pid,) = child_workers()
+        names = environment_of(pid)
+    assert names == {"PYTHONPATH", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
+
+
+def test_process_imports_neither_torch_nor_kafka() -> None:
+    """It starts in a fraction of a second and holds nothing but the decoder."""
+    code = "import sys, consumer.decoding.worker; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    modules = subprocess.check_output(command, cwd=ROOT, text=True).split()
+    heavy = {"torch", "transformers", "aiokafka", "aiohttp", "asyncio", "structlog", "dotenv"}
+    assert heavy.isdisjoint(modules)
+    assert "consumer.settings" not in modules
+
+
+async def test_signals_for_the_consumer_do_not_reach_the_process() -> None:
+    """Ctrl-C goes to the terminal's session; a stop of the service to all, while images finish."""
+    async with _opened() as decoder:
+        (pid,) = child_workers()
+        assert os.getsid(pid) == pid
+        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)
+        assert (await decoder.decode(_picture(), TARGETS)).format == "PNG"
+        assert child_workers() == {pid}
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "decoding"])
+async def test_killed_consumer_leaves_no_process(busy: bool) -> None:
+    """It is killed with its parent, also in the middle of an image."""
+    code = """if True:
+        import asyncio, sys
+        from consumer.decoding.limits import DecodeLimits
+        from consumer.decoding.pool import Decoder
+        from consumer.pixels import Resize
+        from schemas import Task
+        from tests import corpus
+
+        async def main(busy):
+            to = {Task.EMBED: Resize(height=4, width=4, resample=3, crop=False)}
+            async with Decoder(DecodeLimits(), timeout_seconds=60, workers=2) as decoder:
+                print("ready", flush=True)
+                if busy:
+                    await decoder.decode(corpus.endless_jpeg(), to)
+                await asyncio.sleep(60)
+
+        asyncio.run(main(sys.argv[1] == "True"))
+    """
+    command = [sys.executable, "-c", code, str(busy)]
+    consumer = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )
-    with warnings.catch_warnings(record=True) as shown:
-        warnings.simplefilter("always")
-        async with Decoder(LIMITS, timeout_seconds=10) as decoder:
-            with pytest.raises(Failed) as caught:
-                await decoder.decode(bomb, TARGETS)
-    assert caught.value.code is Code.TOO_MANY_PIXELS
-    assert shown == []
+    assert consumer.stdout is not None
+    assert await consumer.stdout.readline() == b"ready\n"
+    pids = child_workers(consumer.pid)
+    assert len(pids) == 2
+    if busy:
+        await _until(lambda: any(map(_is_busy, pids)))
+    consumer.kill()
+    await consumer.wait()
+    await _until(lambda: all(map(is_gone, pids)))
+
+
+async def test_libraries_do_not_write_to_our_standard_error(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A header that makes Pillow warn of a bomb says nothing in our log."""
+    async with _opened() as decoder:
+        for data in (corpus.png_header(1900, 1900), corpus.png_header(12_000, 12_000)):
+            with pytest.raises(Failed):
+                await decoder.decode(data, TARGETS)
+    assert capfd.readouterr().err == ""
+
+
+async def test_too_little_memory_is_said_at_start() -> None:
+    """Not image by image: the largest that is allowed has to fit."""
+    with pytest.raises(Halt, match=r"DECODE_MEMORY_BYTES=\d+ .*MAX_IMAGE_PIXELS") as caught:
+        async with Decoder(DecodeLimits(), timeout_seconds=5, memory_bytes=2**29):
+            pass
+    assert caught.value.code is ExitCode.SETTINGS
+    assert not child_workers()
+
+
+async def test_no_memory_at_all_is_said_at_start() -> None:
+    """Nor does it try for ever."""
+    with pytest.raises(Halt, match="DECODE_MEMORY_BYTES"):
+        async with Decoder(DecodeLimits(), timeout_seconds=5, memory_bytes=2**20):
+            pass
+    assert not child_workers()
+
+
+@pytest.mark.parametrize(
+    ("kind", "module"), [(Format.HEIC, "pillow_heif"), (Format.RAW, "rawpy")], ids=str
+)
+async def test_listed_format_without_its_library_is_said_at_start(
+    kind: Format, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the library's name and where it comes from."""
+    missing = f"raise ModuleNotFoundError('gone', name={module!r})"
+    (tmp_path / f"{module}.py").write_text(missing)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(Halt, match=f"{module}.*extra `formats`") as caught:
+        async with Decoder(DecodeLimits(formats=(kind,)), timeout_seconds=5, workers=1):
+            pass
+    assert caught.value.code is ExitCode.SETTINGS
+
+
+LIES = {
+    "a length of gigabytes": "send(b'\\xff\\xff\\xff\\xff')",
+    "no JSON": "say(b'[' * 1000)",
+    "a pickle": "say(b'\\x80\\x04N.')",
+    "another stage's verdict": """say(b'{"code": "unsigned", "message": ""}')""",
+    "a bell in a message": """say(b'{"code": "corrupt_image", "message": "\\\\u0007"}')""",
+    "more fields": """say(b'{"width": 9, "height": 9, "format": "PNG", "extra": 1}')""",
+    "a picture over the limits": """say(b'{"width": 99999, "height": 99999, "format": "PNG"}')""",
+    "a format that is not allowed": """say(b'{"width": 9, "height": 9, "format": "TIFF"}')""",
+    "half of the pixels": """say(b'{"width": 9, "height": 9, "format": "PNG"}'); send(b'x' * 20)""",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+async def test_process_that_was_taken_over_is_not_believed(
+    lie: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it answers, its image is decoder_crashed. A process that lies stands in for it."""
+    package = tmp_path / "consumer" / "decoding"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package.parent / "__init__.py").touch()
+    (package / "worker.py").write_text(
+        "import socket\n"
+        "channel = socket.socket(fileno=0)\n"
+        "send = channel.sendall\n"
+        "say = lambda text: send(len(text).to_bytes(4, 'big') + text)\n"
+        "say(b'')\n"
+        "channel.recv(10_000)\n"
+        f"{lie}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    async with _opened() as decoder:
+        with pytest.raises(Failed) as caught:
+            await decoder.decode(_picture(), TARGETS)
+    assert caught.value.code is Code.DECODER_CRASHED
+
+
+def test_confined_process_can_reach_nothing() -> None:
+    """No file, no socket, no signal to its parent, none of its parent's memory."""
+    code = """if True:
+        import ctypes, os, socket, sys
+        from consumer.decoding.confinement import confine
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        word = ctypes.create_string_buffer(8)
+        parent = int(sys.argv[1])
+
+        class Part(ctypes.Structure):
+            _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+
+        def read_parent():
+            ours = Part(ctypes.addressof(word), 8)
+            theirs = Part(int(sys.argv[2]), 8)
+            if libc.process_vm_readv(parent, ctypes.byref(ours), 1, ctypes.byref(theirs), 1, 0) < 0:
+                raise OSError(ctypes.get_errno(), "")
+
+        tries = {
+            "file": lambda: open("/etc/passwd"),
+            "socket": lambda: socket.socket(),
+            "program": lambda: os.execv("/bin/true", ["true"]),
+            "signal": lambda: os.kill(parent, 0),
+            "memory": read_parent,
+        }
+        if os.getuid():
+            tries["process"] = os.fork
+        for name in ("signal", "memory"):
+            tries[name]()  # as long as it may
+        confine(2**29)
+        for name, attempt in tries.items():
+            try:
+                attempt()
+            except OSError:
+                continue
+            print(name)
+    """
+    word = threading.local()  # any object of ours will do
+    command = [sys.executable, "-c", code, str(os.getpid()), str(id(word))]
+    assert subprocess.check_output(command, cwd=ROOT, text=True) == ""

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from PIL import Image
 
-from consumer.decoding.image import DecodeLimits
+from consumer.decoding.limits import DecodeLimits
 from consumer.decoding.pool import Decoder
 from consumer.pixels import Resize
 from consumer.preparation import FetchAndDecode

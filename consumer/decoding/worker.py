@@ -1,0 +1,94 @@
+"""`python -m consumer.decoding.worker OPTIONS`: decode what comes over standard input's socket.
+
+A process of its own for the images of strangers: no secret is in its environment, no torch in its
+memory. It ends when the socket does.
+"""
+
+import mmap
+import os
+import socket
+import sys
+import warnings
+from typing import Final
+
+from consumer.decoding.channel import (
+    ANSWER,
+    ANSWER_JSON,
+    OPTIONS_JSON,
+    QUESTION,
+    TARGETS_JSON,
+    Picture,
+    Verdict,
+    WorkerOptions,
+)
+from consumer.decoding.confinement import confine, limit_cpu
+from consumer.decoding.image import decode, prepare
+from consumer.verdicts import Failed
+from schemas import Code
+
+# What the thirstiest takes, a WebP with alpha: two canvases, a copy, and the picture on white.
+_BYTES_PER_PIXEL: Final = 18
+
+
+def main(options: WorkerOptions) -> None:
+    """Say that we are ready, or what is wrong, and answer until nobody asks any longer."""
+    channel = socket.socket(fileno=0)
+    # A stranger's metadata must not write to the log; the limits decide, not these.
+    warnings.simplefilter("ignore")
+    fault = _begin(options)
+    channel.sendall(ANSWER.pack(len(fault)) + fault)
+    if not fault:
+        while _answered(channel, options):
+            pass
+
+
+def _begin(options: WorkerOptions) -> bytes:
+    try:
+        prepare(options.limits)
+        os.dup2(1, 2)  # as for the warnings: libraries print, too
+        confine(options.memory_bytes)
+        mmap.mmap(-1, _BYTES_PER_PIXEL * options.limits.max_pixels).close()
+    except ImportError as exc:
+        return (
+            f"DECODE_FORMATS lists a format that needs {exc.name}: install this project with the "
+            "extra `formats`, or list less"
+        ).encode()
+    except (MemoryError, OSError) as exc:
+        return (
+            f"DECODE_MEMORY_BYTES={options.memory_bytes} does not do for "
+            f"MAX_IMAGE_PIXELS={options.limits.max_pixels} ({exc}): more of the one, or less of "
+            "the other"
+        ).encode()
+    return b""
+
+
+def _answered(channel: socket.socket, options: WorkerOptions) -> bool:
+    head = channel.recv(QUESTION.size, socket.MSG_WAITALL)
+    if len(head) < QUESTION.size:
+        return False
+    limit_cpu(options.cpu_seconds)
+    targets_length, byte_length = QUESTION.unpack(head)
+    targets = TARGETS_JSON.validate_json(channel.recv(targets_length, socket.MSG_WAITALL))
+    answer: Picture | Verdict
+    pixels: list[memoryview] = []
+    data = channel.recv(byte_length, socket.MSG_WAITALL)
+    try:
+        image = decode(data, targets, options.limits)
+    except Failed as failed:
+        answer = Verdict(code=failed.code, message=failed.message)
+    except Exception as exc:  # noqa: BLE001 - a bug that an image finds must cost that image alone
+        answer = Verdict(
+            code=Code.DECODER_CRASHED, message=f"the decoder failed with {type(exc).__name__}"
+        )
+    else:
+        answer = Picture(width=image.width, height=image.height, format=image.format)
+        pixels = [array.data for array in image.pixels.values()]
+    text = ANSWER_JSON.dump_json(answer)
+    channel.sendall(ANSWER.pack(len(text)) + text)
+    for view in pixels:
+        channel.sendall(view)
+    return True
+
+
+if __name__ == "__main__":
+    main(OPTIONS_JSON.validate_json(sys.argv[1]))

@@ -1,0 +1,73 @@
+"""What /proc says of the decoder's processes."""
+
+import os
+from pathlib import Path
+
+_MODULE = b"consumer.decoding.worker"
+
+
+def child_workers(parent: int | None = None) -> set[int]:
+    """Return the ids of the decoding processes that `parent`, or this process, has."""
+    parent = parent or os.getpid()
+    return {
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and _parent(int(entry.name)) == parent and _is_worker(entry)
+    }
+
+
+def state_of(pid: int) -> str:
+    """Return the state of a process, as `ps` shows it."""
+    return _fields(pid)[0]
+
+
+def is_gone(pid: int) -> bool:
+    """Say whether a process is no more, or waits for a parent that is not us to hear of it."""
+    return not Path(f"/proc/{pid}").exists() or state_of(pid) in "ZX"
+
+
+def is_ready(pid: int) -> bool:
+    """Say whether a decoding process has given up its rights, the last step of its start."""
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    return any(line.split()[:4] == ["Max", "open", "files", "0"] for line in limits.splitlines())
+
+
+def peak_bytes(pid: int | str = "self") -> int:
+    """Return the most memory that a process had resident so far."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def user_ticks(pid: int) -> int:
+    """Return how long a process has computed, in hundredths of a second."""
+    return int(_fields(pid)[11])
+
+
+def environment_of(pid: int) -> set[str]:
+    """Return the names in the environment that a process was started with."""
+    entries = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return {entry.partition("=")[0] for entry in entries if entry}
+
+
+def open_files() -> set[str]:
+    """Return the descriptors that this process has."""
+    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
+
+
+def _is_worker(entry: Path) -> bool:
+    try:
+        return _MODULE in (entry / "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(_fields(pid)[1])
+    except OSError:
+        return 0
+
+
+def _fields(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the state on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
