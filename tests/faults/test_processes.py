@@ -129,8 +129,32 @@ async def test_second_member_comes_and_goes(kafka: ApacheKafka, tmp_path: Path) 
         (await run.finish(steady)).check()
 
 
+async def test_member_without_a_static_name_is_killed(kafka: ApacheKafka, tmp_path: Path) -> None:
+    """The default: the group waits for the session of the dead one, and the next goes on."""
+    async with scenario(kafka, tmp_path) as run:
+        for n in range(scale(1, 5)):
+            await run.publish([f"{n}.{name}" for name in names(60)])
+            consumer = run.start(GROUP_INSTANCE_ID="", RECORDS_IN_FLIGHT="8")
+            consumer.wait_for("record done", count=8)
+            await asyncio.to_thread(consumer.end, signal.SIGKILL)
+            (await run.finish(GROUP_INSTANCE_ID="")).check()
+
+
+async def test_kill_while_a_consumer_starts(kafka: ApacheKafka, tmp_path: Path) -> None:
+    """kill -9 between the process's start and its first commit, wherever that hits."""
+    async with scenario(kafka, tmp_path) as run:
+        await run.publish(names(100))
+        first = run.start(RECORDS_IN_FLIGHT="8", FAULT="after_send_offsets:3")
+        await asyncio.to_thread(first.process.wait, 60)
+        for _ in range(scale(2, 10)):
+            consumer = run.start()
+            await asyncio.sleep(run.chance.uniform(0.5, 1.8))
+            await asyncio.to_thread(consumer.end, signal.SIGKILL)
+        (await run.finish()).check()
+
+
 async def test_event_loop_that_stands_still(kafka: ApacheKafka, tmp_path: Path) -> None:
-    """The loop blocks for twice the session: thrown out of the group, back again, once each."""
+    """The loop blocks for twice the session: not live, thrown out, back again, once each."""
     async with scenario(kafka, tmp_path) as run:
         for n in range(scale(1, 3)):
             await run.publish([f"{n}.{name}" for name in names(120)])
@@ -142,6 +166,8 @@ async def test_event_loop_that_stands_still(kafka: ApacheKafka, tmp_path: Path) 
             )
             await asyncio.sleep(3)
             await run.finish(blocked, run.start(member=f"other{n}", RECORDS_IN_FLIGHT="16"))
+            [event] = [line for line in blocked.events() if line["event"] == "not live"]
+            assert "the event loop stood still" in str(event["reason"])
         (await run.ledger()).check()
 
 
