@@ -43,7 +43,12 @@ def configure(settings: ConsumerSettings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                # Not left to the renderer: on a terminal it would show each frame's variables.
+                structlog.processors.format_exc_info,
+                renderer,
+            ],
             foreign_pre_chain=_SHARED,
         )
     )

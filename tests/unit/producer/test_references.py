@@ -103,6 +103,16 @@ def test_uris_are_left_as_they_are(uri: str) -> None:
     assert uris("-", stdin=uri.encode()) == [uri]
 
 
+def test_a_uri_may_be_longer_than_a_file_name() -> None:
+    """Signed links are: the file system's limit is none of theirs, and they name no file."""
+    uri = "https://user:hunter2@example.org/cat.jpg?X-Amz-Signature=" + "f" * 5000
+
+    [entry] = entries([uri], recursive=False, stdin=io.BytesIO())
+
+    assert made(entry).request.image.uri == uri
+    assert entry.where == "cat.jpg"
+
+
 @pytest.mark.parametrize("argument", ["nofile.jpg", "no/*.jpg", ""])
 def test_what_is_not_there_is_known_before_anything_is_published(
     argument: str,
