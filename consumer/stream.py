@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError
 
 from consumer.cluster import Cluster, client_arguments
 from consumer.completion import Position
+from consumer.header_names import tolerate_header_names
 from consumer.history import read_back, record_of
 from consumer.lane import Commit
 from consumer.settings import ConsumerSettings
@@ -67,6 +68,7 @@ class KafkaStream:
         )
 
     async def __aenter__(self) -> Self:
+        tolerate_header_names()
         await self._consumer.start()
         return self
 

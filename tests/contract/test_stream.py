@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from consumer.cluster import Cluster, client_arguments
 from consumer.completion import Position
@@ -222,6 +223,34 @@ async def test_output_with_neither_key_nor_value_is_written(
     letter = OutgoingRecord(topic=topics.dlq, key=None, value=None, headers=[("h", b"v")])
     await member.lanes.commits[0]([letter], Position(offset=0))
     assert await _committed_values(broker, topics.dlq) == [None]
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+async def test_header_name_that_is_no_text_stops_nothing(
+    broker: Broker, topics: Topics, join: Join, compression: str | None
+) -> None:
+    """It is read with its odd bytes spelt out, in its place between good records."""
+    async with AIOKafkaProducer(
+        bootstrap_servers=broker.bootstrap, compression_type=compression
+    ) as producer:
+        batch = producer.create_batch()
+        # aiokafka's own builder in Python, since the faster one makes no such name.
+        batch._builder = _DefaultRecordBatchBuilderPy(2, 1 if compression else 0, 0, -1, -1, 0, 999)
+        for value, name in ((b"a", "plain"), (b"b", NoText()), (b"c", "größe")):
+            batch.append(timestamp=None, key=b"k", value=value, headers=[(name, b"v")])
+        await (await producer.send_batch(batch, topics.ingest, partition=0))
+    member = await join()
+    found = [(record.value, record.headers[0][0]) for record in await member.poll(3)]
+    assert found == [(b"a", "plain"), (b"b", r"\xff\xfe"), (b"c", "größe")]
+
+
+class NoText(str):
+    """A name that is encoded as no text ever is."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
+        return b"\xff\xfe"
 
 
 async def test_uncommitted_work_comes_again(broker: Broker, topics: Topics, join: Join) -> None:
