@@ -18,6 +18,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BROKER := build/broker
 BROKER_SOURCES := $(wildcard examples/broker/*.go) examples/broker/go.mod examples/broker/go.sum
+AUDITOR := build/audit/bin/pip-audit
 # What the tests of s3: read from; the tests build it when they need it.
 S3_SERVER := build/versitygw
 TYPED := schemas producer consumer
@@ -52,6 +53,14 @@ faults: $(STAMP) ## every fault at its full figures, on Apache Kafka (needs Dock
 .PHONY: fuzz
 fuzz: $(STAMP) ## hostile records and images at their full figures (some minutes); SEED=N
 	FUZZ=full $(BIN)/pytest tests/fuzz -s -rfEs $(PYTEST_ARGS)
+
+.PHONY: audit
+audit: $(STAMP) ## ask PyPI for known vulnerabilities of all that is installed (needs its JSON API)
+	@test -x $(AUDITOR) || { $(PYTHON) -m venv build/audit && \
+	  build/audit/bin/pip install --quiet 'pip-audit>=2.10.1,<3'; }
+	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+.*//' > build/installed.txt
+	@echo "asking PyPI about the $$(wc -l < build/installed.txt) packages of $(VENV); one that it does not know is a failure"
+	$(AUDITOR) --strict --no-deps --disable-pip --progress-spinner off -r build/installed.txt
 
 .PHONY: demo
 demo: $(STAMP) $(BROKER) ## the whole way on the embedded broker; MODELS=hub, PICTURES=DIR
