@@ -223,8 +223,11 @@ async def _sources(folder: Path) -> AsyncIterator[tuple[Sources, list[str]]]:
         {
             "SECRET_API_KEY": SECRET.decode(),
             "FILE_ROOTS": str(root),
+            # Nobody listens there.
+            "ALLOWED_HOSTS": "127.0.0.1:1",
+            "ALLOWED_NETWORKS": "127.0.0.0/8",
             "S3_BUCKETS": "pics,other/open/",
-            "S3_ENDPOINT": "http://127.0.0.1:1",  # nobody is there
+            "S3_ENDPOINT": "http://127.0.0.1:1",
             "S3_ACCESS_KEY_ID": "an-access-key",
             "S3_SECRET_ACCESS_KEY": SECRET_KEY,
         }
@@ -235,6 +238,7 @@ async def _sources(folder: Path) -> AsyncIterator[tuple[Sources, list[str]]]:
         f"file:{root}/link/secret",
     ]
     good += ["s3://pics/a.jpg", "s3://other/open/a.jpg?versionId=x", "data:image/png;base64,QUJD"]
+    good += ["http://127.0.0.1:1/a.jpg?x=y", "https://127.0.0.1:1/a.jpg"]
     async with open_sources(settings) as sources:
         yield sources, good
 
@@ -244,7 +248,7 @@ async def test_any_reference_is_fetched_or_fails(scale: Scale, tmp_path: Path) -
     random = scale.random("references")
     verdicts: Counter[str] = Counter()
     async with asyncio.timeout(280), _sources(tmp_path) as (sources, good):
-        for _ in range(scale.inputs(full=60_000, short=2_500)):
+        for _ in range(scale.inputs(full=200_000, short=2_500)):
             uri = hostile_uri(random, good)
             hostile = record(value=b'{"version":1,"id":"01JABC","image":{"uri":"x"}}')
             reference = admit(hostile).image.model_copy(update={"uri": uri})
