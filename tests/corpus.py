@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -79,3 +80,106 @@ def tiff(entries: tuple[tuple[int, int, int], ...], data: bytes) -> bytes:
         struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries
     )
     return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory + b"\0\0\0\0"
+
+
+def samples() -> Iterator[Sample]:
+    """Make what the formats allowed by default can send, for a limit of 4 megapixels.
+
+    None takes a second to decode; `endless_jpeg` does.
+    """
+    for name, data, code in (*_pngs(), *_jpegs(), *_gifs(), *_others(), *_polyglots()):
+        yield Sample(name=name, data=data, code=code)
+
+
+_Row = tuple[str, bytes, Code | None]
+_SMALL = Image.new("RGB", (24, 16), (255, 0, 0))
+_BOMB_BYTES = 100_000_000
+
+
+def _pngs() -> Iterator[_Row]:
+    zeros = zlib.compress(bytes(_BOMB_BYTES), 1)
+    pixels = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + b"\xff\0\0" * 24 for _ in range(16))))
+    yield "PNG of 2^31 x 1", png_header(2**31 - 1, 1), Code.TOO_MANY_PIXELS
+    yield "PNG of 1 x 2^31", png_header(1, 2**31 - 1), Code.TOO_MANY_PIXELS
+    yield "PNG of 2^32 x 2^32", png_header(2**32 - 1, 2**32 - 1), Code.TOO_MANY_PIXELS
+    yield "PNG of 900 megapixels", png_header(30_000, 30_000), Code.TOO_MANY_PIXELS
+    yield "PNG line", png_header(4000, 3), Code.TOO_MANY_PIXELS
+    yield "PNG, deflate bomb for pixels", png(24, 16, chunk(b"IDAT", zeros)), None
+    text = chunk(b"zTXt", b"k\0\0" + zeros)
+    yield "PNG, zTXt bomb", png(24, 16, text, pixels), Code.CORRUPT_IMAGE
+    profile = chunk(b"iCCP", b"k\0\0" + zeros)
+    yield "PNG, iCCP bomb", png(24, 16, profile, pixels), Code.CORRUPT_IMAGE
+    text = chunk(b"iTXt", b"k\0\1\0\0\0" + zeros)
+    yield "PNG, iTXt bomb", png(24, 16, text, pixels), Code.CORRUPT_IMAGE
+    texts = chunk(b"tEXt", b"k\0" + bytes(900_000)) * 80
+    yield "PNG, texts without end", png(24, 16, texts, pixels), Code.CORRUPT_IMAGE
+    yield "PNG, 100,000 chunks", png(24, 16, chunk(b"teSt", b"") * 100_000, pixels), None
+    frames = chunk(b"acTL", struct.pack(">II", 2**31 - 1, 0))
+    yield "APNG of 2^31 frames", png(24, 16, frames, pixels), None
+    frame = chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 60_000, 60_000, 0, 0, 1, 1, 0, 0))
+    yield "APNG, frame beyond the picture", png(24, 16, frames, frame, pixels), Code.CORRUPT_IMAGE
+    yield "PNG without pixels", png(24, 16), Code.CORRUPT_IMAGE
+    yield "PNG of no such depth", png(24, 16, pixels, depth=3), Code.CORRUPT_IMAGE
+    yield "PNG of other pixels", png(24, 16, pixels, colour=3), Code.CORRUPT_IMAGE
+
+
+def _jpegs() -> Iterator[_Row]:
+    data = encoded(_SMALL, "JPEG")
+    frame = data.index(b"\xff\xc0") + 5
+    huge = data[:frame] + b"\xff\xdc\xff\xdc" + data[frame + 4 :]
+    yield "JPEG of 65,500 x 65,500", huge, Code.TOO_MANY_PIXELS
+    large = data[:frame] + struct.pack(">HH", 1900, 2000) + data[frame + 4 :]
+    yield "JPEG of more than it has", large, None
+    yield "JPEG, cut", data[: len(data) * 2 // 3], Code.CORRUPT_IMAGE
+    yield "JPEG without tables", data[:2] + data[data.index(b"\xff\xc0") :], Code.CORRUPT_IMAGE
+    loop = b"Exif\0\0II*\0\x08\0\0\0\1\0\x69\x87\4\0\1\0\0\0\x08\0\0\0\x08\0\0\0"
+    yield "JPEG, EXIF that points to itself", encoded(_SMALL, "JPEG", exif=loop), None
+    count = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\xff\xff\xff\xff\x08\0\0\0\0\0\0\0"
+    yield "JPEG, EXIF of 2^32 orientations", encoded(_SMALL, "JPEG", exif=count), None
+    segment = b"\xff\xe2" + struct.pack(">H", 65_535) + b"ICC_PROFILE\0\1\1" + bytes(65_519)
+    yield "JPEG, 300 profiles", data[:2] + segment * 300 + data[2:], None
+    yield "JPEG, a comment of nothing", data[:2] + b"\xff\xfe\0\0" + data[2:], None
+
+
+def _gifs() -> Iterator[_Row]:
+    data = encoded(_SMALL.quantize(4), "GIF")
+    at = data.index(b"\x2c", 13)
+    far = data[: at + 1] + struct.pack("<HHHH", 60_000, 60_000, 24, 16) + data[at + 9 :]
+    yield "GIF, first frame beyond the screen", far, Code.TOO_MANY_PIXELS
+    frame = data[at:-1]
+    yield "GIF of 10,000 frames", data[:-1] + frame * 10_000 + b";", None
+    yield "GIF of 0 x 0", data[:6] + bytes(4) + data[10:at] + data[at:], None
+    yield "GIF, comments without end", data[:at] + (b"\x21\xfe\1a\0" * 100_000) + data[at:], None
+    yield "GIF without a frame", data[:at] + b";", Code.CORRUPT_IMAGE
+
+
+def _others() -> Iterator[_Row]:
+    head = struct.pack("<IiiHHIIiiII", 40, 1900, 1900, 1, 8, 1, 2, 0, 0, 256, 0)
+    run = b"BM" + struct.pack("<IHHI", 0, 0, 0, 1078) + head + bytes(1024) + b"\xff\1\0\1"
+    yield "BMP, run lengths that end early", run, Code.CORRUPT_IMAGE
+    large = run.replace(struct.pack("<ii", 1900, 1900), struct.pack("<ii", 2**31 - 1, -(2**31)))
+    yield "BMP of 2^31 x -2^31", large, Code.TOO_MANY_PIXELS
+    far = run[:10] + struct.pack("<I", 2**32 - 1) + run[14:]
+    yield "BMP, pixels beyond the end", far, Code.CORRUPT_IMAGE
+    bomb = encoded(Image.new("RGB", (3000, 3000)), "WEBP", lossless=True, quality=0, method=0)
+    yield "WebP of 9 megapixels in 34 bytes", bomb, Code.TOO_MANY_PIXELS
+    frames = [Image.new("RGB", (1000, 1000), (shade, 0, 0)) for shade in range(50)]
+    many = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:])
+    yield "WebP of 50 frames", many, None
+    sound = encoded(_SMALL, "WEBP")
+    liar = sound[:4] + b"\xff\xff\xff\xff" + sound[8:]
+    yield "WebP that says it is 4 GB", liar, Code.CORRUPT_IMAGE
+    yield "TIFF, a tile of 1.6 GB", tiff_with_one_tile(40_000), Code.UNSUPPORTED_FORMAT
+
+
+def _polyglots() -> Iterator[_Row]:
+    jpeg, gif = encoded(_SMALL, "JPEG"), encoded(_SMALL.quantize(4), "GIF")
+    yield "JPEG with an archive behind it", jpeg + b"PK\3\4" + bytes(100), None
+    yield "GIF that is a script", b"GIF89a/*" + gif[8:] + b"*/=1;alert(1)", Code.TOO_MANY_PIXELS
+    yield "PNG signature on a JPEG", b"\x89PNG\r\n\x1a\n" + jpeg, Code.CORRUPT_IMAGE
+    script = b"%!PS-Adobe-3.0 EPSF\n" + jpeg
+    yield "PostScript with a JPEG in it", script, Code.UNSUPPORTED_FORMAT
+    yield "PDF", b"%PDF-1.7\n" + jpeg, Code.NOT_AN_IMAGE
+    yield "HTML", b"<html><img src=x onerror=alert(1)>", Code.NOT_AN_IMAGE
+    yield "SVG", b"<svg xmlns='http://www.w3.org/2000/svg'/>", Code.UNSUPPORTED_FORMAT
+    yield "nothing", b"", Code.NOT_AN_IMAGE

@@ -26,8 +26,10 @@ _BIND_AND_CONNECT_TCP: Final = 3  # since version 4
 _OTHERS_SOCKETS_AND_SIGNALS: Final = 3  # since version 6
 
 
-def confine(memory_bytes: int) -> None:
+def confine(memory_bytes: int, *, threads: bool = False) -> None:
     """Give up rights, then set limits that cannot be raised again without a privilege.
+
+    With `threads` it may still start threads, and so processes; root may in any case.
 
     Raises:
         OSError: the system does not let us.
@@ -41,7 +43,8 @@ def confine(memory_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    if not threads:
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     # What is open stays so; nothing more can be opened, neither a file nor a socket.
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
 

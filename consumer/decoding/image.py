@@ -143,6 +143,8 @@ def _translated(kind: str) -> Iterator[None]:
     except MemoryError as exc:  # the image may be sound, so it is not called corrupt
         raise Failed(Code.DECODER_CRASHED, f"no memory to decode this {kind}") from exc
     except _BROKEN as exc:
+        if isinstance(exc, OSError) and exc.errno is not None:
+            raise  # of the system, not of these bytes: a bug of ours
         if str(exc) == _NO_MEMORY:
             raise Failed(Code.DECODER_CRASHED, f"no memory to decode this {kind}") from exc
         reason = "".join(char for char in str(exc)[:100] if char.isprintable())

@@ -5,6 +5,7 @@ opens all of them to whatever looks like one of the four that `consumer.decoding
 """
 
 import io
+import multiprocessing  # noqa: F401 - rawpy asks for it at the first file, when none can be opened
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final

@@ -1,7 +1,6 @@
 """Decoding: every kind of picture comes out as RGB, and every kind of rubbish as one verdict."""
 
 import io
-import pickle
 import struct
 import zlib
 from collections.abc import Mapping
@@ -10,14 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 from PIL.Image import Resampling, Transpose
 
 from consumer.decoding.image import decode
 from consumer.decoding.limits import DEFAULT_FORMATS, DecodeLimits, Format
+from consumer.decoding.magic import sniff
 from consumer.pixels import DecodedImage, Resize
 from consumer.verdicts import Failed
 from schemas import Code, Stage, Task
+from tests.camera import dng
 
 # As the consumer runs: see consumer/decoding/pool.py.
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\..*")
@@ -77,13 +78,6 @@ def test_only_the_targets_asked_for_are_made() -> None:
     """No task, no pixels; the size is told all the same."""
     image = decode(encoded(drawing()), {}, LIMITS)
     assert (image.width, image.height, image.pixels) == (24, 16, {})
-
-
-def test_what_goes_in_and_out_can_be_pickled() -> None:
-    """Worker processes can take the place of threads."""
-    call = pickle.loads(pickle.dumps((decode, encoded(drawing()), BOTH, LIMITS)))
-    image = pickle.loads(pickle.dumps(call[0](*call[1:])))
-    np.testing.assert_array_equal(image.pixels[Task.EMBED], shown(encoded(drawing()), CROP))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -263,6 +257,111 @@ def test_tiff_is_decoded_where_it_is_allowed() -> None:
     for mode in ("F", "I"):
         data = encoded(drawing().convert("L").convert(mode), "TIFF")
         assert verdict(data, limits) is Code.UNSUPPORTED_FORMAT
+
+
+def test_avif_is_decoded_where_it_is_allowed() -> None:
+    """Pillow brings its parser along."""
+    image = decode(encoded(drawing(), "AVIF"), BOTH, DecodeLimits(formats=(Format.AVIF,)))
+    assert (image.width, image.height, image.format) == (24, 16, "AVIF")
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_heic_is_decoded_where_it_is_allowed(orientation: int) -> None:
+    """With the extra `formats`; upright, as a phone held sideways writes it."""
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    limits = DecodeLimits(formats=(Format.HEIC,))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(drawing(240, 160), "HEIF", quality=95, exif=exif.tobytes())
+    image = decode(data, {Task.EMBED: SAME}, limits)
+    assert (image.width, image.height) == ((240, 160) if orientation == 1 else (160, 240))
+    assert image.format == "HEIC"
+    corner = image.pixels[Task.EMBED][1, 2 if orientation == 1 else 21]
+    np.testing.assert_allclose(corner, (0, 0, 255), atol=20)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size", "corner"),
+    [(1, (64, 48), (1, 1)), (3, (64, 48), (6, 6)), (6, (48, 64), (1, 6)), (8, (48, 64), (6, 1))],
+)
+@pytest.mark.parametrize("scale", [1, 4])
+def test_raw_file_of_a_camera_is_developed(
+    orientation: int, size: tuple[int, int], corner: tuple[int, int], scale: int
+) -> None:
+    """A DNG, upright and in its full size, developed at half of it where that is enough."""
+    pytest.importorskip("rawpy")
+    picture = np.asarray(drawing(64 * scale, 48 * scale))
+    to = Resize(height=8, width=8, resample=Resampling.BOX, crop=False)
+    limits = DecodeLimits(formats=(Format.RAW,))
+    image = decode(dng(picture, orientation), {Task.EMBED: to}, limits)
+    assert (image.width, image.height) == (size[0] * scale, size[1] * scale)
+    assert image.format == "DNG"
+    pixels = image.pixels[Task.EMBED]
+    assert pixels[4, 4].argmax() == 0  # red
+    assert pixels[corner].argmax() == 2  # blue
+
+
+def test_raw_file_is_held_to_the_limits() -> None:
+    """Before a pixel of it is read; cut, it is corrupt; not listed, no parser sees it."""
+    pytest.importorskip("rawpy")
+    data = dng(np.asarray(drawing(64, 48)))
+    limits = DecodeLimits(formats=(Format.RAW,), max_pixels=64 * 47)
+    assert verdict(data, limits) is Code.TOO_MANY_PIXELS
+    assert verdict(data[:-1000], DecodeLimits(formats=(Format.RAW,))) is Code.CORRUPT_IMAGE
+    assert verdict(data, DecodeLimits(formats=(Format.TIFF,))) is Code.UNSUPPORTED_FORMAT
+
+
+def test_colour_profile_is_not_applied() -> None:
+    """As in the models' own processors: an embedding is that of the numbers in the file."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    data = encoded(drawing(), icc_profile=profile)
+    np.testing.assert_array_equal(shown(data), np.asarray(drawing()))
+
+
+def _tiff_directory(*entries: tuple[int, int, int, bytes], order: str = "<") -> bytes:
+    """Return the beginning of a TIFF: what a camera's file has in its first directory."""
+    rows = b"".join(struct.pack(order + "HHI4s", *entry) for entry in entries)
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    return mark + struct.pack(order + "IH", 8, len(entries)) + rows + b"\0\0\0\0SONY\0NIKON\0"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_raw_files_are_told_from_tiffs(order: str) -> None:
+    """By what their first directory says; a scan that a camera's maker wrote stays a TIFF."""
+
+    def long(value: int) -> bytes:
+        return struct.pack(order + "I", value)
+
+    preview, whole = (254, 4, 1, long(1)), (254, 4, 1, long(0))
+    others = (330, 4, 1, long(9))
+    sony, nikon = (271, 2, 5, long(50)), (271, 2, 6, long(55))
+    dng_version = (50706, 1, 4, b"\1\4\0\0")
+    kinds = {
+        "ARW": (preview, sony, others),
+        "NEF": (preview, nikon, others),
+        "DNG": (preview, dng_version, whole),
+    }
+    for kind, entries in kinds.items():
+        assert sniff(_tiff_directory(*entries, order=order)) == kind
+    for entries in ((whole, sony, others), (preview, sony, whole), (preview, others, whole)):
+        assert sniff(_tiff_directory(*entries, order=order)) == "TIFF"
+    assert sniff(b"II*\0\x10\0\0\0CR\2\0") == "CR2"
+
+
+@pytest.mark.parametrize(
+    ("brands", "kind"),
+    [
+        (b"heic\0\0\0\0mif1", "HEIC"),
+        (b"mif1\0\0\0\0mif1heic", "HEIC"),
+        (b"mif1\0\0\0\0mif1avif", "AVIF"),
+        (b"avif\0\0\0\0heic", "AVIF"),
+        (b"mif1\0\0\0\0xxxx", "HEIF"),
+        (b"mp42\0\0\0\0heic", None),
+    ],
+)
+def test_brands_tell_heic_from_avif(brands: bytes, kind: str | None) -> None:
+    """The major brand first; where that is a general one, the others."""
+    assert sniff(struct.pack(">I", len(brands) + 8) + b"ftyp" + brands + b"heicheic") == kind
 
 
 def _png_header(width: int, height: int) -> bytes:
