@@ -56,6 +56,11 @@ class Turns:
     _hosts: dict[str, _Host] = field(default_factory=dict)
     _recent: deque[str] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
+    @property
+    def known_hosts(self) -> int:
+        """The number of hosts of which something is remembered."""
+        return len(self._hosts)
+
     @asynccontextmanager
     async def turn(self, name: str) -> AsyncIterator[None]:
         """Wait for a turn at the host `name`, and have it until the block ends.

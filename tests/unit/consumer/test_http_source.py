@@ -1,6 +1,7 @@
 """`http:` references from a host that is honest, and each way in which one is not."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from datetime import UTC, datetime
@@ -8,6 +9,8 @@ from email.utils import format_datetime
 
 import pytest
 import trustme
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from consumer.sources.answers import retry_after_seconds
 from consumer.sources.budget import ByteBudget
@@ -118,6 +121,33 @@ async def test_hostile_answer_has_its_code_within_its_deadline(name):
         verdict = await _verdict(source, f"http://image.test:{server.port}/a", budget)
     assert verdict.code is code
     assert budget.held_bytes == 0
+
+
+_lines = st.sampled_from(
+    [
+        *(b"HTTP/1.1 200 OK", b"HTTP/1.0 302 Found", b"HTTP/1.1 100 Continue", b"HTTP/9.9 0 "),
+        *(b"HTTP/1.1 101 Switching Protocols", b"Connection: upgrade", b"Upgrade: h2c"),
+        *(b"Content-Length: 3", b"Content-Length: +3", b"Content-Length: 99999999999999999999"),
+        *(b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip, chunked", b" folded"),
+        *(b"Content-Encoding: br", b"Retry-After: \xb2", b"Set-Cookie: a=\xff;;=;", b": nothing"),
+        *(b"Location: //\xff:x/", b"Location: http://[", b"Location: ?", b"Location:"),
+        *(b"", b"3", b"abc", b"0", b"ffffffffffffffffff", b"-1", b"\x00", b"\xff" * 9, b"a" * 9000),
+    ]
+)
+
+
+@settings(deadline=None)
+@given(st.lists(_lines, max_size=12), st.sampled_from([b"\r\n", b"\n", b"\r"]))
+def test_any_answer_is_an_image_or_a_verdict(lines, end):
+    """Bytes that are nearly HTTP, in any order: no other error gets out."""
+
+    async def run() -> None:
+        data = end.join([b"HTTP/1.1 200 OK", *lines])
+        async with serving({"/a": raw(data)}) as server, opened(server) as source:
+            with contextlib.suppress(Failed):
+                await _fetch(source, f"http://image.test:{server.port}/a")
+
+    asyncio.run(run())
 
 
 async def test_more_than_was_promised_is_left():

@@ -1,0 +1,179 @@
+"""Memory of fetches: what was read is held and little more, and holds that grow do not deadlock."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumer.sources.budget import ByteBudget
+from consumer.verdicts import Failed
+from tests import hostile_http as hostile
+from tests.hostile_http import IMAGE, MAX_BYTES, answer, opened, raw, serving
+
+FIRST = 65_536
+
+
+async def _settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_silent_host_holds_nothing_and_one_that_trickles_little():
+    """Whatever length was promised: a first step, then twice what came."""
+    does = {"/silent": hostile.silent, "/trickle": hostile.trickle}
+    budget = ByteBudget(10**9)
+    async with (
+        serving(does) as server,
+        opened(
+            server, fetch_grace_seconds=9, fetch_idle_seconds=9, fetch_total_seconds=9
+        ) as source,
+        asyncio.TaskGroup() as tasks,
+    ):
+
+        async def fetch(path: str) -> None:
+            async with source.fetch(f"http://image.test:{server.port}{path}", MAX_BYTES, budget):
+                pass
+
+        silent, trickling = (
+            tasks.create_task(fetch("/silent")),
+            tasks.create_task(fetch("/trickle")),
+        )
+        while len(server.heads) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert budget.held_bytes == FIRST
+        silent.cancel()
+        trickling.cancel()
+    assert budget.held_bytes == 0
+
+
+@pytest.mark.parametrize("byte_length", [0, 1, FIRST - 1, FIRST, FIRST + 1, MAX_BYTES])
+@pytest.mark.parametrize("says", [True, False])
+async def test_what_is_held_at_the_end_is_what_came(byte_length, says):
+    """No more and no less, whether the length was said or not."""
+    body = bytes(byte_length)
+    does = {"/a": answer(body) if says else raw(hostile.head() + body)}
+    budget = ByteBudget(10**9)
+    async with serving(does) as server, opened(server) as source:
+        uri = f"http://image.test:{server.port}/a"
+        async with source.fetch(uri, MAX_BYTES, budget) as data:
+            assert data == body
+            assert budget.held_bytes == byte_length
+
+
+async def test_slow_body_is_given_up_for_its_speed():
+    """Long before the deadlines, and with a reason that says so."""
+    async with (
+        serving({"/a": hostile.trickle}) as server,
+        opened(server, fetch_total_seconds=60, fetch_idle_seconds=60) as source,
+    ):
+        uri = f"http://image.test:{server.port}/a"
+        with pytest.raises(Failed, match="too slowly"):
+            async with asyncio.timeout(5), source.fetch(uri, MAX_BYTES, ByteBudget(10**9)):
+                pass
+
+
+async def test_waiting_for_memory_counts_in_no_deadline():
+    """A host is not blamed for what others hold."""
+    budget = ByteBudget(len(IMAGE) + 1)
+    async with serving() as server, opened(server, fetch_total_seconds=0.3) as source:
+
+        async def fetch() -> bytes:
+            uri = f"http://image.test:{server.port}/a"
+            async with source.fetch(uri, MAX_BYTES, budget) as data:
+                return data
+
+        async with budget.hold(2):
+            fetching = asyncio.create_task(fetch())
+            await asyncio.sleep(0.4)
+            assert not fetching.done()
+        assert await fetching == IMAGE
+
+
+async def test_budget_smaller_than_its_images_still_lets_them_through():
+    """Many at once, each larger than what is left for it: one after the other they finish."""
+    body = bytes(MAX_BYTES)
+    budget = ByteBudget(MAX_BYTES)
+    async with serving({"/a": raw(hostile.head() + body)}) as server, opened(server) as source:
+        most = 0
+
+        async def fetch() -> None:
+            nonlocal most
+            uri = f"http://image.test:{server.port}/a"
+            async with source.fetch(uri, MAX_BYTES, budget) as data:
+                most = max(most, budget.held_bytes)
+                assert data == body
+
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(fetch() for _ in range(20)))
+    assert budget.held_bytes == 0
+    assert most <= 2 * MAX_BYTES + 1
+
+
+async def test_growing_goes_before_arriving():
+    """Who is in already finishes first."""
+    budget = ByteBudget(10)
+    async with AsyncExitStack() as first, AsyncExitStack() as last, budget.hold(4) as growing:
+        await first.enter_async_context(budget.hold(5))
+        arriving = asyncio.create_task(last.enter_async_context(budget.hold(3)))
+        grown = asyncio.create_task(budget.resize(growing, 7))
+        await _settle()
+        assert not arriving.done()
+        assert not grown.done()
+        await first.aclose()
+        await _settle()
+        assert grown.done()
+        assert arriving.done()
+        assert budget.held_bytes == 10
+
+
+async def test_cancelled_growth_takes_nothing():
+    """Those behind it go on as if it had not been."""
+    budget = ByteBudget(10)
+    async with budget.hold(6) as one, budget.hold(2) as other, budget.hold(1):
+        waiting = asyncio.create_task(budget.resize(one, 9))
+        behind = asyncio.create_task(budget.resize(other, 3))
+        await _settle()
+        assert not behind.done()
+        waiting.cancel()
+        await behind
+        assert budget.held_bytes == 10
+    assert budget.held_bytes == 0
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5), min_size=1, max_size=12),
+    st.integers(1, 20),
+    st.lists(st.integers(0, 11), max_size=3),
+)
+def test_any_holds_finish_within_the_limit_and_one_image(steps, limit, cancelled):
+    """However they grow, and whoever is cancelled: all end, and one at most is above the limit."""
+
+    async def run() -> None:
+        budget = ByteBudget(limit)
+        largest = max(sum(sizes) for sizes in steps)
+
+        async def image(sizes: list[int]) -> None:
+            async with budget.hold(0) as held:
+                for size in sizes:
+                    await budget.resize(held, held.byte_length + size)
+                    assert budget.held_bytes <= limit + largest
+                    await asyncio.sleep(0)
+                await budget.resize(held, held.byte_length // 2)
+                await asyncio.sleep(0)
+
+        tasks = [asyncio.create_task(image(sizes)) for sizes in steps]
+        await asyncio.sleep(0)
+        for index in cancelled:
+            tasks[index % len(tasks)].cancel()
+        async with asyncio.timeout(5):
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(task.cancelled() or task.exception() is None for task in tasks)
+        assert budget.held_bytes == 0
+        async with asyncio.timeout(1), budget.hold(limit):
+            pass
+
+    asyncio.run(run())
