@@ -7,7 +7,7 @@ from typing import Literal
 import typer
 
 from consumer import service
-from consumer.cluster import Cluster
+from consumer.cluster import PACKED, Cluster
 from consumer.settings import ConsumerSettings
 from schemas.exits import ExitCode, Halt
 
@@ -76,7 +76,8 @@ async def _topics(settings: ConsumerSettings) -> str:
         else f"{ingest.name} has CreateTime: signatures are held against our own clock; "
         "message.timestamp.type=LogAppendTime is better"
     )
-    return f"{names}; {clock}"
+    packed = "" if ingest.unpacked else f"; {PACKED}"
+    return f"{names}; {clock}{packed}"
 
 
 async def _device(settings: ConsumerSettings) -> str:

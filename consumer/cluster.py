@@ -19,6 +19,10 @@ from schemas.exits import ExitCode, Halt
 log = structlog.get_logger()
 
 RETRY_SECONDS: Final = 0.2
+PACKED: Final = (
+    "the ingest topic lets compressed records through, which may be bombs, and of which gzip alone "
+    "can be read; compression.type=uncompressed has the broker unpack and limit them"
+)
 
 
 def client_arguments(settings: ConsumerSettings) -> dict[str, Any]:
@@ -28,11 +32,16 @@ def client_arguments(settings: ConsumerSettings) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicFacts:
-    """A topic as the cluster has it."""
+    """A topic as the cluster has it.
+
+    `append_time`: the broker sets the time of its records. `unpacked`: it unpacks compressed ones
+    and holds them to max.message.bytes, so that none can be a bomb for us.
+    """
 
     name: str
     partitions: int
     append_time: bool
+    unpacked: bool
 
 
 class Cluster:
@@ -70,14 +79,7 @@ class Cluster:
                 ExitCode.TOPIC,
                 f"topic: {', '.join(missing)} not there; `python -m producer topics` creates them",
             )
-        return [
-            TopicFacts(
-                name=name,
-                partitions=len(found[name]["partitions"]),
-                append_time=await self._append_time(name),
-            )
-            for name in names
-        ]
+        return [await self._facts(name, len(found[name]["partitions"])) for name in names]
 
     async def committed(self, partition: TopicPartition) -> Position | None:
         """Return the group's committed position of a partition, or None where it has none.
@@ -99,14 +101,16 @@ class Cluster:
             return None
         return Position(offset=found.offset, metadata=found.metadata or "")
 
-    async def _append_time(self, topic: str) -> bool:
+    async def _facts(self, topic: str, partitions: int) -> TopicFacts:
         resource = ConfigResource(ConfigResourceType.TOPIC, topic)
-        for response in await self._connected().describe_configs([resource]):
-            for _, _, _, _, entries in response.resources:
-                for name, value, *_ in entries:
-                    if name == "message.timestamp.type":
-                        return bool(value == "LogAppendTime")
-        return False
+        (response,) = await self._connected().describe_configs([resource])
+        configs = {name: value for name, value, *_ in response.resources[0][4]}
+        return TopicFacts(
+            name=topic,
+            partitions=partitions,
+            append_time=configs.get("message.timestamp.type") == "LogAppendTime",
+            unpacked=configs.get("compression.type") == "uncompressed",
+        )
 
     async def _connect(self) -> AIOKafkaAdminClient:
         """Connect, and wait for the broker a while: it may be starting as well."""

@@ -14,9 +14,9 @@ from typing import Final, Protocol, Self
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnsupportedCodecError
 
-from consumer.cluster import Cluster, client_arguments
+from consumer.cluster import PACKED, Cluster, client_arguments
 from consumer.completion import Position
 from consumer.header_names import tolerate_header_names
 from consumer.history import read_back, record_of
@@ -102,6 +102,8 @@ class KafkaStream:
                 timeout_ms=int(timeout_seconds * 1000),
                 max_records=min(room[p.partition] for p in wanted),
             )
+        except UnsupportedCodecError as exc:
+            raise Halt(ExitCode.TOPIC, f"topic: {PACKED}") from exc
         except KafkaError as exc:
             raise Halt(ExitCode.BROKER, f"broker: {exc}") from exc
         return [record_of(message) for batch in batches.values() for message in batch]

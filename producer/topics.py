@@ -14,6 +14,9 @@ from producer.settings import ProducerSettings
 
 # LogAppendTime: freshness is judged by the broker's clock, not by the producer's claim.
 TIMESTAMP_TYPE: Final = "message.timestamp.type"
+# The broker unpacks what a producer packed, and then holds it to the limit: a consumer can be sent
+# no bomb, and needs no codec.
+_COMPRESSION: Final = "compression.type"
 _MAX_BYTES: Final = "max.message.bytes"
 _MIB: Final = 1024 * 1024
 _THIRTY_DAYS_MS: Final = 30 * 86_400_000
@@ -57,7 +60,11 @@ def topic_plans(
     """Return how ingest, results and dead letters should be; `partitions`: one per GPU."""
     # Two in-sync replicas, or `acks=all` is satisfied by the leader alone.
     durable = {"min.insync.replicas": "2"} if replication and replication > 2 else {}
-    ingest = {TIMESTAMP_TYPE: "LogAppendTime", _MAX_BYTES: str(_MIB)}
+    ingest = {
+        TIMESTAMP_TYPE: "LogAppendTime",
+        _COMPRESSION: "uncompressed",
+        _MAX_BYTES: str(_MIB),
+    }
     results = {_MAX_BYTES: str(_MIB)}
     # Whatever fits into the ingest topic must fit into the dead letters with the reason added.
     letters = {_MAX_BYTES: str(2 * _MIB), "retention.ms": str(_THIRTY_DAYS_MS)}

@@ -132,7 +132,15 @@ async def topics(broker: Broker) -> Topics:
     topics = Topics(ingest=f"ingest.{tag}", results=f"results.{tag}", dlq=f"dlq.{tag}")
     await create_topics(
         broker.bootstrap,
-        NewTopic(topics.ingest, 1, 1, topic_configs={"message.timestamp.type": "LogAppendTime"}),
+        NewTopic(
+            topics.ingest,
+            1,
+            1,
+            topic_configs={
+                "message.timestamp.type": "LogAppendTime",
+                "compression.type": "uncompressed",
+            },
+        ),
         NewTopic(topics.results, 1, 1),
         NewTopic(topics.dlq, 1, 1),
     )

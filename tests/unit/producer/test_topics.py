@@ -18,6 +18,12 @@ def test_the_broker_sets_the_time_of_requests() -> None:
     assert "message.timestamp.type" not in RESULTS.configs
 
 
+def test_the_broker_unpacks_requests() -> None:
+    """What is packed small and is large must not be the consumer's to unpack."""
+    assert INGEST.configs["compression.type"] == "uncompressed"
+    assert "compression.type" not in RESULTS.configs
+
+
 def test_a_dead_letter_fits_whatever_was_refused() -> None:
     """Its topic takes more bytes than the one it comes from."""
     assert int(DLQ.configs["max.message.bytes"]) > int(INGEST.configs["max.message.bytes"])
