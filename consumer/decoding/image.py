@@ -44,7 +44,7 @@ _MIRRORED_Y: Final = frozenset({3, 4, 7, 8})
 # With twice the target left after the reduced JPEG decode, pixels change by 0.2 of 255 on average,
 # and a photo of 12 megapixels is ready six times as fast.
 _DRAFT_MARGIN: Final = 2
-_NO_MEMORY: Final = "decoder error -9"  # how Pillow's codecs that take memory of their own say it
+_NO_MEMORY: Final = ("decoder error -9", "Out of memory")  # how libtiff's codec and libavif say it
 # What Pillow's parsers raise on broken data. Warnings only come as exceptions where the process
 # runs with -W error.
 _BROKEN: Final = (
@@ -54,7 +54,8 @@ _BROKEN: Final = (
     EOFError,
     LookupError,
     TypeError,
-    OverflowError,
+    ArithmeticError,
+    RuntimeError,
     struct.error,
     zlib.error,
     Warning,
@@ -145,7 +146,7 @@ def _translated(kind: str) -> Iterator[None]:
     except _BROKEN as exc:
         if isinstance(exc, OSError) and exc.errno is not None:
             raise  # of the system, not of these bytes: a bug of ours
-        if str(exc) == _NO_MEMORY:
+        if str(exc).endswith(_NO_MEMORY):
             raise Failed(Code.DECODER_CRASHED, f"no memory to decode this {kind}") from exc
         reason = "".join(char for char in str(exc)[:100] if char.isprintable())
         raise Failed(Code.CORRUPT_IMAGE, f"broken {kind}: {reason}") from exc
