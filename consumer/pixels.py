@@ -26,6 +26,11 @@ class Resize:
     crop: bool
     shortest_edge: int = 0
 
+    @property
+    def byte_length(self) -> int:
+        """What the pixels take: 8-bit RGB."""
+        return self.height * self.width * 3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedImage:

@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
 
@@ -12,6 +12,7 @@ from consumer.pixels import Resize
 from consumer.record import Prepared
 from consumer.retry import RetryPolicy
 from consumer.sources import Fetched, Sources
+from consumer.sources.budget import ByteBudget, Lease
 from consumer.verdicts import Unavailable
 from schemas import ImageReference, Request, Task
 
@@ -24,33 +25,38 @@ class FetchAndDecode:
     decoder: Decoder
     resizes: Mapping[Task, Resize]
     retry: RetryPolicy
+    budget: ByteBudget
 
-    async def prepare(self, request: Request) -> Prepared:
-        """Return the pixels for the tasks of a request.
+    @asynccontextmanager
+    async def prepare(self, request: Request) -> AsyncIterator[Prepared]:
+        """Open the pixels for the tasks of a request, held from the budget until the block ends.
 
         Raises:
             Failed: the first reason why there are none, with the number of tries.
         """
         start = monotonic()
-        # The fetched bytes are held until they are pixels.
-        async with AsyncExitStack() as held:
-            fetched = await self._fetch(request.image, held)
-            fetched_at = monotonic()
-            targets = {task: self.resizes[task] for task in request.tasks}
-            image = await self.decoder.decode(fetched.data, targets)
-        return Prepared(
-            image=image,
-            sha256=fetched.sha256,
-            fetch_ms=(fetched_at - start) * 1000,
-            decode_ms=(monotonic() - fetched_at) * 1000,
-        )
+        targets = {task: self.resizes[task] for task in request.tasks}
+        pixel_bytes = sum(to.byte_length for to in targets.values())
+        async with self.budget.lease(pixel_bytes) as lease:
+            # The fetched bytes are held until they are pixels.
+            async with AsyncExitStack() as held:
+                fetched = await self._fetch(request.image, lease, held)
+                fetched_at, sha256 = monotonic(), fetched.sha256
+                image = await self.decoder.decode(fetched.data, targets)
+            del fetched
+            yield Prepared(
+                image=image,
+                sha256=sha256,
+                fetch_ms=(fetched_at - start) * 1000,
+                decode_ms=(monotonic() - fetched_at) * 1000,
+            )
 
-    async def _fetch(self, image: ImageReference, held: AsyncExitStack) -> Fetched:
+    async def _fetch(self, image: ImageReference, lease: Lease, held: AsyncExitStack) -> Fetched:
         start, attempt = monotonic(), 0
         while True:
             attempt += 1
             try:
-                return await held.enter_async_context(self.sources.fetch(image))
+                return await held.enter_async_context(self.sources.fetch(image, lease))
             except Unavailable as unavailable:
                 unavailable.attempts = attempt
                 delay = self.retry.delay_seconds(

@@ -8,8 +8,8 @@ fault of ours: it passes through and ends the process, with nothing committed.
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from consumer.engine import Inference
@@ -28,12 +28,16 @@ class Prepared:
     fetch_ms: float
     decode_ms: float
 
+    def without_pixels(self) -> "Prepared":
+        """Return what is left to tell, so that an outcome that waits for its commit is small."""
+        return replace(self, image=replace(self.image, pixels={}))
+
 
 class Preparation(Protocol):
     """Turns a reference into pixels. Many at once; a slow one holds back nobody."""
 
-    async def prepare(self, request: Request) -> Prepared:
-        """Raise `Failed` where there is no image to be had."""
+    def prepare(self, request: Request) -> AbstractAsyncContextManager[Prepared]:
+        """Open the pixels; raise `Failed` where there is no image to be had."""
 
 
 class Inferences(Protocol):
@@ -112,8 +116,9 @@ async def process(record: Record, stages: Stages) -> Outcome:
     with stages.inferences.expect_caption() if captions else nullcontext():
         prepared: Prepared | None = None
         try:
-            prepared = await stages.preparation.prepare(request)
-            inference = await stages.inferences.infer(prepared.image.pixels)
+            async with stages.preparation.prepare(request) as opened:
+                prepared = opened.without_pixels()
+                inference = await stages.inferences.infer(opened.image.pixels)
         except Failed as failed:
             return Error(
                 request=request,

@@ -74,6 +74,7 @@ async def run(settings: ConsumerSettings) -> None:
                     Task.CAPTION: models.captioner.resize,
                 },
                 retry=settings.retry_policy,
+                budget=ByteBudget(settings.bytes_in_flight),
             )
             writer = _writer(settings, models.embedder, models.captioner)
             make_lane = _lane_maker(settings, preparation, engine, writer)
@@ -110,11 +111,7 @@ async def open_sources(settings: ConsumerSettings) -> AsyncIterator[Sources]:
             by_scheme |= {"http": http, "https": http}
         if settings.s3_buckets:
             by_scheme["s3"] = await opened.enter_async_context(open_store(settings))
-        yield Sources(
-            by_scheme=by_scheme,
-            max_bytes=settings.max_image_bytes,
-            budget=ByteBudget(settings.bytes_in_flight),
-        )
+        yield Sources(by_scheme=by_scheme, max_bytes=settings.max_image_bytes)
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -82,7 +82,8 @@ class FakePreparation:
     waits: Mapping[str, asyncio.Event] = field(default_factory=dict)
     turns: Mapping[str, int] = field(default_factory=dict)
 
-    async def prepare(self, request: Request) -> Prepared:
+    @asynccontextmanager
+    async def prepare(self, request: Request):
         """Satisfy `consumer.record.Preparation`."""
         if event := self.waits.get(request.id):
             await event.wait()
@@ -92,7 +93,7 @@ class FakePreparation:
             raise fault
         pixels = {task: np.zeros((2, 2, 3), np.uint8) for task in request.tasks}
         image = DecodedImage(width=2, height=2, format="PNG", pixels=pixels)
-        return Prepared(image=image, sha256="0" * 64, fetch_ms=1.0, decode_ms=2.0)
+        yield Prepared(image=image, sha256="0" * 64, fetch_ms=1.0, decode_ms=2.0)
 
 
 @dataclass

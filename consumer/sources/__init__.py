@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from consumer.sources.budget import ByteBudget
+from consumer.sources.budget import Budget
 from consumer.verdicts import Failed
 from schemas import Code, ImageReference
 
@@ -29,9 +29,7 @@ _OTHER_USER = re.compile(r"[/\\]*[^/\\]*@")
 class Source(Protocol):
     """Fetches what one scheme names."""
 
-    def fetch(
-        self, uri: str, max_bytes: int, budget: ByteBudget
-    ) -> AbstractAsyncContextManager[bytes]:
+    def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AbstractAsyncContextManager[bytes]:
         """Open the bytes at `uri`, at most `max_bytes` of them, held from `budget` while open.
 
         Bytes are held before they are read: what hangs without an answer holds none.
@@ -57,11 +55,10 @@ class Sources:
 
     by_scheme: Mapping[str, Source]
     max_bytes: int
-    budget: ByteBudget
 
     @asynccontextmanager
-    async def fetch(self, reference: ImageReference) -> AsyncIterator[Fetched]:
-        """Open the image and check its digest, if the reference has one.
+    async def fetch(self, reference: ImageReference, budget: Budget) -> AsyncIterator[Fetched]:
+        """Open the image, held from `budget`, and check its digest, if the reference has one.
 
         Raises:
             Failed: `forbidden_source` for a scheme that is not in the table, `digest_mismatch`,
@@ -75,7 +72,7 @@ class Sources:
             raise Failed(
                 Code.FORBIDDEN_SOURCE, f"{display(uri)}: its scheme is not allowed ({allowed} is)"
             )
-        async with source.fetch(uri, self.max_bytes, self.budget) as data:
+        async with source.fetch(uri, self.max_bytes, budget) as data:
             sha256 = await _sha256(data)
             if reference.sha256 is not None and reference.sha256 != sha256:
                 raise Failed(

@@ -1,10 +1,11 @@
-"""A bound on the bytes of fetched images in memory. Pure asyncio, one event loop, no IO."""
+"""A bound on the bytes of images in memory, as fetched and as pixels. No IO, one event loop."""
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(slots=True, eq=False)
@@ -12,6 +13,16 @@ class Hold:
     """What one image holds; it grows by `ByteBudget.resize` alone."""
 
     byte_length: int = 0
+
+
+class Budget(Protocol):
+    """What a source asks for room: `ByteBudget` itself, or a record's lease of it."""
+
+    def hold(self, byte_length: int) -> AbstractAsyncContextManager[Hold]:
+        """Wait until `byte_length` bytes fit and hold them until the block ends."""
+
+    async def resize(self, hold: Hold, byte_length: int) -> None:
+        """Hold `byte_length` bytes instead; wait until they fit, if that is more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,10 +64,7 @@ class ByteBudget:
             await self._enter(self._arriving, hold, byte_length)
             yield hold
         finally:
-            if self._favoured is hold:
-                self._favoured = None
-            self._add(hold, -hold.byte_length)
-            self._admit()
+            self._leave(hold)
 
     async def resize(self, hold: Hold, byte_length: int) -> None:
         """Hold `byte_length` bytes instead; wait until they fit, if that is more."""
@@ -67,6 +75,15 @@ class ByteBudget:
         else:
             self._add(hold, more)
             self._admit()
+
+    @asynccontextmanager
+    async def lease(self, kept_bytes: int) -> AsyncIterator["Lease"]:
+        """Open the part of one record, which keeps `kept_bytes` from its first hold to its end."""
+        leased = Hold()
+        try:
+            yield Lease(self, leased, kept_bytes)
+        finally:
+            self._leave(leased)
 
     async def _enter(self, queue: deque[_Waiter], hold: Hold, byte_length: int) -> None:
         entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -80,6 +97,12 @@ class ByteBudget:
                     self._stuck_bytes -= hold.byte_length
                 self._admit()  # those behind it may fit now
             raise
+
+    def _leave(self, hold: Hold) -> None:
+        if self._favoured is hold:
+            self._favoured = None
+        self._add(hold, -hold.byte_length)
+        self._admit()
 
     def _add(self, hold: Hold, byte_length: int) -> None:
         hold.byte_length += byte_length
@@ -107,3 +130,33 @@ class ByteBudget:
     def _let_in(self, waiter: _Waiter) -> None:
         self._add(waiter.hold, waiter.byte_length)
         waiter.entered.set_result(None)
+
+
+class Lease:
+    """One record's part: what it holds, and with it what the pixels made of that will take.
+
+    Both at once, so that nobody who holds an image waits for room for its pixels. The pixels' part
+    stays when a hold ends well, and goes when it ends with an error.
+    """
+
+    def __init__(self, budget: ByteBudget, leased: Hold, kept_bytes: int) -> None:
+        self._budget = budget
+        self._leased = leased
+        self._kept_bytes = kept_bytes
+
+    @asynccontextmanager
+    async def hold(self, byte_length: int) -> AsyncIterator[Hold]:
+        """Satisfy `Budget`; one hold at a time."""
+        hold, left = Hold(), 0
+        try:
+            await self.resize(hold, byte_length)
+            yield hold
+            left = self._kept_bytes
+        finally:
+            await self._budget.resize(self._leased, left)
+
+    async def resize(self, hold: Hold, byte_length: int) -> None:
+        """Satisfy `Budget`. Who holds nothing keeps nothing: a host that hangs costs no room."""
+        if byte_length:
+            await self._budget.resize(self._leased, byte_length + self._kept_bytes)
+        hold.byte_length = byte_length

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from consumer.sources import display
-from consumer.sources.budget import ByteBudget
+from consumer.sources.budget import Budget
 from consumer.verdicts import Failed
 from schemas import Code
 
@@ -22,7 +22,7 @@ class DataSource:
     max_bytes: int
 
     @asynccontextmanager
-    async def fetch(self, uri: str, max_bytes: int, budget: ByteBudget) -> AsyncIterator[bytes]:
+    async def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
         """Open the decoded bytes, up to the smaller of the two limits.
 
         Raises:

@@ -19,7 +19,7 @@ from typing import Final, Self
 from urllib.parse import unquote_to_bytes
 
 from consumer.sources import display
-from consumer.sources.budget import ByteBudget
+from consumer.sources.budget import Budget
 from consumer.verdicts import Failed, Unavailable
 from schemas import Code
 from schemas.exits import ExitCode, Halt
@@ -94,7 +94,7 @@ class FileSource:
         return cls(roots=tuple(map(Root.resolve, paths)))
 
     @asynccontextmanager
-    async def fetch(self, uri: str, max_bytes: int, budget: ByteBudget) -> AsyncIterator[bytes]:
+    async def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
         """Open the content of the file, read in a thread.
 
         Raises:

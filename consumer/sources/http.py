@@ -20,7 +20,7 @@ from aiohttp.abc import AbstractResolver
 from consumer.settings import ConsumerSettings
 from consumer.sources import display
 from consumer.sources.answers import refusal, unavailable, verdicts
-from consumer.sources.budget import ByteBudget, Hold
+from consumer.sources.budget import Budget, Hold
 from consumer.sources.connecting import open_session
 from consumer.sources.hosts import HostRules, NotAllowedError, Target
 from consumer.sources.turns import HopelessError, Turns
@@ -56,7 +56,7 @@ class HttpSource:
     now: Callable[[], float] = time.time
 
     @asynccontextmanager
-    async def fetch(self, uri: str, max_bytes: int, budget: ByteBudget) -> AsyncIterator[bytes]:
+    async def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
         """Open the body of the answer; what was read is held, and little more.
 
         Raises:
@@ -115,7 +115,7 @@ class _Body:
 
     uri: str
     max_bytes: int
-    budget: ByteBudget
+    budget: Budget
     held: Hold
     pace: Pace
 

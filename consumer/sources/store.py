@@ -34,7 +34,7 @@ from yarl import URL
 from consumer.settings import ConsumerSettings
 from consumer.sources import display
 from consumer.sources.answers import retry_after_seconds
-from consumer.sources.budget import ByteBudget
+from consumer.sources.budget import Budget
 from consumer.verdicts import Failed, Unavailable
 from schemas import Code
 from schemas.exits import ExitCode, Halt
@@ -102,7 +102,7 @@ class StoreSource:
     total_seconds: float
 
     @asynccontextmanager
-    async def fetch(self, uri: str, max_bytes: int, budget: ByteBudget) -> AsyncIterator[bytes]:
+    async def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
         """Open the content of the object.
 
         Raises:

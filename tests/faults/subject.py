@@ -41,7 +41,7 @@ from consumer.pixels import DecodedImage, Resize
 from consumer.preparation import FetchAndDecode
 from consumer.record import Prepared
 from consumer.sources import Sources
-from consumer.sources.budget import ByteBudget
+from consumer.sources.budget import Budget
 from consumer.verdicts import Failed, Unavailable
 from schemas import Code, OutgoingRecord
 
@@ -84,7 +84,7 @@ class StubSource:
         self._answers["broken"] = picture.getvalue()[:40]
 
     @asynccontextmanager
-    async def fetch(self, uri: str, max_bytes: int, budget: ByteBudget) -> AsyncIterator[bytes]:
+    async def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
         """Satisfy `consumer.sources.Source`."""
         name = uri.removeprefix("stub:").partition("?")[0]
         if FAULTS.reached("block_loop"):
@@ -207,7 +207,6 @@ def arm() -> None:
         Sources(
             by_scheme={"stub": StubSource()},
             max_bytes=settings.max_image_bytes,
-            budget=ByteBudget(settings.bytes_in_flight),
         )
     )
     transaction.AIOKafkaProducer = FaultyProducer
@@ -226,8 +225,9 @@ def arm() -> None:
         vector = np.full(4, 0.5, np.float32)
         inference = Inference(vector=vector, caption=None, embed_ms=1.0, caption_ms=None)
 
-        async def prepare(self: FetchAndDecode, request: object) -> Prepared:
-            return prepared
+        @asynccontextmanager
+        async def prepare(self: FetchAndDecode, request: object) -> AsyncIterator[Prepared]:
+            yield prepared
 
         async def infer_nothing(self: Engine, pixels: object) -> Inference:
             return inference

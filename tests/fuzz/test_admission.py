@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from consumer.service import open_sources
 from consumer.settings import ConsumerSettings
 from consumer.sources import Sources, display
+from consumer.sources.budget import ByteBudget
 from consumer.verdicts import Failed
 from schemas import (
     Code,
@@ -247,13 +248,14 @@ async def test_any_reference_is_fetched_or_fails(scale: Scale, tmp_path: Path) -
     """Whatever a signed sender names: bytes that may be had, or a code, in words with no secret."""
     random = scale.random("references")
     verdicts: Counter[str] = Counter()
+    budget = ByteBudget(2**30)
     async with asyncio.timeout(280), _sources(tmp_path) as (sources, good):
         for _ in range(scale.inputs(full=200_000, short=2_500)):
             uri = hostile_uri(random, good)
             hostile = record(value=b'{"version":1,"id":"01JABC","image":{"uri":"x"}}')
             reference = admit(hostile).image.model_copy(update={"uri": uri})
             try:
-                async with sources.fetch(reference) as fetched:
+                async with sources.fetch(reference, budget) as fetched:
                     if uri[:5].lower() != "data:":
                         assert fetched.data == b"inside"
                     verdicts["ok"] += 1
@@ -262,7 +264,7 @@ async def test_any_reference_is_fetched_or_fails(scale: Scale, tmp_path: Path) -
             except BaseException as fault:
                 fault.add_note(f"reference: {uri!r}")
                 raise
-        assert sources.budget.held_bytes == 0
+        assert budget.held_bytes == 0
     _show(verdicts)
     assert verdicts.keys() >= {"ok", Code.FORBIDDEN_SOURCE, Code.NOT_FOUND, Code.IMAGE_UNAVAILABLE}
 

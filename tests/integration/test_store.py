@@ -27,12 +27,13 @@ FETCH = """
 import asyncio, os, sys
 from consumer.settings import ConsumerSettings
 from consumer.service import open_sources
+from consumer.sources.budget import ByteBudget
 from schemas import ImageReference
 from schemas.exits import Halt
 
 async def main():
     async with open_sources(ConsumerSettings.from_env(os.environ)) as sources:
-        async with sources.fetch(ImageReference(uri=sys.argv[1])) as fetched:
+        async with sources.fetch(ImageReference(uri=sys.argv[1]), ByteBudget(2**20)) as fetched:
             print(fetched.data.decode())
 try:
     asyncio.run(main())
@@ -169,10 +170,11 @@ async def test_many_objects_are_read_at_once(store: S3Server) -> None:
         store.client.put_object(Bucket="pics", Key=name, Body=name.encode() * 100)
     async with _open(store) as source:
         budget = ByteBudget(20_000)
-        sources = Sources(by_scheme={"s3": source}, max_bytes=LIMIT, budget=budget)
+        sources = Sources(by_scheme={"s3": source}, max_bytes=LIMIT)
 
         async def fetch(name: str) -> bytes:
-            async with sources.fetch(ImageReference(uri=f"s3://pics/{name}")) as fetched:
+            reference = ImageReference(uri=f"s3://pics/{name}")
+            async with sources.fetch(reference, budget) as fetched:
                 assert 0 < budget.held_bytes <= 20_000
                 return fetched.data
 

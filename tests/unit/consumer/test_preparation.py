@@ -3,7 +3,7 @@
 import asyncio
 import io
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from PIL import Image
@@ -12,6 +12,7 @@ from consumer.decoding.limits import DecodeLimits
 from consumer.decoding.pool import Decoder
 from consumer.pixels import Resize
 from consumer.preparation import FetchAndDecode
+from consumer.record import Prepared
 from consumer.retry import RetryPolicy
 from consumer.sources import Sources
 from consumer.sources.budget import ByteBudget
@@ -45,14 +46,20 @@ class ScriptedSource:
 
 
 def _preparation(source, decoder, budget_bytes=10_000, **changes):
-    sources = Sources(by_scheme={"test": source}, max_bytes=1000, budget=ByteBudget(budget_bytes))
+    sources = Sources(by_scheme={"test": source}, max_bytes=1000)
     fields = {
         "sources": sources,
         "decoder": decoder,
         "resizes": {Task.EMBED: SMALL, Task.CAPTION: SMALL},
         "retry": RetryPolicy(base_seconds=0),
+        "budget": ByteBudget(budget_bytes),
     }
     return FetchAndDecode(**(fields | changes))
+
+
+async def _prepared(preparation: FetchAndDecode) -> Prepared:
+    async with preparation.prepare(REQUEST) as prepared:
+        return prepared
 
 
 @pytest.fixture
@@ -68,7 +75,7 @@ BUSY = Unavailable(Code.IMAGE_UNAVAILABLE, "busy")
 
 async def test_only_the_pixels_asked_for_are_made(decoder):
     """An embedding alone needs no second resize."""
-    prepared = await _preparation(ScriptedSource(), decoder).prepare(REQUEST)
+    prepared = await _prepared(_preparation(ScriptedSource(), decoder))
     assert set(prepared.image.pixels) == {Task.EMBED}
     assert prepared.image.pixels[Task.EMBED].shape == (8, 8, 3)
     assert (prepared.image.width, prepared.image.height) == (20, 10)
@@ -77,7 +84,7 @@ async def test_only_the_pixels_asked_for_are_made(decoder):
 async def test_what_can_heal_is_tried_again(decoder):
     """Two failures that may pass, then the picture."""
     source = ScriptedSource(BUSY, BUSY)
-    await _preparation(source, decoder).prepare(REQUEST)
+    await _prepared(_preparation(source, decoder))
     assert source.tries == 3
 
 
@@ -85,7 +92,7 @@ async def test_retries_end_and_are_counted(decoder):
     """A source that never answers fails the record, with the number of tries."""
     source = ScriptedSource(*[BUSY] * 9)
     with pytest.raises(Failed) as caught:
-        await _preparation(source, decoder).prepare(REQUEST)
+        await _prepared(_preparation(source, decoder))
     assert (caught.value.code, caught.value.attempts) == (Code.IMAGE_UNAVAILABLE, 4)
 
 
@@ -93,7 +100,7 @@ async def test_what_cannot_heal_is_not_tried_again(decoder):
     """A missing image is missing at once."""
     source = ScriptedSource(Failed(Code.NOT_FOUND, "gone"))
     with pytest.raises(Failed):
-        await _preparation(source, decoder).prepare(REQUEST)
+        await _prepared(_preparation(source, decoder))
     assert source.tries == 1
 
 
@@ -101,13 +108,34 @@ async def test_source_that_asks_for_too_much_patience_is_given_up(decoder):
     """A Retry-After beyond the age bound is not waited for."""
     source = ScriptedSource(Unavailable(Code.IMAGE_UNAVAILABLE, "later", 3600))
     with pytest.raises(Failed) as caught:
-        await _preparation(source, decoder).prepare(REQUEST)
+        await _prepared(_preparation(source, decoder))
     assert caught.value.attempts == 1
 
 
 async def test_fetches_stay_within_the_budget_of_bytes(decoder):
     """No more images are in memory at once than the budget has room for, until they are pixels."""
     source = ScriptedSource()
-    preparation = _preparation(source, decoder, budget_bytes=3000)
-    await asyncio.gather(*(preparation.prepare(REQUEST) for _ in range(12)))
+    preparation = _preparation(source, decoder, budget_bytes=3000 + 3 * SMALL.byte_length)
+    await asyncio.gather(*(_prepared(preparation) for _ in range(12)))
     assert source.most_at_once == 3
+
+
+async def test_pixels_stay_in_the_budget_until_they_are_used(decoder):
+    """What is ready for the models counts; no more is made than there is room for."""
+    preparation = _preparation(ScriptedSource(), decoder, budget_bytes=1000 + SMALL.byte_length)
+    async with preparation.prepare(REQUEST):
+        assert preparation.budget.held_bytes == SMALL.byte_length
+        second = asyncio.create_task(_prepared(preparation))
+        await asyncio.sleep(0.05)
+        assert preparation.sources.by_scheme["test"].most_at_once == 1
+    await second
+    assert preparation.budget.held_bytes == 0
+
+
+@pytest.mark.parametrize("fault", [BUSY, Failed(Code.NOT_FOUND, "gone")])
+async def test_what_fails_holds_nothing(decoder, fault):
+    """Neither between two tries nor afterwards."""
+    preparation = _preparation(ScriptedSource(fault), decoder)
+    with suppress(Failed):
+        await _prepared(preparation)
+    assert preparation.budget.held_bytes == 0

@@ -29,11 +29,11 @@ class Memory:
 
 
 def _sources(source: Memory) -> Sources:
-    return Sources(by_scheme={"mem": source}, max_bytes=7, budget=ByteBudget(10**9))
+    return Sources(by_scheme={"mem": source}, max_bytes=7)
 
 
 async def _fetched(sources: Sources, reference: ImageReference) -> Fetched:
-    async with sources.fetch(reference) as fetched:
+    async with sources.fetch(reference, ByteBudget(10**9)) as fetched:
         return fetched
 
 
@@ -52,7 +52,7 @@ async def test_bytes_come_with_their_digest(byte_length: int) -> None:
 
 async def test_other_bytes_than_promised_are_refused() -> None:
     """A digest in the request that differs from that of the bytes ends the record."""
-    sources = Sources(by_scheme={"mem": Memory(b"other")}, max_bytes=7, budget=ByteBudget(10**9))
+    sources = Sources(by_scheme={"mem": Memory(b"other")}, max_bytes=7)
     with pytest.raises(Failed) as caught:
         await _fetched(sources, ImageReference(uri="mem:a", sha256="0" * 64))
     assert caught.value.code is Code.DIGEST_MISMATCH
