@@ -172,10 +172,11 @@ class ConsumerSettings(WireSettings):
     max_image_bytes: Bytes = Field(default=32 * 2**20, description="largest image, as fetched")
     max_image_pixels: Bytes = Field(default=50_000_000, description="largest image, in pixels")
     bytes_in_flight: Bytes = Field(
-        default=512 * 2**20, description="fetched bytes held at once, at most"
+        default=512 * 2**20,
+        description="most memory of images at once, as fetched and as pixels",
     )
     records_in_flight: int = Field(
-        default=256, ge=1, description="records in work at once, per partition"
+        default=2000, ge=1, description="records in work at once, per partition"
     )
     decode_processes: int = Field(
         default=0, ge=0, description="images decoded at once; 0: one per core"

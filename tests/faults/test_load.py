@@ -140,7 +140,7 @@ async def _good_a_second(kafka: ApacheKafka, folder: Path, hang_every: int) -> f
     """
     async with scenario(kafka, folder) as run:
         await run.publish(names(30_000), hang_every=hang_every)
-        consumer = run.start(COMMIT_OUTCOMES="500", RECORDS_IN_FLIGHT="2000")
+        consumer = run.start(COMMIT_OUTCOMES="500")
         (await run.finish(consumer)).check()
         done = [e for e in consumer.events() if e["event"] == "record done"]
         times = [datetime.fromisoformat(str(e["time"])) for e in done if e["outcome"] == "ok"]
