@@ -82,10 +82,10 @@ class Turns:
                 if not isinstance(failed, Unavailable):
                     host.answers.append(self.now())
                     raise
+                if self._is_crowded(name, host):
+                    raise HopelessError from failed
                 sleep_seconds = max(failed.retry_after_seconds or 0.0, _SLEEP_SECONDS)
                 host.asleep.append(self.now() + min(sleep_seconds, self.max_age_seconds))
-                if self._is_hopeless(name, host):
-                    raise HopelessError from failed
                 raise
             else:
                 host.answers.append(self.now())
@@ -113,6 +113,12 @@ class Turns:
             raise
 
     def _is_hopeless(self, name: str, host: _Host) -> bool:
+        """Tell whether waiting is in vain; a host that is asked since a moment ago may be slow."""
+        is_new = self.now() - host.busy_since < _SIGHT_SECONDS
+        return not is_new and self._is_crowded(name, host)
+
+    def _is_crowded(self, name: str, host: _Host) -> bool:
+        """Tell whether more want the host than it answers in time, beside others who wait."""
         now = self.now()
         while host.answers and host.answers[0] < now - _SIGHT_SECONDS:
             host.answers.popleft()
@@ -120,7 +126,6 @@ class Turns:
         crowd = host.records + len(host.asleep)
         return (
             crowd > self.max_crowd
-            and now - host.busy_since >= _SIGHT_SECONDS
             and crowd * _SIGHT_SECONDS > len(host.answers) * self.max_age_seconds
             and self._recent.count(name) <= _PROTECTED_SHARE * len(self._recent)
         )

@@ -113,9 +113,12 @@ async def test_failure_in_a_crowd_without_answers_is_final():
         await visits.ask_others(20)
         for name in "123456":
             await visits.want("a", name)
-            visits.clock[0] += 0.9
             await visits.end(name, Unavailable(Code.IMAGE_UNAVAILABLE, "busy", 50))
-        assert visits.gone == ["5", "6"]
+        assert visits.gone == ["4", "5", "6"]
+        visits.clock[0] += 51
+        await visits.want("a", "7")
+        await visits.end("7", BUSY)
+        assert visits.gone == ["4", "5", "6"]
 
 
 async def test_failures_of_a_few_are_tried_again():

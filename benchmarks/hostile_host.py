@@ -1,0 +1,181 @@
+"""`python -m benchmarks.hostile_host`: what one hostile image host costs the references to others.
+
+The consumer's own sources, retries and decoding, under a window of RECORDS_IN_FLIGHT with the
+default settings. What follows is a GPU that takes `--rate` images a second at most, and 0.15 s
+until the commit. Four good hosts and a hostile one are names of one server, a process of its own.
+References are taken in a random order, as fast as the window lets them in, without and with those
+to the hostile host, in turn, in one run; counted are images of the good ones.
+"""
+
+import argparse
+import asyncio
+import io
+import random
+import subprocess
+import sys
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import product
+from statistics import median
+from time import monotonic
+
+from PIL import Image
+
+from consumer.decoding.limits import DecodeLimits
+from consumer.decoding.pool import Decoder
+from consumer.pixels import Resize
+from consumer.preparation import FetchAndDecode
+from consumer.settings import ConsumerSettings
+from consumer.sources import Sources
+from consumer.sources.budget import ByteBudget
+from consumer.sources.http import open_http
+from consumer.verdicts import Failed
+from schemas import ImageReference, Request, Task
+from tests import hostile_http
+from tests.hostile_http import Names, answer, serving
+
+PROMISE = 0.9
+COMMIT_SECONDS = 0.15
+ONSET_SECONDS = 10  # in which the hostile host is found out
+GOOD = [f"good-{number}.test" for number in range(4)]
+KINDS = {
+    "hang": hostile_http.silent,
+    "trickle": hostile_http.trickle,
+    "busy": answer(b"", "503 Busy", Retry_After="30"),
+}
+CLIP = Resize(height=224, width=224, resample=3, crop=True, shortest_edge=224)
+
+
+async def _serve() -> None:
+    picture = io.BytesIO()
+    noise = Image.effect_noise((640, 480), 60).convert("RGB")
+    noise.save(picture, "JPEG", quality=60)
+    does = {f"/{kind}": behaviour for kind, behaviour in KINDS.items()}
+    async with serving(does | {"/good": answer(picture.getvalue())}) as server:
+        print(server.port, flush=True)
+        await asyncio.sleep(3600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is taken, and how fast it can be worked off."""
+
+    port: int
+    kind: str
+    share: float  # of the references, to the hostile host
+    seconds: float
+    rate: float  # images a second; 0: no bound
+
+
+async def _rates(load: Load) -> tuple[float, float]:
+    """Return the images of good hosts a second: all the time, and after the onset."""
+    settings = ConsumerSettings.model_validate(
+        {
+            "secret_api_key": "a secret of the benchmark alone, 32 bytes long",
+            "allowed_hosts": f".test:{load.port}",
+            "allowed_networks": "127.0.0.0/8",
+        }
+    )
+    resolver = Names()
+    resolver.answers |= {name: [["127.0.0.1"]] for name in [*GOOD, "hostile.test"]}
+    async with (
+        Decoder(DecodeLimits(), timeout_seconds=20) as decoder,
+        open_http(settings, resolver) as source,
+    ):
+        preparation = FetchAndDecode(
+            sources=Sources(by_scheme={"http": source}, max_bytes=settings.max_image_bytes),
+            decoder=decoder,
+            resizes={Task.EMBED: CLIP},
+            retry=settings.retry_policy,
+            budget=ByteBudget(settings.bytes_in_flight),
+        )
+        done = await _consume(preparation, settings.records_in_flight, load)
+    late = sum(count for second, count in done.items() if second >= ONSET_SECONDS)
+    return done.total() / load.seconds, late / (load.seconds - ONSET_SECONDS)
+
+
+async def _consume(preparation: FetchAndDecode, window: int, load: Load) -> Counter[int]:
+    """Take references for some seconds; return the good images by the second they were done in."""
+    start, free_at, chance = monotonic(), monotonic(), random.Random(20261124)
+    room, tasks, done = asyncio.Semaphore(window), set[asyncio.Task[None]](), Counter[int]()
+
+    async def process(uri: str) -> None:
+        nonlocal free_at
+        request = Request(id="a", image=ImageReference(uri=uri), tasks=(Task.EMBED,))
+        try:
+            async with preparation.prepare(request):
+                if load.rate:
+                    free_at = max(free_at, monotonic()) + 1 / load.rate
+                    await asyncio.sleep(free_at - monotonic())
+            done[int(monotonic() - start)] += 1
+        except Failed as failed:
+            if "hostile" not in uri:
+                raise AssertionError("a good one failed") from failed
+        await asyncio.sleep(COMMIT_SECONDS)
+        room.release()
+
+    with suppress(TimeoutError):  # the end
+        async with asyncio.timeout(load.seconds):
+            while True:
+                await room.acquire()
+                hostile = chance.random() < load.share
+                place = f"hostile.test:{load.port}/{load.kind}"
+                if not hostile:
+                    place = f"{chance.choice(GOOD)}:{load.port}/good"
+                task = asyncio.create_task(process(f"http://{place}"))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+    counted = Counter(done)
+    for task in tasks:
+        task.cancel()
+    for error in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(error, Exception):
+            raise error
+    return counted
+
+
+async def _compare(port: int, options: argparse.Namespace) -> bool:
+    held = True
+    for kind, share in product(options.kinds, options.shares):
+        load = Load(port=port, kind=kind, share=share, seconds=options.seconds, rate=options.rate)
+        ratios: list[tuple[float, float]] = []
+        for _ in range(options.rounds):
+            without = await _rates(replace(load, share=0))
+            beside = await _rates(load)
+            ratios.append((beside[0] / without[0], beside[1] / without[1]))
+            print(f"  {without[0]:6.1f} images/s without, {beside[0]:6.1f} beside", flush=True)
+        whole, late = (median(part) for part in zip(*ratios, strict=True))
+        print(
+            f"{kind}, {share:.0%} of the references: ratio {whole:.2f}, {late:.2f} after the first "
+            f"{ONSET_SECONDS} s (median of {options.rounds}; promised at least {PROMISE})",
+            flush=True,
+        )
+        held &= whole >= PROMISE
+    return held
+
+
+def main() -> int:
+    """Measure, or be the server; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["trickle"])
+    parser.add_argument("--shares", nargs="+", type=float, default=[0.1, 0.5])
+    parser.add_argument("--seconds", type=float, default=30, help="of each run")
+    parser.add_argument("--rounds", type=int, default=3, help="pairs of runs")
+    parser.add_argument("--rate", type=float, default=100, help="images a second; 0: no bound")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        asyncio.run(_serve())
+        return 0
+    command = [sys.executable, "-m", "benchmarks.hostile_host", "--serve"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            return int(not asyncio.run(_compare(int(server.stdout.readline()), options)))
+        finally:
+            server.terminate()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
