@@ -45,11 +45,12 @@ async def _settings(settings: ConsumerSettings) -> str:
     key_ids = ", ".join(settings.keys.secrets)
     roots = ", ".join(settings.file_roots) or "none, so file: is forbidden"
     buckets = ", ".join(settings.s3_buckets) or "none, so s3: is forbidden"
-    hosts = _hosts(settings)
+    hosts = http_hosts(settings)
     return f"keys {key_ids}; file roots: {roots}; s3 buckets: {buckets}; http hosts: {hosts}"
 
 
-def _hosts(settings: ConsumerSettings) -> str:
+def http_hosts(settings: ConsumerSettings) -> str:
+    """Say which hosts `http:` and `https:` references may name, and how they are reached."""
     hosts = [*settings.allowed_hosts, *["all public ones"] * settings.allow_public_hosts]
     if not hosts:
         return "none, so http: and https: are forbidden"
