@@ -82,6 +82,8 @@ def _decode(type_: type[_Message], value: bytes) -> _Message:
         return type_.model_validate(members)
     except ValidationError as exc:
         raise Refused(Code.INVALID, describe_errors(exc)) from exc
+    except RecursionError as exc:  # an enum names a bad value in full
+        raise Refused(Code.INVALID, "value: nested too deeply") from exc
 
 
 def _members(value: bytes) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def _as_sent(value: bytes, name: str) -> bytes:
         try:
             _, end = _raw_decode(text, start)
         except RecursionError as exc:
-            raise Refused(Code.INVALID, f"{key[:32]}: nested too deeply") from exc
+            raise Refused(Code.INVALID, f"{_where((key,))}: nested too deeply") from exc
         if key == name:
             found = text[start:end]
         position = _after_space(text, end)

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -75,6 +76,29 @@ def test_nesting_just_below_the_parsers_limit_gives_a_request_or_a_refusal() -> 
     """The two parsers inside have limits of their own: no depth falls between them."""
     for depth in range(900, 1030):
         assert_request_or_refusal(request_with_metadata(b'{"a":' * depth + b"0" + b"}" * depth))
+
+
+def test_name_of_what_is_nested_too_deeply_stays_on_one_line() -> None:
+    """Found by fuzzing: the sender's name for it went into the reason as it was."""
+    deep = b"[" * 1010 + b"]" * 1010
+    value = b'{"version":1,"id":"a","image":{"uri":"x"},"\\n\\u202e":%s,"metadata":{}}' % deep
+
+    refused = refusal(value)
+
+    assert refused.code is Code.INVALID
+    assert "nested too deeply" in refused.reason
+    assert refused.reason.isprintable()
+
+
+def test_nesting_where_a_word_is_expected_is_refused() -> None:
+    """Found by fuzzing: an enum's error names the bad value, and Python gave up naming it."""
+    for depth in range(900, 1030):
+        deep = "[" * depth + "]" * depth
+        assert_request_or_refusal(
+            f'{{"version":1,"id":"a","image":{{"uri":"x"}},"tasks":[{deep}]}}'.encode()
+        )
+        with pytest.raises(Refused):
+            decode_result(json.dumps(RESULT | {"error": {"code": 0}}).replace("0", deep).encode())
 
 
 @given(st.binary(max_size=100))
