@@ -19,7 +19,7 @@ from typing import Final
 from consumer.verdicts import Failed, Unavailable
 
 # How far back answers are counted, and how long a host is asked before it is judged.
-_SIGHT_SECONDS: Final = 4.0
+_SIGHT_SECONDS: Final = 3.0
 # Of this many fetches, a host must have less than this share to be given up.
 _RECENT: Final = 256
 _PROTECTED_SHARE: Final = 0.75
