@@ -102,13 +102,13 @@ def _every(count: int, make: Callable[[], Input], judge: Callable[[Input], str])
     before = _peak_bytes()
     for _ in range(count):
         hostile = make()
-        start = time.process_time()
+        start = time.thread_time()
         try:
             verdicts[judge(hostile)] += 1
         except BaseException as fault:
             fault.add_note(f"input: {hostile!r}"[:20_000])
             raise
-        assert time.process_time() - start < MAX_SECONDS, repr(hostile)[:20_000]
+        assert time.thread_time() - start < MAX_SECONDS, repr(hostile)[:20_000]
     assert _peak_bytes() - before < MAX_GROWTH_BYTES
     _show(verdicts)
     return verdicts
