@@ -167,6 +167,11 @@ def _others() -> Iterator[_Row]:
     many = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:])
     yield "WebP of 50 frames", many, None
     sound = encoded(_SMALL, "WEBP")
+    canvas = bytearray(
+        encoded(_SMALL, "WEBP", save_all=True, append_images=[frames[0].resize((24, 16))])
+    )
+    canvas[24:30] = (12_000 - 1).to_bytes(3, "little") * 2
+    yield "WebP, a canvas of 144 megapixels", bytes(canvas), Code.TOO_MANY_PIXELS
     liar = sound[:4] + b"\xff\xff\xff\xff" + sound[8:]
     yield "WebP that says it is 4 GB", liar, Code.CORRUPT_IMAGE
     yield "TIFF, a tile of 1.6 GB", tiff_with_one_tile(40_000), Code.UNSUPPORTED_FORMAT

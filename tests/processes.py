@@ -49,9 +49,11 @@ def environment_of(pid: int) -> set[str]:
     return {entry.partition("=")[0] for entry in entries if entry}
 
 
-def open_files() -> set[str]:
-    """Return the descriptors that this process has."""
-    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
+def open_files(pid: int) -> list[str]:
+    """Return what the descriptors of a process are, by their number."""
+    entries = sorted(Path(f"/proc/{pid}/fd").iterdir(), key=lambda entry: int(entry.name))
+    # Of ourselves the one that reads the folder is gone by now.
+    return [str(entry.readlink()) for entry in entries if entry.is_symlink()]
 
 
 def _is_worker(entry: Path) -> bool:

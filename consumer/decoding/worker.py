@@ -8,7 +8,6 @@ import mmap
 import os
 import socket
 import sys
-import warnings
 from typing import Final
 
 from consumer.decoding.channel import (
@@ -34,8 +33,6 @@ _BYTES_PER_PIXEL: Final = 20
 def main(options: WorkerOptions) -> None:
     """Say that we are ready, or what is wrong, and answer until nobody asks any longer."""
     channel = socket.socket(fileno=0)
-    # A stranger's metadata must not write to the log; the limits decide, not these.
-    warnings.simplefilter("ignore")
     fault = _begin(options)
     channel.sendall(ANSWER.pack(len(fault)) + fault)
     if not fault:
@@ -44,24 +41,33 @@ def main(options: WorkerOptions) -> None:
 
 
 def _begin(options: WorkerOptions) -> bytes:
+    limits = options.limits
     try:
-        prepare(options.limits)
-        os.dup2(1, 2)  # as for the warnings: libraries print, too
+        prepare(limits)
+        os.dup2(1, 2)  # to nowhere: what libraries say of a stranger's file is not for the log
         # libheif decodes in a thread of its own, even if it is the only one.
-        confine(options.memory_bytes, threads=Format.HEIC in options.limits.formats)
-        mmap.mmap(-1, _BYTES_PER_PIXEL * options.limits.max_pixels).close()
+        confine(options.memory_bytes, threads=Format.HEIC in limits.formats)
     except ImportError as exc:
-        return (
+        fault = (
             f"DECODE_FORMATS lists a format that needs {exc.name}: install this project with the "
             "extra `formats`, or list less"
-        ).encode()
-    except (MemoryError, OSError) as exc:
+        )
+    except OSError as exc:
+        fault = f"its process cannot give up its rights: {exc}"
+    else:
+        fault = _lack_of_memory(options)
+    return fault.encode()
+
+
+def _lack_of_memory(options: WorkerOptions) -> str:
+    try:
+        mmap.mmap(-1, _BYTES_PER_PIXEL * options.limits.max_pixels).close()
+    except OSError:
         return (
-            f"DECODE_MEMORY_BYTES={options.memory_bytes} does not do for "
-            f"MAX_IMAGE_PIXELS={options.limits.max_pixels} ({exc}): more of the one, or less of "
-            "the other"
-        ).encode()
-    return b""
+            f"DECODE_MEMORY_BYTES={options.memory_bytes} does not do for MAX_IMAGE_PIXELS="
+            f"{options.limits.max_pixels}: more of the one, or less of the other"
+        )
+    return ""
 
 
 def _answered(channel: socket.socket, options: WorkerOptions) -> bool:

@@ -30,7 +30,7 @@ async def test_every_bomb_and_every_broken_file_gives_its_code() -> None:
     """All of them in one process, which neither dies nor grows beyond what 4 megapixels take."""
     limits = DecodeLimits(max_pixels=4_000_000)
     samples = list(corpus.samples())
-    async with Decoder(limits, timeout_seconds=20, workers=1) as decoder:
+    async with Decoder(limits, timeout_seconds=20, memory_bytes=2**29, workers=1) as decoder:
         (pid,) = before = child_workers()
         wrong = {
             sample.name: code
