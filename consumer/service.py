@@ -1,7 +1,6 @@
 """What starts in which order, and how it stops. The only place that wires."""
 
 import asyncio
-import gc
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -11,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from consumer import memory
 from consumer.brake import Brake
 from consumer.cluster import PACKED, Cluster, TopicFacts
 from consumer.completion import Completion
@@ -38,9 +38,6 @@ from schemas import Freshness, Signer, Task, Verifier
 log = structlog.get_logger()
 
 POLL_SECONDS: Final = 0.1  # also how long a signal to stop may go unnoticed
-# Python's 700 begin a collection every few records in flight, which finds them all alive: half of
-# the time that a record takes here, beside torch's many objects.
-COLLECT_OBJECTS: Final = 5_000
 
 
 async def run(settings: ConsumerSettings) -> None:
@@ -50,6 +47,7 @@ async def run(settings: ConsumerSettings) -> None:
         Halt: what is wrong and what to do, bare or in an exception group.
     """
     start = time.monotonic()
+    memory.tune()
     async with open_sources(settings) as sources, Cluster(settings) as cluster:
         ingest, *_ = await cluster.topics()
         freshness_seconds = _freshness_seconds(settings, ingest)
@@ -81,7 +79,6 @@ async def run(settings: ConsumerSettings) -> None:
             lanes = OpenLanes(make_lane, tasks, settings.stop_seconds)
             guarding = tasks.create_task(_watch(settings, stream, lanes))
             stream.join(lanes)
-            gc.set_threshold(COLLECT_OBJECTS)
             log.info("ready", seconds=round(time.monotonic() - start, 3))
             while not stop.is_set():
                 for record in await stream.poll(lanes.room(), POLL_SECONDS):
