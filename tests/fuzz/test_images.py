@@ -109,7 +109,7 @@ async def test_mutated_images_cost_themselves_alone(scale: Scale) -> None:
         for index in range(scale.inputs(full=100_000, short=2_000))
     ]
     async with Decoder(LIMITS, timeout_seconds=20, memory_bytes=MEMORY_BYTES, workers=2) as decoder:
-        before = child_workers()
+        before, own_peak = child_workers(), peak_bytes()
         waiting = iter(enumerate(inputs))
         shots: list[Shot] = []
 
@@ -128,6 +128,7 @@ async def test_mutated_images_cost_themselves_alone(scale: Scale) -> None:
     assert [shot for shot in shots if shot.fatal] == []
     assert after == before
     assert peak < MEMORY_BYTES
+    assert peak_bytes() - own_peak < 64 * 2**20  # outcomes are kept here, no picture is
 
 
 async def _shot(decoder: Decoder, data: bytes) -> Shot:
