@@ -49,6 +49,7 @@ class Worker:
     def __init__(self, options: WorkerOptions, *, timeout_seconds: float) -> None:
         self._options = options
         self._timeout_seconds = timeout_seconds
+        self._fault_code = ExitCode.SETTINGS
         self._ending: set[asyncio.Future[str]] = set()
 
     def start(self) -> None:
@@ -99,13 +100,14 @@ class Worker:
             ) from exc
         except (OSError, EOFError, ValueError) as exc:
             raise Halt(
-                ExitCode.SETTINGS,
+                self._fault_code,
                 f"decoder: its process {await self._end()} before it was ready; is "
                 f"DECODE_MEMORY_BYTES={self._options.memory_bytes} too small?",
             ) from exc
         if fault:
-            raise Halt(ExitCode.SETTINGS, f"decoder: {fault.decode(errors='replace')}")
+            raise Halt(self._fault_code, f"decoder: {fault.decode(errors='replace')}")
         self._is_ready = True
+        self._fault_code = ExitCode.DEVICE  # the settings did once: what fails now is the machine
 
     async def decode(self, data: bytes, targets: Mapping[Task, Resize]) -> DecodedImage:
         """Decode `data` for `targets`, as `consumer.decoding.image.decode` does.
@@ -199,7 +201,11 @@ class Worker:
 
 def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
     status = process.wait()
-    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with {status}"
+    if status >= 0:
+        return f"ended with {status}"
+    # Real-time signals have no name of their own.
+    name = next((each.name for each in signal.Signals if each == -status), f"signal {-status}")
+    return f"was killed by {name}"
 
 
 def _environment() -> dict[str, str]:

@@ -144,7 +144,7 @@ def _is_busy(pid: int) -> bool:
 
 async def test_hang_costs_that_record_alone() -> None:
     """Over the time limit the process is killed, whatever it does, and replaced at once."""
-    async with _opened(timeout_seconds=0.3) as decoder:
+    async with _opened(timeout_seconds=1.5) as decoder:
         (pid,) = child_workers()
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(Failed) as caught:
@@ -153,7 +153,7 @@ async def test_hang_costs_that_record_alone() -> None:
         assert (await decoder.decode(_picture(), TARGETS)).format == "PNG"
         await _until(lambda: is_gone(pid))
     assert caught.value.code is Code.DECODER_CRASHED
-    assert "0.3 seconds" in caught.value.message
+    assert "1.5 seconds" in caught.value.message
 
 
 async def test_overrun_of_the_clock_is_not_tried_again() -> None:
@@ -200,7 +200,7 @@ async def test_bytes_that_do_not_fit_cost_that_record_alone() -> None:
 
 async def test_no_more_than_the_workers_decode_at_once() -> None:
     """The third waits until one of two processes is free; its time has not begun."""
-    async with _opened(workers=2, timeout_seconds=1) as decoder:
+    async with _opened(workers=2, timeout_seconds=2) as decoder:
         first, second = child_workers()
         os.kill(first, signal.SIGSTOP)
         with _stopped(second):
@@ -365,7 +365,18 @@ say(b'{"width": 99999, "height": 99999, "format": "PNG"}'); send(bytes(48))""",
 say(b'{"width": 9, "height": 9, "format": "TIFF"}'); send(bytes(48))""",
     "half of the pixels": """say(b'{"width": 9, "height": 9, "format": "PNG"}'); send(bytes(24))""",
     "nothing": "",
+    "a death without a name": "import os; os.kill(os.getpid(), 40)",
 }
+
+
+def _stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> None:
+    """Let processes that start from now on run `code` in place of the decoder."""
+    package = folder / "consumer" / "decoding"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package.parent / "__init__.py").touch()
+    (package / "worker.py").write_text(code)
+    monkeypatch.syspath_prepend(folder)
 
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
@@ -373,11 +384,7 @@ async def test_process_that_was_taken_over_is_not_believed(
     lie: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever it answers, its image is decoder_crashed. A process that lies stands in for it."""
-    package = tmp_path / "consumer" / "decoding"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package.parent / "__init__.py").touch()
-    (package / "worker.py").write_text(
+    code = (
         "import socket\n"
         "channel = socket.socket(fileno=0)\n"
         "send = channel.sendall\n"
@@ -387,12 +394,26 @@ async def test_process_that_was_taken_over_is_not_believed(
         "channel.recv(10_000)\n"
         f"{lie}\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    _stand_in(monkeypatch, tmp_path, code)
     async with _opened() as decoder:
         with pytest.raises(Failed) as caught:
             await decoder.decode(_picture(), TARGETS)
     assert caught.value.code is Code.DECODER_CRASHED
     assert "crashed twice" in caught.value.message
+
+
+async def test_process_that_cannot_be_replaced_ends_the_consumer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not an endless attempt, and no fault of the image's: nothing is committed of it."""
+    async with _opened() as decoder:
+        _stand_in(monkeypatch, tmp_path, "raise SystemExit(3)")
+        for pid in child_workers():
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(Halt, match="ended with 3 before it was ready") as caught:
+            await decoder.decode(_picture(), TARGETS)
+    assert caught.value.code is ExitCode.DEVICE
+    assert not child_workers()
 
 
 def test_confined_process_can_reach_nothing() -> None:
