@@ -66,6 +66,7 @@ class Load:
     share: float  # of the references, to the hostile host
     seconds: float
     rate: float  # images a second; 0: no bound
+    window: int | None = None  # RECORDS_IN_FLIGHT; None: its default
 
 
 async def _rates(load: Load) -> tuple[float, float]:
@@ -76,6 +77,7 @@ async def _rates(load: Load) -> tuple[float, float]:
             "allowed_hosts": f".test:{load.port}",
             "allowed_networks": "127.0.0.0/8",
         }
+        | ({"records_in_flight": load.window} if load.window else {})
     )
     resolver = Names()
     resolver.answers |= {name: [["127.0.0.1"]] for name in [*GOOD, "hostile.test"]}
@@ -138,7 +140,14 @@ async def _consume(preparation: FetchAndDecode, window: int, load: Load) -> Coun
 async def _compare(port: int, options: argparse.Namespace) -> bool:
     held = True
     for kind, share in product(options.kinds, options.shares):
-        load = Load(port=port, kind=kind, share=share, seconds=options.seconds, rate=options.rate)
+        load = Load(
+            port=port,
+            kind=kind,
+            share=share,
+            seconds=options.seconds,
+            rate=options.rate,
+            window=options.window,
+        )
         ratios: list[tuple[float, float]] = []
         for _ in range(options.rounds):
             without = await _rates(replace(load, share=0))
@@ -163,6 +172,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30, help="of each run")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of runs")
     parser.add_argument("--rate", type=float, default=100, help="images a second; 0: no bound")
+    parser.add_argument("--window", type=int, help="RECORDS_IN_FLIGHT, if not its default")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
