@@ -40,7 +40,7 @@ class ByteBudget:
 
     A hold that is in may grow, and those that wait for that go first. When all that is held is held
     by them, none would ever leave: one is then favoured, and grows above the limit as it needs to
-    until it leaves. So what is above the limit is one image at most.
+    until it leaves or shrinks. So what is above the limit is one image at most.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -73,6 +73,8 @@ class ByteBudget:
             self._stuck_bytes += hold.byte_length
             await self._enter(self._growing, hold, more)
         else:
+            if more < 0 and hold is self._favoured:  # it may wait for long now, as if it had left
+                self._favoured = None
             self._add(hold, more)
             self._admit()
 

@@ -143,6 +143,19 @@ async def test_cancelled_growth_takes_nothing():
     assert budget.held_bytes == 0
 
 
+async def test_growth_above_the_limit_ends_with_the_try():
+    """A download that broke holds nothing and favours nobody: the next one goes on."""
+    budget = ByteBudget(10)
+    async with budget.hold(4) as broken, budget.hold(4) as other:
+        broke = asyncio.create_task(budget.resize(broken, 12))
+        waiting = asyncio.create_task(budget.resize(other, 12))
+        await broke
+        await budget.resize(broken, 0)
+        async with asyncio.timeout(1):
+            await waiting
+        assert budget.held_bytes == 12
+
+
 @settings(deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5), min_size=1, max_size=12),
@@ -158,7 +171,7 @@ def test_any_holds_finish_within_the_limit_and_one_image(steps, limit, cancelled
 
         async def image(sizes: list[int]) -> None:
             async with budget.hold(0) as held:
-                for size in sizes:
+                for size in (*sizes, -sum(sizes), *sizes):  # a try that broke, and another
                     await budget.resize(held, held.byte_length + size)
                     assert budget.held_bytes <= limit + largest
                     await asyncio.sleep(0)
