@@ -59,9 +59,14 @@ class Completion:
         return next(iter(self._open), self._next_offset)
 
     @property
+    def limit(self) -> int:
+        """The lowest offset that does not fit into the bitmap."""
+        return self.watermark + MAX_SPAN
+
+    @property
     def room(self) -> int:
         """How many offsets above the highest taken one still fit into the bitmap."""
-        return self.watermark + MAX_SPAN - self._next_offset
+        return self.limit - self._next_offset
 
     def take(self, offset: int) -> bool:
         """Note that a record was read; True if it is to be processed, False if it was before.

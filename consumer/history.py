@@ -59,5 +59,7 @@ async def _time_of(consumer: AIOKafkaConsumer, partition: TopicPartition, offset
     if offset >= end:
         return time.time()
     consumer.seek(partition, offset)
-    batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=1)
-    return next((batch[0].timestamp / 1000 for batch in batches.values()), time.time())
+    while await consumer.position(partition) < end:
+        for batch in (await consumer.getmany(timeout_ms=_POLL_MS, max_records=1)).values():
+            return float(batch[0].timestamp / 1000)
+    return time.time()  # what is there was aborted

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from consumer.brake import Brake
 from consumer.completion import Completion, Position
 from consumer.record import Error, Ok, Outcome, Refusal, Repeat
 from schemas import OutgoingRecord, Record
-from schemas.exits import ExitCode, Halt
 
 log = structlog.get_logger()
 
@@ -38,7 +36,7 @@ class Finished:
 
 
 Process = Callable[[Record], Awaitable[Outcome]]
-Recall = Callable[[Record], bool]
+Recall = Callable[[Record], None]
 Write = Callable[[Record, Outcome, float], list[OutgoingRecord]]
 Commit = Callable[[Sequence[OutgoingRecord], Position], Awaitable[None]]
 
@@ -55,7 +53,6 @@ class Lane:
         write: Write,
         commit: Commit,
         policy: CommitPolicy,
-        brake: Brake,
         records_in_flight: int,
     ) -> None:
         self._completion = completion
@@ -64,12 +61,12 @@ class Lane:
         self._write = write
         self._commit = commit
         self._policy = policy
-        self._brake = brake
         self._records_in_flight = records_in_flight
         self._recalled = False
         self.in_flight = 0  # taken and not yet committed
         self.committed = 0  # outcomes, since the lane was opened
         self._working: dict[int, asyncio.Task[None]] = {}  # by offset
+        self._beyond: list[Finished] = []  # done, and too far above the watermark for its bitmap
         self._finished: asyncio.Queue[Finished | None] = asyncio.Queue()  # None: no more will come
 
     @property
@@ -90,18 +87,35 @@ class Lane:
     async def run(self, history: AsyncIterator[Record]) -> None:
         """Recall what was before, then commit outcomes until the lane is closed and all is done."""
         async for record in history:
-            self._brake.recall(refused=self._recall(record))
+            self._recall(record)
         self._recalled = True
         while batch := await self._batch():
             now = time.time()
-            outputs = [out for f in batch for out in self._write(f.record, f.outcome, now)]
-            for finished in batch:
-                self._completion.done(finished.record.offset)
+            ready = self._mark_done(batch)
+            if not ready:
+                continue
+            outputs = [out for f in ready for out in self._write(f.record, f.outcome, now)]
             await self._commit(outputs, self._completion.position())
-            self.in_flight -= len(batch)
-            self.committed += len(batch)
-            for finished in batch:
+            self.in_flight -= len(ready)
+            self.committed += len(ready)
+            for finished in ready:
                 _log(finished)
+
+    def _mark_done(self, batch: list[Finished]) -> list[Finished]:
+        """Return what can be committed; the rest waits for the lowest record that is not done.
+
+        Where the log has gaps, a batch of records can reach further than the bitmap does.
+        """
+        self._beyond += batch
+        ready: list[Finished] = []
+        limit = self._completion.limit
+        while fits := [f for f in self._beyond if f.record.offset < limit]:
+            self._beyond = [f for f in self._beyond if f.record.offset >= limit]
+            for finished in fits:
+                self._completion.done(finished.record.offset)
+            ready += fits
+            limit = self._completion.limit
+        return ready
 
     async def close(self, finish_seconds: float) -> None:
         """Take no more, give what is in flight a while to finish, and let `run` end.
@@ -120,8 +134,6 @@ class Lane:
             outcome = await self._process(record)
         finally:
             del self._working[record.offset]
-        if reason := self._brake.note(refused=isinstance(outcome, Refusal)):
-            raise Halt(ExitCode.BRAKE, _brake_message(reason, outcome))
         seconds = time.monotonic() - start
         self._finished.put_nowait(Finished(record=record, outcome=outcome, seconds=seconds))
 
@@ -143,15 +155,6 @@ class Lane:
         except TimeoutError:
             pass
         return batch
-
-
-def _brake_message(reason: str, outcome: Outcome) -> str:
-    last = f"the last as {outcome.code} ({outcome.reason})" if isinstance(outcome, Refusal) else ""
-    return (
-        f"brake: {reason}, {last}; nothing of them is lost. Is SECRET_API_KEY the one that the "
-        "ingestion service signs with? If they are forgeries, start with BRAKE_CONSECUTIVE=0 and "
-        "BRAKE_SHARE=0 until they are dead letters"
-    )
 
 
 def _log(finished: Finished) -> None:

@@ -12,11 +12,24 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, null
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from consumer.brake import Brake
 from consumer.engine import Inference
 from consumer.pixels import DecodedImage, Pixels
 from consumer.replay import ReplayWindow
 from consumer.verdicts import Failed
-from schemas import Code, Freshness, Record, Refused, Request, Task, TimingMs, Verifier, admit
+from schemas import (
+    Code,
+    Freshness,
+    Record,
+    Refused,
+    Request,
+    Task,
+    TimestampType,
+    TimingMs,
+    Verifier,
+    admit,
+)
+from schemas.exits import ExitCode, Halt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +108,7 @@ class Stages:
 
     verifier: Verifier
     freshness: Freshness
+    brake: Brake
     replay: ReplayWindow
     preparation: Preparation
     inferences: Inferences
@@ -102,12 +116,20 @@ class Stages:
 
 
 async def process(record: Record, stages: Stages) -> Outcome:
-    """Return the one outcome of a record."""
+    """Return the one outcome of a record.
+
+    Raises:
+        Halt: it is one refusal too many.
+    """
     start = stages.now()
+    # No await before this is noted, so that the brake sees records in the order of the log.
     try:
         request = admit(record, verifier=stages.verifier, freshness=stages.freshness, now=start)
     except Refused as refused:
+        if reason := stages.brake.note(refused=True):
+            raise Halt(ExitCode.BRAKE, _brake_message(reason, refused)) from refused
         return Refusal(code=refused.code, reason=refused.reason)
+    stages.brake.note(refused=False)
     if stages.replay.is_repeat(request.id, record, start):
         return Repeat(id=request.id)
 
@@ -143,18 +165,27 @@ async def process(record: Record, stages: Stages) -> Outcome:
     return Ok(request=request, prepared=prepared, inference=inference, timing=timing)
 
 
-def recall(record: Record, stages: Stages) -> bool:
-    """Remember the id of a record whose outcome was committed before this assignment.
-
-    Returns whether it would be refused, for another reason than that time has passed.
-    """
+def recall(record: Record, stages: Stages) -> None:
+    """Remember a record whose outcome was committed before this assignment: its id, its refusal."""
     now = stages.now()
     try:
         request = admit(record, verifier=stages.verifier, freshness=stages.freshness, now=now)
     except Refused as refused:
-        return refused.code is not Code.STALE
+        # What time alone explains (a key that was retired, a clock that went on) says nothing.
+        aged = refused.code is Code.STALE and record.timestamp_type is TimestampType.CREATE
+        if not aged and refused.code is not Code.UNKNOWN_KEY:
+            stages.brake.recall(refused=True)
+        return
+    stages.brake.recall(refused=False)
     stages.replay.is_repeat(request.id, record, now)
-    return False
+
+
+def _brake_message(reason: str, last: Refused) -> str:
+    return (
+        f"brake: {reason}, the last as {last}; nothing of them is lost. Is SECRET_API_KEY the one "
+        "that the ingestion service signs with? If they are forgeries, start with "
+        "BRAKE_CONSECUTIVE=0 and BRAKE_SHARE=0 until they are dead letters"
+    )
 
 
 def _since(start: float, now: float) -> float:

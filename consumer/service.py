@@ -84,7 +84,7 @@ async def run(settings: ConsumerSettings) -> None:
                 for record in await stream.poll(lanes.room(), POLL_SECONDS):
                     lanes.take(record)
             log.info("stopping")
-            await lanes.close()
+            await lanes.stop()
             guarding.cancel()
             serving.cancel()
     log.info("stopped")
@@ -203,12 +203,12 @@ def _lane_maker(
         append_window_seconds=settings.append_window_seconds,
         create_window_seconds=settings.create_window_seconds,
     )
-    brake = Brake(settings.brake_policy)
 
     def make_lane(completion: Completion, commit: Commit) -> Lane:
         stages = Stages(
             verifier=verifier,
             freshness=freshness,
+            brake=Brake(settings.brake_policy),
             replay=ReplayWindow(freshness),
             preparation=preparation,
             inferences=engine,
@@ -222,7 +222,6 @@ def _lane_maker(
             policy=CommitPolicy(
                 max_outcomes=settings.commit_outcomes, max_seconds=settings.commit_seconds
             ),
-            brake=brake,
             records_in_flight=settings.records_in_flight,
         )
 

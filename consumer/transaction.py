@@ -9,7 +9,9 @@ meanwhile.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -33,12 +35,20 @@ from schemas.exits import ExitCode, Halt
 
 log = structlog.get_logger()
 
-MAX_TRIES: Final = 5
+DOUBTS: Final = 10  # of these timeouts: how long a commit waits for the broker to come back
+RETRY_SECONDS: Final = 1
 STOP_SECONDS: Final = 2
 MAX_REQUEST_BYTES: Final = 8 * 2**20  # the topic's own limit is the one that counts
-BATCH_BYTES: Final = 64 * 1024
+BATCH_BYTES: Final = 16 * 1024  # small enough for any topic's max.message.bytes
 _PARTITIONER: Final = DefaultPartitioner()  # Kafka's own: murmur2 of the key
 _FENCED: Final = (ProducerFenced, InvalidProducerEpoch, InvalidTxnState)
+
+
+class EndTxnUnanswered(Exception):
+    """No KafkaError, which aiokafka would answer by sending the request again."""
+
+
+_UNANSWERED: Final = (TimeoutError, KafkaError, EndTxnUnanswered)
 
 
 class LaneTransactions:
@@ -69,9 +79,8 @@ class LaneTransactions:
 
     async def start(self) -> Position | None:
         """Fence the former owner, settle what it left open, and only then read the position."""
-        position = await self._start()
+        await self._bury(await self._start())
         async with asyncio.timeout(self._timeout_seconds):
-            await self._bury(position)
             self._committed = await self._read_committed()
         return self._committed
 
@@ -90,8 +99,7 @@ class LaneTransactions:
         _end_once(producer.client)
         async with asyncio.timeout(self._timeout_seconds):
             await producer.start()
-            self._committed = await self._read_committed()
-        return self._committed
+            return await self._read_committed()
 
     async def _bury(self, position: Position | None) -> None:
         """Abort a transaction of nothing over everything that a former one may have touched.
@@ -103,13 +111,15 @@ class LaneTransactions:
         """
         producer = self._producer
         assert producer is not None
-        await producer.begin_transaction()
-        for topic in self._outputs:
-            for partition in await producer.partitions_for(topic):
-                producer._txn_manager.maybe_add_partition_to_txn(TopicPartition(topic, partition))
-        if position:
-            await self._send_position(producer, position)
-        await producer.abort_transaction()
+        async with asyncio.timeout(self._timeout_seconds):
+            await producer.begin_transaction()
+            for topic in self._outputs:
+                for number in await producer.partitions_for(topic):
+                    partition = TopicPartition(topic, number)
+                    producer._txn_manager.maybe_add_partition_to_txn(partition)
+            if position:
+                await self._send_position(producer, position)
+            await producer.abort_transaction()
 
     async def stop(self) -> None:
         """Close the producer; a transaction still open is left to the next owner's start."""
@@ -119,11 +129,13 @@ class LaneTransactions:
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await producer.stop()
-        except (TimeoutError, KafkaError) as exc:
+        except _UNANSWERED as exc:
             # aiokafka has no way to close without sending what it holds, and the broker may be
             # away.
             log.warning("producer discarded", partition=self._partition.partition, reason=repr(exc))
-            await producer._sender.close()
+            with suppress(*_UNANSWERED):
+                async with asyncio.timeout(STOP_SECONDS):
+                    await producer._sender.close()
             await producer.client.close()
 
     async def commit(self, outputs: Sequence[OutgoingRecord], position: Position) -> None:
@@ -133,8 +145,13 @@ class LaneTransactions:
             Halt: another consumer owns the partition, a record is too large for its topic, or the
                 broker does not answer.
         """
-        for attempt in range(1, MAX_TRIES + 1):
+        give_up, in_doubt = time.monotonic() + DOUBTS * self._timeout_seconds, False
+        while time.monotonic() < give_up:
             try:
+                # Nothing is written again before the position was read.
+                if in_doubt and await self._settle(position):
+                    break
+                in_doubt = False
                 async with asyncio.timeout(self._timeout_seconds):
                     await self._transaction(outputs, position)
                     break
@@ -142,12 +159,13 @@ class LaneTransactions:
                 raise self._fenced() from exc
             except MessageSizeTooLargeError as exc:
                 raise Halt(ExitCode.TOPIC, f"topic: {exc}; raise max.message.bytes") from exc
-            except (TimeoutError, KafkaError) as exc:
-                log.warning("commit in doubt", attempt=attempt, reason=repr(exc))
-            if await self._settle(position):
-                break
+            except _UNANSWERED as exc:
+                log.warning("commit in doubt", reason=repr(exc))
+                in_doubt = True
+                await asyncio.sleep(RETRY_SECONDS)
         else:
-            raise Halt(ExitCode.BROKER, f"broker: no transaction went through in {MAX_TRIES} tries")
+            seconds = DOUBTS * self._timeout_seconds
+            raise Halt(ExitCode.BROKER, f"broker: no transaction went through for {seconds:g} s")
         self._committed = position
 
     async def _transaction(self, outputs: Sequence[OutgoingRecord], position: Position) -> None:
@@ -164,18 +182,13 @@ class LaneTransactions:
 
     async def _settle(self, position: Position) -> bool:
         """Start a new producer and tell whether the transaction in doubt went through."""
-        before = self._committed
         await self.stop()
-        try:
-            found = await self._start()
-        except (TimeoutError, KafkaError) as exc:
-            log.warning("producer did not start", reason=repr(exc))
-            self._committed = before
-            await asyncio.sleep(1)
-            return False
+        found = await self._start()
         if found == position:
             return True
-        if found != before and not _lost(found, before):
+        if found == self._committed:
+            await self._bury(found)  # it may be hidden, and the outputs are written again
+        elif not _lost(found, self._committed):
             raise self._fenced()
         return False
 
@@ -211,10 +224,6 @@ def _append(batch: Any, out: OutgoingRecord) -> bool:
     """Tell whether there was room for the record."""
     fields = {"key": out.key, "value": out.value, "headers": list(out.headers)}
     return batch.append(timestamp=None, **fields) is not None
-
-
-class EndTxnUnanswered(Exception):
-    """No KafkaError, which aiokafka would answer by sending the request again."""
 
 
 def _end_once(client: Any) -> None:

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
+from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from consumer.cluster import Cluster, client_arguments
@@ -303,6 +304,45 @@ async def test_former_owner_cannot_commit_beside_the_next(
         )
         await taker.stop()
     assert len(await _committed_values(broker, topics.results)) == 1
+
+
+class Doubtful(LaneTransactions):
+    """The first commit is done and its answer is lost; then the position cannot be read at once."""
+
+    doubts, misses = 1, 1
+
+    async def _transaction(self, outputs: Sequence[OutgoingRecord], position: Position) -> None:
+        await super()._transaction(outputs, position)
+        if self.doubts:
+            self.doubts -= 1
+            raise TimeoutError("no answer, says the test")
+
+
+async def test_nothing_is_written_again_before_the_position_is_read(
+    broker: Broker, topics: Topics, settings: ConsumerSettings
+) -> None:
+    """A doubt stays one until the position settles it, however often it cannot be read."""
+    async with Cluster(settings) as cluster:
+        partition = TopicPartition(topics.ingest, 0)
+
+        async def committed() -> Position | None:
+            if not lane.doubts and lane.misses:
+                lane.misses -= 1
+                raise KafkaError("no coordinator, says the test")
+            return await cluster.committed(partition)
+
+        lane = Doubtful(
+            group_id=settings.group_id,
+            partition=partition,
+            outputs=(topics.results, topics.dlq),
+            client=client_arguments(settings),
+            timeout_seconds=settings.transaction_timeout_seconds,
+            committed=committed,
+        )
+        await lane.start()
+        await lane.commit([_output(topics, b"once")], Position(offset=1))
+        await lane.stop()
+    assert await _committed_values(broker, topics.results) == [b"once"]
 
 
 async def test_second_member_takes_over_after_the_first_has_closed(

@@ -9,6 +9,7 @@ blocks or lies stands here, so that the consumer itself has no hook for tests.
                          or, without a kill: block_loop, lost_commit (not sent, reported as failed),
                          doubtful_commit (done, reported as failed)
                          kill_broker: the broker of BROKER_PID first, when a commit is answered
+                         lose_broker: the same without the process, and the answer is lost
     BLOCK_SECONDS=T      how long block_loop blocks
     FORGET=yes           the group's position is always told as it was at the start, as by a broker
                          that lost it
@@ -135,6 +136,9 @@ class FaultyProducer(AIOKafkaProducer):
         await super().commit_transaction()
         if FAULTS.reached("doubtful_commit"):
             raise KafkaError("the answer was lost, says the test")
+        if FAULTS.reached("lose_broker"):
+            os.kill(int(os.environ["BROKER_PID"]), signal.SIGKILL)
+            raise KafkaError("the answer was lost with the broker, says the test")
         if FAULTS.reached("kill_broker"):
             os.kill(int(os.environ["BROKER_PID"]), signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)

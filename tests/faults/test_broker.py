@@ -82,6 +82,23 @@ async def test_broker_and_consumer_die_when_a_commit_is_answered(
             (await run.finish(seconds=180)).check()
 
 
+async def test_broker_dies_and_the_answer_to_a_commit_with_it(
+    mortal: ApacheKafka, tmp_path: Path
+) -> None:
+    """Whether hidden outputs are there is not known then: they are buried, and written again."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may kill the process of a container")
+    async with scenario(mortal, tmp_path) as run:
+        for n in range(scale(1, 12)):
+            await run.publish([f"{n}.{name}" for name in names(100)])
+            fault = {"FAULT": f"lose_broker:{5 + n}", "BROKER_PID": str(mortal.pid)}
+            consumer = run.start(RECORDS_IN_FLIGHT="8", COMMIT_OUTCOMES="5", **fault)
+            await asyncio.to_thread(consumer.wait_for, "commit in doubt")
+            await asyncio.sleep(1)  # until Docker knows that it is dead
+            await asyncio.to_thread(mortal.start)
+            (await run.finish(consumer, seconds=180)).check()
+
+
 async def test_broker_that_comes_later_is_waited_for(mortal: ApacheKafka, tmp_path: Path) -> None:
     """A consumer that starts before the broker says so, and begins when it is there."""
     async with scenario(mortal, tmp_path) as run:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.brake import Brake, BrakePolicy
-from consumer.completion import Completion, Position
+from consumer.completion import MAX_METADATA_BYTES, MAX_SPAN, Completion, Position
 from consumer.engine import ModelIdentity
 from consumer.lane import CommitPolicy, Lane
 from consumer.outcomes import Writer
@@ -67,6 +67,7 @@ def _lane(stream, *, preparation=None, completion=None, brake=None, policy=None,
     stages = Stages(
         verifier=Verifier(KEYS, INGEST),
         freshness=Freshness(),
+        brake=brake or Brake(BrakePolicy(max_consecutive=0, max_share=0)),
         replay=ReplayWindow(Freshness()),
         preparation=preparation or FakePreparation(),
         inferences=FakeInferences(),
@@ -79,7 +80,6 @@ def _lane(stream, *, preparation=None, completion=None, brake=None, policy=None,
         write=WRITER.write,
         commit=stream.commit,
         policy=policy or CommitPolicy(max_outcomes=3, max_seconds=0),
-        brake=brake or Brake(BrakePolicy(max_consecutive=0, max_share=0)),
         records_in_flight=in_flight,
     )
 
@@ -225,6 +225,36 @@ async def test_brake_ends_the_process_uncommitted():
     assert halt.code is ExitCode.BRAKE
     assert "SECRET_API_KEY" in str(halt)
     assert stream.commits == []
+
+
+async def test_brake_counts_in_the_order_of_the_log():
+    """Forgeries are done at once and images are not: they are no run for that."""
+    stream = FakeStream(_records(["good", "forged"] * 20))
+    brake = Brake(BrakePolicy(max_consecutive=4, max_share=0))
+    turns = {f"r{offset}": 50 for offset in range(40)}
+    await _run(_lane(stream, brake=brake, preparation=FakePreparation(turns=turns)), stream.records)
+    assert stream.committed == Position(offset=40)
+
+
+async def test_what_is_beyond_the_bitmap_waits_for_its_commit():
+    """Where the log has gaps a batch reaches far; what no bitmap can hold is not committed."""
+    records = _records(["good"] * 3)
+    far = [dataclasses.replace(records[2], offset=offset) for offset in (MAX_SPAN, MAX_SPAN + 7)]
+    stream = FakeStream([records[0], records[1]])
+    hanging = asyncio.Event()
+    lane = _lane(stream, preparation=FakePreparation(waits={"r0": hanging}))
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(lane.run(_history()))
+        for record in (*records[:2], *far):
+            lane.take(record, tasks)
+        while not stream.commits:  # noqa: ASYNC110 - what is awaited are turns of the loop
+            await asyncio.sleep(0)
+        assert len(stream.outputs) == 1
+        assert all(len(p.metadata) <= MAX_METADATA_BYTES for p in stream.commits)
+        hanging.set()
+        await lane.close(5)
+        await running
+    assert stream.committed == Position(offset=MAX_SPAN + 8)
 
 
 async def test_failed_commit_is_no_outcome():
