@@ -27,8 +27,14 @@ from schemas import (
     headers,
 )
 
-# Kafka's default limit of a record is 1 MiB; our own dead letter headers need some of it.
+# Kafka's default limit of a batch is 1 MiB and 12 bytes; our own dead letter headers need some.
 MAX_DEAD_LETTER_BYTES: Final = 1_000_000
+# What a batch of one record adds is 61 bytes and the record's own fields, a header's two lengths
+# of at most 5 bytes each.
+_BATCH_BYTES: Final = 100
+_HEADER_BYTES: Final = 10
+# A longer key would leave too little room in the results topic: the id takes its place.
+MAX_RESULT_KEY_BYTES: Final = 64 * 1024
 MAX_REASON_BYTES: Final = 512
 _CE_TYPE: Final = b"imagelane.result.v1"
 
@@ -94,7 +100,9 @@ class Writer:
         return Caption(model=self.captioner.model, revision=self.captioner.revision, text=text)
 
     def _result(self, record: Record, result: Result, now: float) -> OutgoingRecord:
-        key = record.key if record.key is not None else result.id.encode()
+        key = record.key
+        if key is None or len(key) > MAX_RESULT_KEY_BYTES:
+            key = result.id.encode()
         value = encode_result(result)
         time = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
         return OutgoingRecord(
@@ -174,6 +182,7 @@ def _fit(letter: OutgoingRecord) -> OutgoingRecord:
 
 
 def _byte_length(key: bytes | None, value: bytes | None, record_headers: Headers) -> int:
-    return (
-        len(key or b"") + len(value or b"") + sum(len(n) + len(v or b"") for n, v in record_headers)
-    )
+    """Return how long the record is at most in a batch of its own, not compressed."""
+    # A header's value may be null, whatever its type says.
+    fields = sum(len(n.encode()) + len(v or b"") + _HEADER_BYTES for n, v in record_headers)
+    return len(key or b"") + len(value or b"") + fields + _BATCH_BYTES

@@ -4,9 +4,15 @@ import hashlib
 
 import numpy as np
 import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from consumer.engine import Inference, ModelIdentity
-from consumer.outcomes import MAX_DEAD_LETTER_BYTES, MAX_REASON_BYTES, Writer
+from consumer.outcomes import (
+    MAX_DEAD_LETTER_BYTES,
+    MAX_REASON_BYTES,
+    MAX_RESULT_KEY_BYTES,
+    Writer,
+)
 from consumer.pixels import DecodedImage
 from consumer.record import Error, Ok, Prepared, Refusal, Repeat
 from schemas import (
@@ -22,6 +28,7 @@ from schemas import (
 )
 from tests.fakes import DLQ, INGEST, KEYS, NOW, RESULTS, signed_record
 
+KAFKA_LIMIT_BYTES = 1_048_588  # message.max.bytes by default, of a batch
 VECTOR = np.array([0.6, -0.8], np.float32)
 REQUEST = Request(id="a", image=ImageReference(uri="file:///a.png"), metadata={"album": 7})
 
@@ -55,6 +62,12 @@ def _ok(tasks=(Task.EMBED, Task.CAPTION)):
         ),
         timing=TimingMs(total=10),
     )
+
+
+def _batch_length(record):
+    batch = DefaultRecordBatchBuilder(2, 0, 1, -1, -1, -1, 2**31 - 1)
+    batch.append(0, NOW * 1000, record.key, record.value, list(record.headers))
+    return len(batch.build())
 
 
 def _headers(record):
@@ -94,6 +107,18 @@ def test_result_without_a_key_is_keyed_by_its_id():
     """So that a compacted results topic keeps the last of each id."""
     [out] = _writer().write(signed_record(REQUEST), _ok(), NOW)
     assert out.key == b"a"
+
+
+def test_result_does_not_take_over_a_key_that_would_fill_its_topic():
+    """It is keyed by its id, and signed like that."""
+    longest = b"k" * MAX_RESULT_KEY_BYTES
+    error = Error(request=REQUEST, code=Code.NOT_FOUND, message="", attempts=1, timing=TimingMs())
+    for key, expected in ((longest, longest), (longest + b"k", b"a"), (b"k" * 1_040_000, b"a")):
+        result, letter = _writer().write(signed_record(REQUEST, key=key), error, NOW)
+        assert result.key == expected
+        assert Verifier(KEYS, RESULTS).verify(result.headers, result.key, result.value).id == "a"
+        assert _batch_length(result) <= KAFKA_LIMIT_BYTES
+        assert _batch_length(letter) <= KAFKA_LIMIT_BYTES
 
 
 def test_result_is_a_cloud_event():
@@ -168,3 +193,26 @@ def test_headers_too_large_for_the_topic_are_left_out():
     [letter] = _writer().write(record, Refusal(code=Code.UNSIGNED, reason="none"), NOW)
     assert "h" not in _headers(letter)
     assert _headers(letter)[headers.DLQ_TOPIC] == INGEST
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sent"),
+    [
+        (None, b"x", [("a", None)] * 349_490),
+        (None, b"x", [("a", b"")] * 349_490),
+        (None, b"x", [("€" * 349_490, b"")]),
+        (None, b"x", [(f"{number:06}", b"1") for number in range(100_000)]),
+        (b"k" * 1_048_500, None, []),
+        (b"k" * 999_850, None, []),
+        (None, b"x" * 999_850, []),
+        (None, b"x" * 1_048_500, []),
+        (None, b"x" * 500_000, [("€" * 166_600, b"")]),
+    ],
+)
+def test_record_that_fitted_the_ingest_topic_fits_the_dead_letters(key, value, sent):
+    """However its bytes are spread: anybody can write it, and a lane would stop at it for good."""
+    record = signed_record(REQUEST, key=key, value=value, headers=sent)
+    writer = _writer(group_id="g" * 255)
+    [letter] = writer.write(record, Refusal(code=Code.UNSIGNED, reason="€" * 999), NOW)
+    assert _batch_length(letter) <= KAFKA_LIMIT_BYTES
+    assert dict(letter.headers)[headers.DLQ_CODE] == b"unsigned"
