@@ -10,10 +10,10 @@ import errno
 import os
 import re
 import stat
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from io import BytesIO, FileIO
+from io import BytesIO
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import unquote_to_bytes
@@ -102,14 +102,32 @@ class FileSource:
                 permission, not a plain file URI), `not_found`, `image_too_large`.
             Unavailable: the file system fails (input/output error, stale handle, ...).
         """
-        file, byte_length = await asyncio.to_thread(self._open, uri, max_bytes)
-        # Some files do not say how long they are; those count as the longest allowed.
-        async with budget.hold(byte_length or max_bytes):
-            data = await asyncio.to_thread(_read_and_close, file, uri, max_bytes)
+        byte_length = await asyncio.to_thread(self._measure, uri, max_bytes)
+        # Thousands may wait here, so none of them has a descriptor. Some files do not say how long
+        # they are; those count as the longest allowed.
+        async with budget.hold(byte_length or max_bytes) as held:
+            data = await asyncio.to_thread(self._read, uri, max_bytes)
+            await budget.resize(held, len(data))  # it may be another file by now
             yield data
 
-    def _open(self, uri: str, max_bytes: int) -> tuple[FileIO, int]:
-        """Return the open file and its length; the collector closes it if the fetch is gone."""
+    def _measure(self, uri: str, max_bytes: int) -> int:
+        with self._open(uri, max_bytes) as file:
+            return os.fstat(file).st_size
+
+    def _read(self, uri: str, max_bytes: int) -> bytes:
+        """Read with the limit, whatever length the file had: it may grow."""
+        content = BytesIO()  # hands out what it holds without a copy
+        left = max_bytes + 1
+        with self._open(uri, max_bytes) as file:
+            while left and (chunk := os.read(file, min(_CHUNK_BYTES, left))):
+                left -= content.write(chunk)
+        if not left:
+            raise _too_large(uri, max_bytes)
+        return content.getvalue()
+
+    @contextmanager
+    def _open(self, uri: str, max_bytes: int) -> Iterator[int]:
+        """Open a descriptor of the file, which is checked anew each time."""
         root, parts = self._locate(uri)
         try:
             descriptor = _open_below(root, parts)
@@ -119,10 +137,9 @@ class FileSource:
                     raise _forbidden(uri, "not a regular file")
                 if status.st_size > max_bytes:  # not read at all
                     raise _too_large(uri, max_bytes)
-                return FileIO(descriptor), status.st_size
-            except BaseException:
+                yield descriptor
+            finally:
                 os.close(descriptor)
-                raise
         except OSError as exc:
             raise _verdict(uri, exc) from exc
 
@@ -182,21 +199,6 @@ def _open_at(name: str, flags: int, directory: int) -> int:
         if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from exc
         raise
-
-
-def _read_and_close(file: FileIO, uri: str, max_bytes: int) -> bytes:
-    """Read with the limit, whatever length the file had: it may grow."""
-    content = BytesIO()  # hands out what it holds without a copy
-    left = max_bytes + 1
-    try:
-        with file:
-            while left and (chunk := file.read(min(_CHUNK_BYTES, left))):
-                left -= content.write(chunk)
-    except OSError as exc:
-        raise _verdict(uri, exc) from exc
-    if not left:
-        raise _too_large(uri, max_bytes)
-    return content.getvalue()
 
 
 def _too_large(uri: str, max_bytes: int) -> Failed:

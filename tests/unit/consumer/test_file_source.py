@@ -1,13 +1,16 @@
 """`file:` references on a real file system: what is below the roots, and every way around them."""
 
+import asyncio
 import errno
 import os
 import socket
 import threading
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
+from consumer.sources.budget import ByteBudget, Hold
 from consumer.sources.file import FileSource, Root
 from consumer.verdicts import Failed, Unavailable
 from schemas import Code
@@ -323,6 +326,65 @@ async def test_no_descriptor_is_left_open(root: Path) -> None:
         except Failed:
             continue
     assert _open_descriptors() == before
+
+
+class _FullBudget(ByteBudget):
+    """Lets one in at a time, nobody while it is full, and knows who asked."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.asked: asyncio.Queue[int] = asyncio.Queue()
+
+    def hold(self, byte_length: int) -> AbstractAsyncContextManager[Hold]:
+        self.asked.put_nowait(byte_length)
+        return super().hold(byte_length)
+
+    def full(self) -> AbstractAsyncContextManager[Hold]:
+        return super().hold(1)
+
+    async def wait_for(self, count: int) -> None:
+        for _ in range(count):
+            await self.asked.get()
+
+
+async def test_file_that_waits_for_memory_has_no_descriptor(root: Path) -> None:
+    """Thousands may wait, and a process may have no more than a thousand descriptors."""
+    source, budget = FileSource.under([str(root)]), _FullBudget()
+
+    async def fetch() -> bytes:
+        async with source.fetch(f"file://{root}/cat.jpg", LIMIT, budget) as data:
+            return data
+
+    before = _open_descriptors()
+    async with asyncio.TaskGroup() as tasks, budget.full():
+        fetching = [tasks.create_task(fetch()) for _ in range(50)]
+        await budget.wait_for(50)
+        assert _open_descriptors() == before
+    assert [task.result() for task in fetching] == [b"cat"] * 50
+
+
+async def test_file_that_changes_while_it_waits_is_checked_and_counted_again(root: Path) -> None:
+    """What is there when it is read counts: another length, or a link by now."""
+    source, budget = FileSource.under([str(root)]), _FullBudget()
+    (root / "linked.jpg").write_bytes(b"old")
+
+    async def held(name: str) -> int | Code:
+        try:
+            async with source.fetch(f"file://{root}/{name}", LIMIT, budget):
+                return budget.held_bytes
+        except Failed as verdict:
+            return verdict.code
+
+    async with asyncio.TaskGroup() as tasks, budget.full():
+        longer = tasks.create_task(held("cat.jpg"))
+        linked = tasks.create_task(held("linked.jpg"))
+        await budget.wait_for(2)
+        (root / "cat.jpg").write_bytes(b"c" * 9)
+        (root / "linked.jpg").unlink()
+        (root / "linked.jpg").symlink_to("cat.jpg")
+    assert longer.result() == 9
+    assert linked.result() is Code.FORBIDDEN_SOURCE
+    assert budget.held_bytes == 0
 
 
 @pytest.mark.parametrize(
