@@ -41,6 +41,10 @@ class _Host:
     asleep: list[float] = field(default_factory=list)  # when those that failed will ask again
     answers: deque[float] = field(default_factory=deque)
 
+    def forget_answers(self, until: float) -> None:
+        while self.answers and self.answers[0] < until:
+            self.answers.popleft()
+
 
 @dataclass(slots=True, kw_only=True)
 class Turns:
@@ -61,6 +65,11 @@ class Turns:
         """The number of hosts of which something is remembered."""
         return len(self._hosts)
 
+    @property
+    def known_answers(self) -> int:
+        """The number of answers of all hosts that are remembered."""
+        return sum(len(host.answers) for host in self._hosts.values())
+
     @asynccontextmanager
     async def turn(self, name: str) -> AsyncIterator[None]:
         """Wait for a turn at the host `name`, and have it until the block ends.
@@ -80,7 +89,7 @@ class Turns:
                 yield
             except Failed as failed:
                 if not isinstance(failed, Unavailable):
-                    host.answers.append(self.now())
+                    self._add_answer(host)
                     raise
                 if self._is_crowded(name, host):
                     raise HopelessError from failed
@@ -88,7 +97,7 @@ class Turns:
                 host.asleep.append(self.now() + min(sleep_seconds, self.max_age_seconds))
                 raise
             else:
-                host.answers.append(self.now())
+                self._add_answer(host)
             finally:
                 host.turns.release()
         finally:
@@ -120,8 +129,7 @@ class Turns:
     def _is_crowded(self, name: str, host: _Host) -> bool:
         """Tell whether more want the host than it answers in time, beside others who wait."""
         now = self.now()
-        while host.answers and host.answers[0] < now - _SIGHT_SECONDS:
-            host.answers.popleft()
+        host.forget_answers(now - _SIGHT_SECONDS)
         host.asleep = [until for until in host.asleep if until > now]
         crowd = host.records + len(host.asleep)
         return (
@@ -129,6 +137,11 @@ class Turns:
             and crowd * _SIGHT_SECONDS > len(host.answers) * self.max_age_seconds
             and self._recent.count(name) <= _PROTECTED_SHARE * len(self._recent)
         )
+
+    def _add_answer(self, host: _Host) -> None:
+        now = self.now()
+        host.forget_answers(now - _SIGHT_SECONDS)  # a host that does well is never judged
+        host.answers.append(now)
 
     def _host(self, name: str) -> _Host:
         now = self.now()

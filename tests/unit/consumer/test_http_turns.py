@@ -181,3 +181,14 @@ async def test_many_hosts_are_forgotten():
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01), turns.turn("kept"):
                 pass
+
+
+@pytest.mark.parametrize("error", [None, Failed(Code.NOT_FOUND, "gone")])
+async def test_old_answers_are_forgotten(error):
+    """A host that always answers, and so is never judged, does not take ever more memory."""
+    with _visits() as visits:
+        for number in range(100):
+            await visits.want("a", str(number))
+            await visits.end(str(number), error)
+            visits.clock[0] += 1
+        assert visits.turns.known_answers <= 4
