@@ -1,7 +1,8 @@
-"""How this process gets memory and gives it back: two settings of the runtime, for a consumer."""
+"""What this process takes of its machine: memory, and how it gives it back; descriptors."""
 
 import ctypes
 import gc
+import resource
 from contextlib import suppress
 from typing import Final
 
@@ -22,3 +23,14 @@ def tune() -> None:
     gc.set_threshold(_COLLECT_OBJECTS)
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+
+
+def allow_descriptors() -> None:
+    """Allow this process as many descriptors as it may have.
+
+    The usual 1,024 are of select(2), which nothing here uses; each record in flight may have a
+    connection.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS refuses what it says is allowed
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -48,6 +48,7 @@ async def run(settings: ConsumerSettings) -> None:
     """
     start = time.monotonic()
     memory.tune()
+    memory.allow_descriptors()
     async with open_sources(settings) as sources, Cluster(settings) as cluster:
         ingest, *_ = await cluster.topics()
         freshness_seconds = _freshness_seconds(settings, ingest)
