@@ -2,6 +2,7 @@
 
 import pytest
 
+from consumer.brake import Brake, BrakePolicy
 from consumer.record import Error, Ok, Refusal, Repeat, Stages, process
 from consumer.replay import ReplayWindow
 from consumer.verdicts import Failed
@@ -13,6 +14,7 @@ def _stages(**changes):
     fields = {
         "verifier": Verifier(KEYS, INGEST),
         "freshness": Freshness(),
+        "brake": Brake(BrakePolicy(max_consecutive=0, max_share=0)),
         "replay": ReplayWindow(Freshness()),
         "preparation": FakePreparation(),
         "inferences": FakeInferences(),
