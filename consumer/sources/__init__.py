@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from consumer.sources.budget import Budget
-from consumer.verdicts import Failed
+from consumer.verdicts import Failed, Unavailable
 from schemas import Code, ImageReference
 
 _MAX_DISPLAY_CHARS: Final = 200
@@ -69,9 +69,7 @@ class Sources:
         source = self.by_scheme.get(uri.partition(":")[0].lower()) if ":" in uri else None
         if source is None:
             allowed = ", ".join(f"{scheme}:" for scheme in sorted(self.by_scheme)) or "nothing"
-            raise Failed(
-                Code.FORBIDDEN_SOURCE, f"{display(uri)}: its scheme is not allowed ({allowed} is)"
-            )
+            raise forbidden(uri, f"its scheme is not allowed ({allowed} is)")
         async with source.fetch(uri, self.max_bytes, budget) as data:
             sha256 = await _sha256(data)
             if reference.sha256 is not None and reference.sha256 != sha256:
@@ -95,6 +93,21 @@ def display(uri: str) -> str:
     text = "".join(char if char.isprintable() else "?" for char in place)
     cut = len(text) > _MAX_DISPLAY_CHARS
     return text[:_MAX_DISPLAY_CHARS] + ("..." if cut or hidden else "")
+
+
+def forbidden(uri: str, reason: str) -> Failed:
+    """Return the verdict of a reference that may not be followed."""
+    return Failed(Code.FORBIDDEN_SOURCE, f"{display(uri)}: {reason}")
+
+
+def too_large(uri: str, max_bytes: int) -> Failed:
+    """Return the verdict of an image over the limit."""
+    return Failed(Code.IMAGE_TOO_LARGE, f"{display(uri)}: over {max_bytes} bytes")
+
+
+def unavailable(uri: str, reason: str, seconds: float | None = None) -> Unavailable:
+    """Return the verdict of what may heal, after `seconds` if the host says so."""
+    return Unavailable(Code.IMAGE_UNAVAILABLE, f"{display(uri)}: {reason}", seconds)
 
 
 def _slashes(match: re.Match[str]) -> str:

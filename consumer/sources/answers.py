@@ -15,8 +15,8 @@ from aiohttp import (
     ClientResponse,
 )
 
-from consumer.sources import display
-from consumer.verdicts import Failed, Unavailable
+from consumer.sources import display, unavailable
+from consumer.verdicts import Failed
 from schemas import Code
 
 # 407 is the egress proxy's: ours to heal.
@@ -64,8 +64,3 @@ async def verdicts(uri: str) -> AsyncIterator[None]:
         raise unavailable(uri, "no connection to its host") from exc
     except (ClientError, OSError) as exc:
         raise unavailable(uri, "the connection to its host broke") from exc
-
-
-def unavailable(uri: str, reason: str, seconds: float | None = None) -> Unavailable:
-    """Return the verdict of what may heal, after `seconds` if the host says so."""
-    return Unavailable(Code.IMAGE_UNAVAILABLE, f"{display(uri)}: {reason}", seconds)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from consumer.sources import display
+from consumer.sources import display, forbidden, too_large
 from consumer.sources.budget import Budget
 from consumer.verdicts import Failed
 from schemas import Code
@@ -31,17 +31,15 @@ class DataSource:
                 is no bytes at all, so what is wrong is the content and not the place.
         """
         if self.max_bytes <= 0:
-            raise Failed(Code.FORBIDDEN_SOURCE, f"{display(uri)}: switched off (DATA_MAX_BYTES)")
+            raise forbidden(uri, "switched off (DATA_MAX_BYTES)")
         header, _, payload = uri.partition(",")
         if not _HEADER.fullmatch(header):
-            raise Failed(
-                Code.FORBIDDEN_SOURCE, f"{display(uri)}: only data:image/...;base64, is allowed"
-            )
+            raise forbidden(uri, "only data:image/...;base64, is allowed")
         limit = min(self.max_bytes, max_bytes)
         # Judged by the length of the text, so that nothing too large is ever decoded.
         byte_length = len(payload) // 4 * 3 - payload[-2:].count("=")
         if byte_length > limit:
-            raise Failed(Code.IMAGE_TOO_LARGE, f"{display(uri)}: over {limit} bytes")
+            raise too_large(uri, limit)
         async with budget.hold(byte_length):
             yield _decode(payload, uri)
 

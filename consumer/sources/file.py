@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import unquote_to_bytes
 
-from consumer.sources import display
+from consumer.sources import display, forbidden, too_large, unavailable
 from consumer.sources.budget import Budget
-from consumer.verdicts import Failed, Unavailable
+from consumer.verdicts import Failed
 from schemas import Code
 from schemas.exits import ExitCode, Halt
 
@@ -122,7 +122,7 @@ class FileSource:
             while left and (chunk := os.read(file, min(_CHUNK_BYTES, left))):
                 left -= content.write(chunk)
         if not left:
-            raise _too_large(uri, max_bytes)
+            raise too_large(uri, max_bytes)
         return content.getvalue()
 
     @contextmanager
@@ -134,9 +134,9 @@ class FileSource:
             try:
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
-                    raise _forbidden(uri, "not a regular file")
+                    raise forbidden(uri, "not a regular file")
                 if status.st_size > max_bytes:  # not read at all
-                    raise _too_large(uri, max_bytes)
+                    raise too_large(uri, max_bytes)
                 yield descriptor
             finally:
                 os.close(descriptor)
@@ -150,7 +150,7 @@ class FileSource:
             below = root.below(parts)
             if below:
                 return root.directory, below
-        raise _forbidden(uri, "not below an allowed directory (FILE_ROOTS)")
+        raise forbidden(uri, "not below an allowed directory (FILE_ROOTS)")
 
 
 def _path_of(uri: str) -> tuple[str, ...]:
@@ -160,18 +160,18 @@ def _path_of(uri: str) -> tuple[str, ...]:
         host, slash, rest = rest[2:].partition("/")
         rest = slash + rest
         if host.lower() not in ("", "localhost"):
-            raise _forbidden(uri, "a file URI may only name this host")
+            raise forbidden(uri, "a file URI may only name this host")
     if not rest.startswith("/"):
-        raise _forbidden(uri, "not an absolute path")
+        raise forbidden(uri, "not an absolute path")
     if "?" in rest or "#" in rest or _BROKEN_PERCENT.search(rest):
-        raise _forbidden(uri, "?, # and % in a file name must be percent-encoded")
+        raise forbidden(uri, "?, # and % in a file name must be percent-encoded")
     try:
         path = os.fsdecode(unquote_to_bytes(rest))
     except UnicodeEncodeError as exc:
-        raise _forbidden(uri, "not valid Unicode") from exc
+        raise forbidden(uri, "not valid Unicode") from exc
     parts = _components(path)
     if "\0" in path or ".." in parts:
-        raise _forbidden(uri, "neither NUL nor .. may be in its path")
+        raise forbidden(uri, "neither NUL nor .. may be in its path")
     return parts
 
 
@@ -201,17 +201,9 @@ def _open_at(name: str, flags: int, directory: int) -> int:
         raise
 
 
-def _too_large(uri: str, max_bytes: int) -> Failed:
-    return Failed(Code.IMAGE_TOO_LARGE, f"{display(uri)}: over {max_bytes} bytes")
-
-
-def _forbidden(uri: str, reason: str) -> Failed:
-    return Failed(Code.FORBIDDEN_SOURCE, f"{display(uri)}: {reason}")
-
-
 def _verdict(uri: str, error: OSError) -> Failed:
     if error.errno in _NAMES_NOTHING:
         return Failed(Code.NOT_FOUND, f"{display(uri)}: no such file")
     if error.errno in _NOT_ALLOWED:
-        return _forbidden(uri, _NOT_ALLOWED[error.errno])
-    return Unavailable(Code.IMAGE_UNAVAILABLE, f"{display(uri)}: {error.strerror}")
+        return forbidden(uri, _NOT_ALLOWED[error.errno])
+    return unavailable(uri, f"{error.strerror}")

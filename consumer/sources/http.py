@@ -18,8 +18,8 @@ from aiohttp import ClientResponse, ClientSession
 from aiohttp.abc import AbstractResolver
 
 from consumer.settings import ConsumerSettings
-from consumer.sources import display
-from consumer.sources.answers import refusal, unavailable, verdicts
+from consumer.sources import display, forbidden, too_large, unavailable
+from consumer.sources.answers import refusal, verdicts
 from consumer.sources.budget import Budget, Hold
 from consumer.sources.connecting import open_session
 from consumer.sources.hosts import HostRules, NotAllowedError, Target
@@ -71,7 +71,7 @@ class HttpSource:
             try:
                 data = await self._follow(uri, body)
             except NotAllowedError as exc:
-                raise Failed(Code.FORBIDDEN_SOURCE, f"{display(uri)}: {exc}") from exc
+                raise forbidden(uri, str(exc)) from exc
             except HopelessError as exc:
                 raise Failed(
                     Code.IMAGE_UNAVAILABLE,
@@ -123,7 +123,7 @@ class _Body:
         said = response.content_length
         limit = self.max_bytes + 1 if said is None else said
         if said is not None and said > self.max_bytes:  # not read at all
-            raise self._too_large()
+            raise too_large(self.uri, self.max_bytes)
         content, size = BytesIO(), 0  # BytesIO hands out what it holds without a copy
         start = asyncio.get_running_loop().time()
         while size < limit:
@@ -135,7 +135,7 @@ class _Body:
             size += content.write(chunk)
             self._check_speed(size, asyncio.get_running_loop().time() - start)
         if size > self.max_bytes:
-            raise self._too_large()
+            raise too_large(self.uri, self.max_bytes)
         await self.budget.resize(self.held, size)
         return content.getvalue()
 
@@ -152,9 +152,6 @@ class _Body:
         pace = self.pace
         if seconds > pace.grace_seconds and byte_length < seconds * pace.min_bytes_per_second:
             raise unavailable(self.uri, "its host sends too slowly")
-
-    def _too_large(self) -> Failed:
-        return Failed(Code.IMAGE_TOO_LARGE, f"{display(self.uri)}: over {self.max_bytes} bytes")
 
 
 @asynccontextmanager

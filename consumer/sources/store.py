@@ -32,10 +32,10 @@ from botocore.session import Session
 from yarl import URL
 
 from consumer.settings import ConsumerSettings
-from consumer.sources import display
+from consumer.sources import display, forbidden, too_large, unavailable
 from consumer.sources.answers import retry_after_seconds
 from consumer.sources.budget import Budget
-from consumer.verdicts import Failed, Unavailable
+from consumer.verdicts import Failed
 from schemas import Code
 from schemas.exits import ExitCode, Halt
 
@@ -115,7 +115,7 @@ class StoreSource:
             # A store that does not say how long it is: it counts as the longest allowed.
             byte_length = max_bytes if (said := response.content_length) is None else said
             if byte_length > max_bytes:  # not read at all
-                raise _too_large(uri, max_bytes)
+                raise too_large(uri, max_bytes)
             async with budget.hold(byte_length):
                 yield await self._read(response, uri, max_bytes)
         finally:
@@ -126,20 +126,20 @@ class StoreSource:
         path, question, query = uri.partition(":")[2].partition("?")
         bucket, _, encoded_key = path.removeprefix("//").partition("/")
         if not path.startswith("//") or "#" in uri or _BROKEN_PERCENT.search(encoded_key):
-            raise _forbidden(uri, "give s3://bucket/key, with ?, # and % percent-encoded")
+            raise forbidden(uri, "give s3://bucket/key, with ?, # and % percent-encoded")
         if question and not _VERSION.fullmatch(query):
-            raise _forbidden(uri, "only versionId may be in its query")
+            raise forbidden(uri, "only versionId may be in its query")
         try:
             key = unquote(encoded_key, errors="strict")
             encoded_key = quote(key, safe="/")
         except UnicodeError as exc:
-            raise _forbidden(uri, "not valid Unicode") from exc
+            raise forbidden(uri, "not valid Unicode") from exc
         segments = tuple(key.split("/"))
         # A key may hold any text, but what stands between us and the store may resolve these.
         if not {".", ".."}.isdisjoint(segments):
-            raise _forbidden(uri, "neither . nor .. may be in its path")
+            raise forbidden(uri, "neither . nor .. may be in its path")
         if not key or not any(allowed.has(bucket, segments) for allowed in self.allowed):
-            raise _forbidden(uri, "not below an allowed bucket and prefix (S3_BUCKETS)")
+            raise forbidden(uri, "not below an allowed bucket and prefix (S3_BUCKETS)")
         return f"{self.endpoint}/{bucket}/{encoded_key}{question}{query}"
 
     async def _get(self, uri: str, url: str) -> ClientResponse:
@@ -155,9 +155,9 @@ class StoreSource:
                     async with response:
                         raise await _refusal(uri, response)
         except (BotoCoreError, CredentialsRefused) as exc:
-            raise _unavailable(uri, "no credentials can be had for the store") from exc
+            raise unavailable(uri, "no credentials can be had for the store") from exc
         except (ClientError, TimeoutError, OSError) as exc:
-            raise _unavailable(uri, _what(exc)) from exc
+            raise unavailable(uri, _what(exc)) from exc
         return response
 
     def _signed_headers(self, url: str) -> list[tuple[str, str]]:
@@ -173,10 +173,10 @@ class StoreSource:
             async with asyncio.timeout(self.total_seconds):
                 async for chunk in response.content.iter_any():
                     if content.tell() + len(chunk) > max_bytes:
-                        raise _too_large(uri, max_bytes)
+                        raise too_large(uri, max_bytes)
                     content.write(chunk)
         except (ClientError, TimeoutError, OSError) as exc:
-            raise _unavailable(uri, _what(exc)) from exc
+            raise unavailable(uri, _what(exc)) from exc
         return content.getvalue()
 
 
@@ -247,11 +247,11 @@ async def _refusal(uri: str, response: ClientResponse) -> Failed:
 
 def _verdict(uri: str, status: int, reason: str, retry_after: float | None) -> Failed:
     if reason in _OUR_FAULT:
-        return _unavailable(uri, f"the store does not accept our credentials ({reason})")
+        return unavailable(uri, f"the store does not accept our credentials ({reason})")
     if status in _BUSY or status >= 500:
-        return _unavailable(uri, f"the store answers {status}", retry_after)
+        return unavailable(uri, f"the store answers {status}", retry_after)
     if status < 400:
-        return _unavailable(uri, f"the store answers {status}: S3_ENDPOINT or S3_REGION is another")
+        return unavailable(uri, f"the store answers {status}: S3_ENDPOINT or S3_REGION is another")
     # To somebody who may not list the bucket, S3 says 403 of an object that is missing.
     return Failed(Code.NOT_FOUND, f"{display(uri)}: the store answers {status}")
 
@@ -263,15 +263,3 @@ def _what(error: Exception) -> str:
     if isinstance(error, ClientConnectorError):
         return "no connection to the store"
     return "the connection to the store broke"
-
-
-def _too_large(uri: str, max_bytes: int) -> Failed:
-    return Failed(Code.IMAGE_TOO_LARGE, f"{display(uri)}: over {max_bytes} bytes")
-
-
-def _forbidden(uri: str, reason: str) -> Failed:
-    return Failed(Code.FORBIDDEN_SOURCE, f"{display(uri)}: {reason}")
-
-
-def _unavailable(uri: str, reason: str, retry_after_seconds: float | None = None) -> Unavailable:
-    return Unavailable(Code.IMAGE_UNAVAILABLE, f"{display(uri)}: {reason}", retry_after_seconds)
