@@ -208,10 +208,7 @@ def arm() -> None:
     stub.open_models = lambda settings: models  # type: ignore[attr-defined]
     sys.modules["consumer.models.opening"] = stub
     service.open_sources = lambda settings: nullcontext(
-        Sources(
-            by_scheme={"stub": StubSource()},
-            max_bytes=settings.max_image_bytes,
-        )
+        Sources(by_scheme={"stub": StubSource()}, max_bytes=settings.max_image_bytes)
     )
     transaction.AIOKafkaProducer = FaultyProducer
     AIOKafkaConnection.send = _send_and_pass
