@@ -50,7 +50,7 @@ def _begin(options: WorkerOptions) -> bytes:
     except ImportError as exc:
         fault = (
             f"DECODE_FORMATS lists a format that needs {exc.name}: install this project with the "
-            "extra `formats`, or list less"
+            "extra `formats` (build its image with EXTRAS=consumer,formats), or list less"
         )
     except OSError as exc:
         fault = f"its process cannot give up its rights: {exc}"
