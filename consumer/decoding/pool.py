@@ -8,8 +8,9 @@ import asyncio
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import structlog
 
@@ -21,6 +22,8 @@ from consumer.verdicts import Failed
 from schemas import Code, Task
 
 log = structlog.get_logger()
+
+_CPU_MAX: Final = Path("/sys/fs/cgroup/cpu.max")  # a container sees its own there
 
 
 class Decoder:
@@ -100,7 +103,20 @@ class Decoder:
         await asyncio.gather(*(worker.close() for worker in self._workers))
 
 
+def within_quota(cores: int, cpu_max: str) -> int:
+    """Return how many of the cores a container's quota leaves, a part of one counted as one.
+
+    `cpu_max` is the text of the file of that name in cgroup v2: quota and period, or `max`.
+    """
+    quota, _, period = cpu_max.partition(" ")
+    return min(cores, math.ceil(int(quota) / int(period))) if quota.isdecimal() else cores
+
+
 def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    if not hasattr(os, "sched_getaffinity"):  # macOS
+        return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))
+    try:
+        return within_quota(cores, _CPU_MAX.read_text(encoding="ascii"))
+    except OSError:  # no container, or cgroup v1
+        return cores

@@ -16,7 +16,7 @@ from PIL import Image
 
 from consumer.decoding.channel import WorkerOptions
 from consumer.decoding.limits import DecodeLimits, Format
-from consumer.decoding.pool import Decoder
+from consumer.decoding.pool import Decoder, within_quota
 from consumer.decoding.process import Crashed, Worker
 from consumer.pixels import Resize
 from consumer.verdicts import Failed
@@ -149,7 +149,7 @@ async def test_hang_costs_that_record_alone() -> None:
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(Failed) as caught:
             await decoder.decode(_picture(), TARGETS)
-        assert len(child_workers() - {pid}) == 1
+        await _until(lambda: len(child_workers() - {pid}) == 1)  # exec shows with a delay
         assert (await decoder.decode(_picture(), TARGETS)).format == "PNG"
         await _until(lambda: is_gone(pid))
     assert caught.value.code is Code.DECODER_CRASHED
@@ -213,6 +213,22 @@ async def test_no_more_than_the_workers_decode_at_once() -> None:
         "DecodedImage",
         "Failed",
     ]
+
+
+@pytest.mark.parametrize(
+    ("cpu_max", "cores"),
+    [
+        ("max 100000\n", 64),
+        ("200000 100000\n", 2),
+        ("150000 100000\n", 2),
+        ("5000 100000\n", 1),
+        ("9900000 100000\n", 64),
+        ("100000 50000\n", 2),
+    ],
+)
+def test_quota_of_a_container_bounds_the_cores(cpu_max: str, cores: int) -> None:
+    """What the kernel grants in a period, never more than there are and never none."""
+    assert within_quota(64, cpu_max) == cores
 
 
 async def test_cancelled_record_frees_its_place() -> None:
