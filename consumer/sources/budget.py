@@ -38,9 +38,9 @@ class ByteBudget:
     First come, first served: a large hold at the head makes small ones behind it wait, so it can
     never starve. A hold larger than the whole budget gets in alone.
 
-    A hold that is in may grow, and those that wait for that go first. When all that is held is held
-    by them, none would ever leave: one is then favoured, and grows above the limit as it needs to
-    until it leaves or shrinks. So what is above the limit is one image at most.
+    A hold that has bytes may grow, and those that wait for that go first. When all that is held is
+    held by them, none would ever leave: one is then favoured, and grows above the limit as it needs
+    to until it leaves or shrinks. So what is above the limit is one image at most.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -61,17 +61,16 @@ class ByteBudget:
         """Wait until `byte_length` bytes fit and hold them until the block ends."""
         hold = Hold()
         try:
-            await self._enter(self._arriving, hold, byte_length)
+            await self.resize(hold, byte_length)
             yield hold
         finally:
-            self._leave(hold)
+            await self.resize(hold, 0)
 
     async def resize(self, hold: Hold, byte_length: int) -> None:
         """Hold `byte_length` bytes instead; wait until they fit, if that is more."""
         more = byte_length - hold.byte_length
         if more > 0 and hold is not self._favoured:
-            self._stuck_bytes += hold.byte_length
-            await self._enter(self._growing, hold, more)
+            await self._wait(hold, more)
         else:
             if more < 0 and hold is self._favoured:  # it may wait for long now, as if it had left
                 self._favoured = None
@@ -81,57 +80,39 @@ class ByteBudget:
     @asynccontextmanager
     async def lease(self, kept_bytes: int) -> AsyncIterator["Lease"]:
         """Open the part of one record, which keeps `kept_bytes` from its first hold to its end."""
-        leased = Hold()
-        try:
+        async with self.hold(0) as leased:
             yield Lease(self, leased, kept_bytes)
-        finally:
-            self._leave(leased)
 
-    async def _enter(self, queue: deque[_Waiter], hold: Hold, byte_length: int) -> None:
+    async def _wait(self, hold: Hold, byte_length: int) -> None:
         entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue = self._growing if hold.byte_length else self._arriving
         queue.append(_Waiter(hold, byte_length, entered))
+        self._stuck_bytes += hold.byte_length
         self._admit()
         try:
             await entered
         except asyncio.CancelledError:
             if entered.cancelled():
-                if queue is self._growing:
-                    self._stuck_bytes -= hold.byte_length
+                self._stuck_bytes -= hold.byte_length
                 self._admit()  # those behind it may fit now
             raise
 
-    def _leave(self, hold: Hold) -> None:
-        if self._favoured is hold:
-            self._favoured = None
-        self._add(hold, -hold.byte_length)
-        self._admit()
+    def _admit(self) -> None:
+        while queue := self._growing or self._arriving:
+            waiter = queue[0]
+            if not waiter.entered.done():  # done here means cancelled while it waited
+                if self._held_bytes + waiter.byte_length > self._limit_bytes:
+                    if self._stuck_bytes < self._held_bytes:  # the favoured one is never stuck
+                        return
+                    self._favoured = waiter.hold
+                self._stuck_bytes -= waiter.hold.byte_length
+                self._add(waiter.hold, waiter.byte_length)
+                waiter.entered.set_result(None)
+            queue.popleft()
 
     def _add(self, hold: Hold, byte_length: int) -> None:
         hold.byte_length += byte_length
         self._held_bytes += byte_length
-
-    def _admit(self) -> None:
-        while self._growing:
-            waiter = self._growing[0]
-            if not waiter.entered.done():  # done here means cancelled while it waited
-                if self._held_bytes + waiter.byte_length > self._limit_bytes:
-                    if self._favoured is not None or self._stuck_bytes < self._held_bytes:
-                        return
-                    self._favoured = waiter.hold
-                self._stuck_bytes -= waiter.hold.byte_length
-                self._let_in(waiter)
-            self._growing.popleft()
-        while self._arriving:
-            waiter = self._arriving[0]
-            if not waiter.entered.done():
-                if self._held_bytes and self._held_bytes + waiter.byte_length > self._limit_bytes:
-                    return
-                self._let_in(waiter)
-            self._arriving.popleft()
-
-    def _let_in(self, waiter: _Waiter) -> None:
-        self._add(waiter.hold, waiter.byte_length)
-        waiter.entered.set_result(None)
 
 
 class Lease:

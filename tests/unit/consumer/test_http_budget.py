@@ -129,6 +129,30 @@ async def test_growing_goes_before_arriving():
         assert budget.held_bytes == 10
 
 
+async def test_record_that_grows_goes_before_one_that_arrives():
+    """A record's lease keeps to that order, though the other asked first."""
+    budget = ByteBudget(10)
+    async with (
+        AsyncExitStack() as first,
+        AsyncExitStack() as last,
+        budget.lease(1) as inside,
+        budget.lease(1) as outside,
+        inside.hold(3) as growing,
+    ):
+        await first.enter_async_context(budget.hold(5))
+        arriving = asyncio.create_task(last.enter_async_context(outside.hold(5)))
+        await _settle()
+        grown = asyncio.create_task(inside.resize(growing, 9))
+        await _settle()
+        await first.aclose()
+        await _settle()
+        assert grown.done()
+        assert not arriving.done()
+        await inside.resize(growing, 3)
+        await arriving
+        assert budget.held_bytes == 10
+
+
 async def test_cancelled_growth_takes_nothing():
     """Those behind it go on as if it had not been."""
     budget = ByteBudget(10)
@@ -141,6 +165,21 @@ async def test_cancelled_growth_takes_nothing():
         await behind
         assert budget.held_bytes == 10
     assert budget.held_bytes == 0
+
+
+async def test_cancelled_growth_favours_nobody():
+    """Who gave up waiting may go on and leave, so nobody need be let in above the limit."""
+    budget = ByteBudget(10)
+    async with budget.hold(4) as one, budget.hold(4) as other:
+        waiting = asyncio.create_task(budget.resize(one, 7))
+        await _settle()
+        waiting.cancel()
+        await _settle()
+        growing = asyncio.create_task(budget.resize(other, 7))
+        await _settle()
+        assert not growing.done()
+        await budget.resize(one, 3)
+        await growing
 
 
 async def test_growth_above_the_limit_ends_with_the_try():
