@@ -50,7 +50,7 @@ class Blip:
             ModelUnavailable: they cannot be read, or are not whole.
         """
         model = load(self._checkpoint, BlipForConditionalGeneration, self._device.dtype)
-        with unreadable(self._checkpoint):
+        with unreadable(self._checkpoint.folder):
             tokenizer = AutoTokenizer.from_pretrained(
                 self._checkpoint.folder, local_files_only=True
             )

@@ -3,11 +3,10 @@
 Safetensors only, and no code of the checkpoint's own: neither pickles nor remote code can run here.
 A checkpoint with tensors missing would load with random weights in their place and a printed
 report; here it is refused. A folder has no commit, so its revision is a digest of its
-configuration and of the first KiB of every tensor: no training leaves all of those as they were.
+configuration and of the first values of every tensor: no training leaves all of those as they were.
 """
 
 import json
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,13 +17,12 @@ from typing import Any, Final, Literal, TypeVar
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
-    HfHubHTTPError,
     HFValidationError,
     RepositoryNotFoundError,
     StrictDataclassError,
 )
 from huggingface_hub.utils.tqdm import disable_progress_bars
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.image_processing_backends import PilBackend
 from transformers.utils import logging
@@ -36,8 +34,8 @@ from consumer.pixels import Resize
 
 _SMALL_FILES: Final = ("*.json", "*.txt")
 _WEIGHTS: Final = ("model.safetensors", "model-*-of-*.safetensors")
-_SAMPLE_BYTES: Final = 1024
-# What transformers raises for a folder that it cannot make sense of.
+_SAMPLE_VALUES: Final = 256  # of each tensor
+# What the libraries raise for files that they cannot make sense of.
 _UNREADABLE: Final = (
     OSError,
     RuntimeError,
@@ -59,7 +57,6 @@ class Checkpoint:
 
     folder: Path
     identity: ModelIdentity
-    kind: Literal["clip", "blip"]
 
 
 def inspect(model: str, revision: str, kind: Literal["clip", "blip"]) -> Checkpoint:
@@ -71,9 +68,12 @@ def inspect(model: str, revision: str, kind: Literal["clip", "blip"]) -> Checkpo
     Raises:
         ModelUnavailable: it is not there, not complete, not readable, or not of this kind.
     """
+    _silence()
     is_folder = Path(model).is_dir()
     folder = Path(model) if is_folder else _download(model, revision)
-    found = _read_object(folder / "config.json").get("model_type")
+    config = folder / "config.json"
+    with unreadable(config):
+        found = json.loads(config.read_bytes()).get("model_type")
     if found != kind:
         raise ModelUnavailable(
             f"{model} is no {kind.upper()} checkpoint: its config.json says model_type {found!r}"
@@ -81,7 +81,7 @@ def inspect(model: str, revision: str, kind: Literal["clip", "blip"]) -> Checkpo
     digest = _digest(folder, _weights(folder, model))
     commit = f"sha256-{digest[:16]}" if is_folder else folder.name
     identity = ModelIdentity(model=model, revision=commit)
-    return Checkpoint(folder=folder, identity=identity, kind=kind)
+    return Checkpoint(folder=folder, identity=identity)
 
 
 def load(
@@ -97,7 +97,7 @@ def load(
     Raises:
         ModelUnavailable: a tensor is missing or of another shape, or the files cannot be read.
     """
-    with unreadable(checkpoint):
+    with unreadable(checkpoint.folder):
         loaded: Any = model_class.from_pretrained(
             checkpoint.folder,
             config=config,
@@ -119,13 +119,14 @@ def load(
 
 
 @contextmanager
-def unreadable(checkpoint: Checkpoint) -> Iterator[None]:
-    """Translate what transformers raises for files it cannot use; keep it from printing."""
-    _silence()
+def unreadable(path: Path) -> Iterator[None]:
+    """Translate what is raised for a file or folder that cannot be used."""
     try:
         yield
     except _UNREADABLE as exc:
-        raise _broken(checkpoint.folder, exc) from exc
+        raise ModelUnavailable(
+            f"{path} cannot be read ({_in_one_line(exc)}); download or save the checkpoint again"
+        ) from exc
 
 
 def preprocessing(
@@ -136,7 +137,7 @@ def preprocessing(
     Raises:
         ModelUnavailable: it is missing, or asks for steps that are not made here.
     """
-    with unreadable(checkpoint):
+    with unreadable(checkpoint.folder):
         processor: Any = processor_class.from_pretrained(checkpoint.folder, local_files_only=True)
         crop = bool(getattr(processor, "do_center_crop", False))
         size = processor.crop_size if crop else processor.size
@@ -163,7 +164,6 @@ def preprocessing(
 def _download(model: str, revision: str) -> Path:
     if model.startswith(("/", ".", "~")) or model.count("/") > 1:
         raise ModelUnavailable(f"{model}: there is no such folder")
-    _silence()
     try:
         folder = snapshot_download(
             model, revision=revision, allow_patterns=[*_SMALL_FILES, *_WEIGHTS]
@@ -172,7 +172,7 @@ def _download(model: str, revision: str) -> Path:
         raise ModelUnavailable(
             f"{model} is neither a folder here nor a model that the hub shows to this account"
         ) from exc
-    except (OSError, HfHubHTTPError) as exc:
+    except OSError as exc:
         raise ModelUnavailable(
             f"{model} at {revision} cannot be had from the hub and is not in its cache "
             f"({_first_line(exc)}); check the network and the revision, or name a folder"
@@ -181,6 +181,7 @@ def _download(model: str, revision: str) -> Path:
 
 
 def _silence() -> None:
+    """Keep the libraries from printing progress bars and reports."""
     disable_progress_bars()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -199,44 +200,13 @@ def _weights(folder: Path, model: str) -> list[Path]:
 def _digest(folder: Path, weights: list[Path]) -> str:
     digest = sha256((folder / "config.json").read_bytes())
     for path in weights:
-        try:
-            _add_samples(digest, path)
-        except (OSError, ValueError, KeyError, TypeError, struct.error) as exc:
-            raise _broken(path, exc) from exc
+        # Opening checks the header, and that the file has all it announces.
+        with unreadable(path), safe_open(path, "pt") as file:
+            for name in file.offset_keys():
+                tensor = file.get_tensor(name)
+                digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+                digest.update(tensor.flatten()[:_SAMPLE_VALUES].view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _add_samples(digest: Any, path: Path) -> None:
-    """Add the header and the first KiB of every tensor; a file cut short is a ValueError."""
-    with path.open("rb") as file:
-        (header_length,) = struct.unpack("<Q", file.read(8))
-        if header_length > path.stat().st_size:
-            raise ValueError("it is cut short")
-        header = file.read(header_length)
-        digest.update(header)
-        tensors = json.loads(header)
-        tensors.pop("__metadata__", None)
-        spans = sorted(tensor["data_offsets"] for tensor in tensors.values())
-        start = 8 + header_length
-        if path.stat().st_size != start + spans[-1][1]:
-            raise ValueError("it is cut short")
-        for begin, end in spans:
-            file.seek(start + begin)
-            digest.update(file.read(min(_SAMPLE_BYTES, end - begin)))
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as exc:
-        raise _broken(path, exc) from exc
-    return value if isinstance(value, dict) else {}
-
-
-def _broken(path: Path, error: Exception) -> ModelUnavailable:
-    return ModelUnavailable(
-        f"{path} cannot be read ({_in_one_line(error)}); download or save the checkpoint again"
-    )
 
 
 def _in_one_line(error: Exception) -> str:

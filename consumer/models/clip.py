@@ -64,7 +64,7 @@ def load_clip(checkpoint: Checkpoint, device: Device) -> Clip:
         DeviceOutOfMemory, DeviceFailed: see `device_errors`.
     """
     resize, normalization = preprocessing(checkpoint, CLIPImageProcessorPil)
-    with unreadable(checkpoint):
+    with unreadable(checkpoint.folder):
         whole = CLIPConfig.from_pretrained(checkpoint.folder, local_files_only=True)
         tower: Any = whole.vision_config
         # The whole model goes by its own width of the vectors, and leaves the tower's a default.
