@@ -1,12 +1,19 @@
-"""One session that connects to checked addresses only, and takes nothing from the environment."""
+"""Sessions that keep nothing of a host and take nothing from the environment."""
 
 import socket
 import ssl
-from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
-from aiohttp import AsyncResolver, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import (
+    AddrInfoType,
+    AsyncResolver,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    TCPConnector,
+)
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from consumer.settings import ConsumerSettings
@@ -17,13 +24,11 @@ from schemas.exits import ExitCode, Halt
 # of hosts leave few connections behind.
 _KEEPALIVE_SECONDS: Final = 2.0
 
-SocketInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
-
 
 def open_session(
     settings: ConsumerSettings, rules: HostRules, resolver: AbstractResolver | None = None
 ) -> ClientSession:
-    """Return a session that keeps nothing of a host; `resolver` instead of the system's servers.
+    """Return a session for the hosts of `rules`; `resolver` instead of the system's servers.
 
     Raises:
         Halt: HTTP_CA_FILE cannot be read.
@@ -35,17 +40,28 @@ def open_session(
     else:
         connector = TCPConnector(
             resolver=CheckedResolver(resolver or AsyncResolver(), rules),
-            socket_factory=_socket_factory(rules),
+            socket_factory=partial(_checked_socket, rules),
             ssl=tls,
             limit=0,  # the turns are the limit
             keepalive_timeout=_KEEPALIVE_SECONDS,
         )
+    return _session(settings, connector, settings.egress_proxy)
+
+
+def open_trusted_session(settings: ConsumerSettings) -> ClientSession:
+    """Return a session for a host that the settings name: no rule holds for its address."""
+    return _session(settings, TCPConnector(limit=0))
+
+
+def _session(
+    settings: ConsumerSettings, connector: TCPConnector, proxy: str | None = None
+) -> ClientSession:
     return ClientSession(
         connector=connector,
         cookie_jar=DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,
-        proxy=settings.egress_proxy,
+        proxy=proxy,
         headers={"User-Agent": "imagelane", "Accept-Encoding": "identity"},
         timeout=ClientTimeout(
             connect=settings.fetch_connect_seconds,
@@ -80,19 +96,15 @@ class CheckedResolver(AbstractResolver):
         await self._resolver.close()
 
 
-def _socket_factory(rules: HostRules) -> Callable[[SocketInfo], socket.socket]:
-    """Return what gives a socket to allowed addresses only.
+def _checked_socket(rules: HostRules, info: AddrInfoType) -> socket.socket:
+    """Return a socket for an allowed address.
 
     aiohttp does not ask its resolver for a literal address. Those are checked with their URL; what
     should ever slip by both gets no socket here.
     """
-
-    def checked_socket(info: SocketInfo) -> socket.socket:
-        family, kind, protocol, _, address = info
-        rules.check_any(ip_address(address[0]))
-        return socket.socket(family, kind, protocol)
-
-    return checked_socket
+    family, kind, protocol, _, address = info
+    rules.check_any(ip_address(address[0]))
+    return socket.socket(family, kind, protocol)
 
 
 def _tls(ca_file: str | None) -> ssl.SSLContext:

@@ -19,9 +19,6 @@ from aiohttp import (
     ClientError,
     ClientResponse,
     ClientSession,
-    ClientTimeout,
-    DummyCookieJar,
-    TCPConnector,
 )
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -35,6 +32,7 @@ from consumer.settings import ConsumerSettings
 from consumer.sources import display, forbidden, too_large, unavailable
 from consumer.sources.answers import retry_after_seconds
 from consumer.sources.budget import Budget
+from consumer.sources.connecting import open_trusted_session
 from consumer.verdicts import Failed
 from schemas import Code
 from schemas.exits import ExitCode, Halt
@@ -164,7 +162,7 @@ class StoreSource:
         request = AWSRequest(method="GET", url=url)
         frozen = self.credentials.get_frozen_credentials()
         S3SigV4Auth(frozen, "s3", self.region).add_auth(request)
-        return [*request.headers.items(), ("Accept-Encoding", "identity")]
+        return list(request.headers.items())
 
     async def _read(self, response: ClientResponse, uri: str, max_bytes: int) -> bytes:
         """Read with the limit, whatever length was said."""
@@ -189,18 +187,7 @@ async def open_store(settings: ConsumerSettings) -> AsyncIterator[StoreSource]:
     """
     allowed = tuple(map(Allowed.parse, settings.s3_buckets))
     credentials = await asyncio.to_thread(_credentials, settings)
-    session = ClientSession(
-        # As many connections as there are records in flight, and nothing kept but those.
-        connector=TCPConnector(limit=0),
-        cookie_jar=DummyCookieJar(),
-        auto_decompress=False,
-        trust_env=False,
-        headers={"User-Agent": "imagelane"},
-        timeout=ClientTimeout(
-            sock_connect=settings.fetch_connect_seconds, sock_read=settings.fetch_idle_seconds
-        ),
-    )
-    async with session:
+    async with open_trusted_session(settings) as session:
         yield StoreSource(
             allowed=allowed,
             endpoint=settings.s3_url,
