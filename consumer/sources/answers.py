@@ -50,17 +50,17 @@ def retry_after_seconds(text: str, now: float) -> float | None:
 
 
 @asynccontextmanager
-async def verdicts(uri: str) -> AsyncIterator[None]:
+async def verdicts(uri: str, host: str = "its host") -> AsyncIterator[None]:
     """Say what broke. Not in the error's own words: those hold the URL and addresses."""
     try:
         yield
     except ClientConnectorCertificateError as exc:
-        raise unavailable(uri, "the certificate of its host is not valid") from exc
+        raise unavailable(uri, f"the certificate of {host} is not valid") from exc
     except TimeoutError as exc:
-        raise unavailable(uri, "its host does not answer in time") from exc
+        raise unavailable(uri, f"{host} does not answer in time") from exc
     except ClientConnectorDNSError as exc:
-        raise unavailable(uri, "its host has no address") from exc
+        raise unavailable(uri, f"{host} has no address") from exc
     except ClientConnectorError as exc:
-        raise unavailable(uri, "no connection to its host") from exc
+        raise unavailable(uri, f"no connection to {host}") from exc
     except (ClientError, OSError) as exc:
-        raise unavailable(uri, "the connection to its host broke") from exc
+        raise unavailable(uri, f"the connection to {host} broke") from exc

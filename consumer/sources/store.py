@@ -10,16 +10,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Final, Protocol, Self
 from urllib.parse import quote, unquote
 
-from aiohttp import (
-    ClientConnectorError,
-    ClientError,
-    ClientResponse,
-    ClientSession,
-)
+from aiohttp import ClientResponse, ClientSession
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -29,8 +23,9 @@ from botocore.session import Session
 from yarl import URL
 
 from consumer.settings import ConsumerSettings
-from consumer.sources import display, forbidden, too_large, unavailable
-from consumer.sources.answers import retry_after_seconds
+from consumer.sources import display, forbidden, unavailable
+from consumer.sources.answers import retry_after_seconds, verdicts
+from consumer.sources.body import Body, Pace
 from consumer.sources.budget import Budget
 from consumer.sources.connecting import open_trusted_session
 from consumer.verdicts import Failed
@@ -97,7 +92,7 @@ class StoreSource:
     region: str
     credentials: CredentialSource
     session: ClientSession
-    total_seconds: float
+    pace: Pace
 
     @asynccontextmanager
     async def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
@@ -108,16 +103,25 @@ class StoreSource:
                 `not_found` (also when we may not read it), `image_too_large`.
             Unavailable: the store does not answer, is busy, redirects, or refuses our credentials.
         """
-        response = await self._get(uri, self._url(uri))
+        url = self._url(uri)
         try:
-            # A store that does not say how long it is: it counts as the longest allowed.
-            byte_length = max_bytes if (said := response.content_length) is None else said
-            if byte_length > max_bytes:  # not read at all
-                raise too_large(uri, max_bytes)
-            async with budget.hold(byte_length):
-                yield await self._read(response, uri, max_bytes)
-        finally:
-            response.close()
+            # In a thread: credentials that have to be renewed are asked for over the network.
+            headers = await asyncio.to_thread(self._signed_headers, url)
+        except (BotoCoreError, CredentialsRefused, OSError) as exc:
+            raise unavailable(uri, "no credentials can be had for the store") from exc
+        async with budget.hold(0) as held:
+            body = Body(uri=uri, max_bytes=max_bytes, budget=budget, held=held, pace=self.pace)
+            async with (
+                verdicts(uri, "the store"),
+                asyncio.timeout(self.pace.total_seconds) as clock,
+                self.session.get(
+                    URL(url, encoded=True), headers=headers, allow_redirects=False
+                ) as response,
+            ):
+                if response.status != 200:
+                    raise await _refusal(uri, response)
+                data = await body.read(response, clock)
+            yield data
 
     def _url(self, uri: str) -> str:
         """Return the address of an allowed object. No IO."""
@@ -140,42 +144,11 @@ class StoreSource:
             raise forbidden(uri, "not below an allowed bucket and prefix (S3_BUCKETS)")
         return f"{self.endpoint}/{bucket}/{encoded_key}{question}{query}"
 
-    async def _get(self, uri: str, url: str) -> ClientResponse:
-        """Return the answer that has the object; its body is not read yet."""
-        try:
-            # In a thread: credentials that have to be renewed are asked for over the network.
-            headers = await asyncio.to_thread(self._signed_headers, url)
-            async with asyncio.timeout(self.total_seconds):
-                response = await self.session.get(
-                    URL(url, encoded=True), headers=headers, allow_redirects=False
-                )
-                if response.status != 200:
-                    async with response:
-                        raise await _refusal(uri, response)
-        except (BotoCoreError, CredentialsRefused) as exc:
-            raise unavailable(uri, "no credentials can be had for the store") from exc
-        except (ClientError, TimeoutError, OSError) as exc:
-            raise unavailable(uri, _what(exc)) from exc
-        return response
-
     def _signed_headers(self, url: str) -> list[tuple[str, str]]:
         request = AWSRequest(method="GET", url=url)
         frozen = self.credentials.get_frozen_credentials()
         S3SigV4Auth(frozen, "s3", self.region).add_auth(request)
         return list(request.headers.items())
-
-    async def _read(self, response: ClientResponse, uri: str, max_bytes: int) -> bytes:
-        """Read with the limit, whatever length was said."""
-        content = BytesIO()  # hands out what it holds without a copy
-        try:
-            async with asyncio.timeout(self.total_seconds):
-                async for chunk in response.content.iter_any():
-                    if content.tell() + len(chunk) > max_bytes:
-                        raise too_large(uri, max_bytes)
-                    content.write(chunk)
-        except (ClientError, TimeoutError, OSError) as exc:
-            raise unavailable(uri, _what(exc)) from exc
-        return content.getvalue()
 
 
 @asynccontextmanager
@@ -194,7 +167,7 @@ async def open_store(settings: ConsumerSettings) -> AsyncIterator[StoreSource]:
             region=settings.s3_region,
             credentials=credentials,
             session=session,
-            total_seconds=settings.fetch_total_seconds,
+            pace=Pace.of(settings),
         )
 
 
@@ -241,12 +214,3 @@ def _verdict(uri: str, status: int, reason: str, retry_after: float | None) -> F
         return unavailable(uri, f"the store answers {status}: S3_ENDPOINT or S3_REGION is another")
     # To somebody who may not list the bucket, S3 says 403 of an object that is missing.
     return Failed(Code.NOT_FOUND, f"{display(uri)}: the store answers {status}")
-
-
-def _what(error: Exception) -> str:
-    """Say what broke. Not in the error's own words: those may hold addresses."""
-    if isinstance(error, TimeoutError):
-        return "the store does not answer in time"
-    if isinstance(error, ClientConnectorError):
-        return "no connection to the store"
-    return "the connection to the store broke"

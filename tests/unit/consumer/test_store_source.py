@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -327,6 +328,23 @@ async def test_closed_port_may_be_tried_again() -> None:
     async with open_store(_settings(endpoint)) as source:
         with pytest.raises(Unavailable, match="no connection"):
             await fetched(source, "s3://pics/a", LIMIT)
+
+
+class LostCredentials:
+    """Credentials whose renewal fails."""
+
+    def get_frozen_credentials(self) -> object:
+        raise FileNotFoundError(2, "No such file", "/var/run/token")
+
+
+async def test_credentials_that_cannot_be_renewed_may_be_tried_again() -> None:
+    """A token file that is being replaced is no fault of the reference; its name stays here."""
+    async with _store(answer("200 OK", b"cat")) as (source, script):
+        lost = replace(source, credentials=LostCredentials())
+        with pytest.raises(Unavailable, match="no credentials") as caught:
+            await fetched(lost, "s3://pics/a", LIMIT)
+    assert "token" not in caught.value.message
+    assert script.requests == []
 
 
 async def test_fetch_that_is_given_up_closes_its_connection() -> None:
