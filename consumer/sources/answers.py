@@ -23,19 +23,14 @@ from schemas import Code
 _BUSY: Final = {407, 408, 425, 429}
 
 
-def refusal(uri: str, response: ClientResponse, now: float) -> Failed | None:
-    """Return the verdict of an answer that has no image, or None. Its body is not read."""
+def refusal(uri: str, response: ClientResponse, now: float, host: str) -> Failed:
+    """Return the verdict of an answer that is not 200. Its body is not read."""
     status = response.status
     # 2xx and 3xx without an image may have one later.
-    if status in _BUSY or status >= 500 or (status != 200 and status < 400):
+    if status in _BUSY or not 400 <= status < 500:
         retry_after = response.headers.get("Retry-After", "")
-        return unavailable(uri, f"its host answers {status}", retry_after_seconds(retry_after, now))
-    if status != 200:
-        return Failed(Code.NOT_FOUND, f"{display(uri)}: its host answers {status}")
-    # Not asked for, and what it would unpack to has no bound.
-    if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
-        return Failed(Code.IMAGE_UNAVAILABLE, f"{display(uri)}: its host sends it compressed")
-    return None
+        return unavailable(uri, f"{host} answers {status}", retry_after_seconds(retry_after, now))
+    return Failed(Code.NOT_FOUND, f"{display(uri)}: {host} answers {status}")
 
 
 def retry_after_seconds(text: str, now: float) -> float | None:
@@ -50,7 +45,7 @@ def retry_after_seconds(text: str, now: float) -> float | None:
 
 
 @asynccontextmanager
-async def verdicts(uri: str, host: str = "its host") -> AsyncIterator[None]:
+async def verdicts(uri: str, host: str) -> AsyncIterator[None]:
     """Say what broke. Not in the error's own words: those hold the URL and addresses."""
     try:
         yield

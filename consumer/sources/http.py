@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urljoin
 
-from aiohttp import ClientSession
+from aiohttp import ClientResponse, ClientSession
 from aiohttp.abc import AbstractResolver
 
 from consumer.settings import ConsumerSettings
@@ -73,14 +73,13 @@ class HttpSource:
         for _ in range(1 + _MAX_REDIRECTS):
             async with (
                 self.turns.turn(target.host),
-                verdicts(uri),
+                verdicts(uri, "its host"),
                 asyncio.timeout(seconds) as clock,
                 self.session.get(target.url, allow_redirects=False) as response,
             ):
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or location is None:
-                    if verdict := refusal(uri, response, time.time()):
-                        raise verdict
+                    _check(uri, response)
                     return await body.read(response, clock)
                 seconds = left_seconds(clock)
             target = self._redirected(target, location)
@@ -119,3 +118,11 @@ async def open_http(
     )
     async with open_session(settings, rules, resolver) as session:
         yield HttpSource(rules=rules, session=session, turns=turns, pace=Pace.of(settings))
+
+
+def _check(uri: str, response: ClientResponse) -> None:
+    if response.status != 200:
+        raise refusal(uri, response, time.time(), "its host")
+    # Not asked for, and what it would unpack to has no bound.
+    if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise Failed(Code.IMAGE_UNAVAILABLE, f"{display(uri)}: its host sends it compressed")

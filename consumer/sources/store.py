@@ -23,13 +23,12 @@ from botocore.session import Session
 from yarl import URL
 
 from consumer.settings import ConsumerSettings
-from consumer.sources import display, forbidden, unavailable
-from consumer.sources.answers import retry_after_seconds, verdicts
+from consumer.sources import forbidden, unavailable
+from consumer.sources.answers import refusal, verdicts
 from consumer.sources.body import Body, Pace
 from consumer.sources.budget import Budget
 from consumer.sources.connecting import open_trusted_session
 from consumer.verdicts import Failed
-from schemas import Code
 from schemas.exits import ExitCode, Halt
 
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
@@ -47,7 +46,6 @@ _OUR_FAULT: Final = {
     "SignatureDoesNotMatch",
     "XAdminUserNotFound",  # Versity's word for InvalidAccessKeyId
 }
-_BUSY: Final = {408, 429}
 
 
 class CredentialSource(Protocol):
@@ -200,17 +198,10 @@ async def _refusal(uri: str, response: ClientResponse) -> Failed:
     except asyncio.IncompleteReadError as whole:
         body = whole.partial
     found = _ERROR_CODE.search(body)
-    reason = found[1].decode() if found else ""
-    retry_after = retry_after_seconds(response.headers.get("Retry-After", ""), time.time())
-    return _verdict(uri, response.status, reason, retry_after)
-
-
-def _verdict(uri: str, status: int, reason: str, retry_after: float | None) -> Failed:
-    if reason in _OUR_FAULT:
+    if found and (reason := found[1].decode()) in _OUR_FAULT:
         return unavailable(uri, f"the store does not accept our credentials ({reason})")
-    if status in _BUSY or status >= 500:
-        return unavailable(uri, f"the store answers {status}", retry_after)
+    status = response.status
     if status < 400:
         return unavailable(uri, f"the store answers {status}: S3_ENDPOINT or S3_REGION is another")
     # To somebody who may not list the bucket, S3 says 403 of an object that is missing.
-    return Failed(Code.NOT_FOUND, f"{display(uri)}: the store answers {status}")
+    return refusal(uri, response, time.time(), "the store")
