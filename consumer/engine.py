@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
-from types import TracebackType
 from typing import Final, Protocol, Self, TypeVar
 
 import numpy as np
@@ -46,15 +44,10 @@ class Embedder(Protocol):
     @property
     def identity(self) -> ModelIdentity: ...
     @property
-    def dim(self) -> int: ...
-    @property
     def resize(self) -> Resize: ...
 
     def embed(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
         """Return unit vectors, shape (images, dim), float32."""
-
-    def warm_up(self, batch_size: int) -> None:
-        """Run one batch of `batch_size`, to find a lack of memory now rather than in service."""
 
 
 class Captioner(Protocol):
@@ -135,20 +128,20 @@ class Engine:
             DeviceFailed: not even one image fits, or the device failed.
         """
         size = self._embed_size
-        while broken := await self._gpu.attempt(partial(self._embedder.warm_up, size.limit)):
+        while broken := await self._gpu.attempt(self._warm_up):
             if not broken.out_of_memory or size.limit == 1:
                 raise DeviceFailed(f"CLIP's warm-up gave: {broken.reason}")
             size.ran_out(size.limit, worked=size.limit // 2)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Wait for the step that is running, and end the GPU thread."""
         await self._gpu.close()
+
+    def _warm_up(self) -> None:
+        to = self._embedder.resize
+        black = np.zeros((to.height, to.width, 3), np.uint8)
+        self._embedder.embed([black] * self._embed_size.limit)
 
     @contextmanager
     def expect_caption(self) -> Iterator[None]:

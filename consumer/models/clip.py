@@ -29,7 +29,6 @@ class Clip:
     ) -> None:
         self.identity = identity
         self.resize = resize
-        self.dim: int = model.config.projection_dim
         self._model = model
         self._normalization = normalization
         self._device = device
@@ -49,11 +48,6 @@ class Clip:
         if not np.isfinite(unit).all():
             raise ValueError("the embedding is not finite")
         return unit
-
-    def warm_up(self, batch_size: int) -> None:
-        """Embed `batch_size` black images."""
-        black = np.zeros((self.resize.height, self.resize.width, 3), np.uint8)
-        self.embed([black] * batch_size)
 
 
 def load_clip(checkpoint: Checkpoint, device: Device) -> Clip:

@@ -74,4 +74,4 @@ def test_out_of_memory_leaves_the_device_usable(images):
         clip.embed(images * 2000)
     del hog
 
-    assert clip.embed(images).shape == (9, clip.dim)
+    assert len(clip.embed(images)) == 9

@@ -177,7 +177,7 @@ def test_revision_from_the_hub_is_the_commit(hub_cache, clip_folder, cpu):
 
     assert checkpoint.identity.model == "some/clip"
     assert checkpoint.identity.revision == commit
-    assert load_clip(checkpoint, cpu).dim == 32
+    assert load_clip(checkpoint, cpu).resize.height == 32
 
 
 def test_revision_of_a_folder_follows_the_weights(copied, clip_folder):

@@ -41,11 +41,11 @@ def test_vectors_are_those_of_transformers(folder, cpu, noise):
 
     vectors = clip.embed(images)
 
-    assert vectors.shape == (5, clip.dim)
+    expected = reference(folder, images)
+    assert vectors.shape == expected.shape
     assert vectors.dtype == np.float32
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    cosines = (vectors * reference(folder, images)).sum(axis=1)
-    assert cosines.min() > 0.9999
+    assert (vectors * expected).sum(axis=1).min() > 0.9999
 
 
 def test_a_batch_gives_what_one_by_one_gives(folder, cpu, noise):

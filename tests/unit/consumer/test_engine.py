@@ -59,7 +59,7 @@ class Device:
 class FakeEmbedder:
     """Vectors that hold the image's number; room for `capacity` images, fewer beside BLIP."""
 
-    identity, resize, dim = IDENTITY, RESIZE, 2
+    identity, resize = IDENTITY, RESIZE
 
     def __init__(self, device: Device, capacity: int = 1000) -> None:
         self.device = device
@@ -83,9 +83,6 @@ class FakeEmbedder:
                 self.failed_memory.append(weakref.ref(memory))
                 raise DeviceOutOfMemory("no room")
             return np.array([[number, 1] for number in numbers], np.float32)
-
-    def warm_up(self, batch_size):
-        self.embed([image(0)] * batch_size)
 
 
 class FakeCaptioner:
