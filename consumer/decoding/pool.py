@@ -9,7 +9,6 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import structlog
@@ -61,17 +60,12 @@ class Decoder:
             for worker in self._workers:
                 await worker.ready()
         except BaseException:
-            await self._close()
+            await self.__aexit__()
             raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._close()
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(worker.close() for worker in self._workers))
 
     async def decode(self, data: bytes, targets: Mapping[Task, Resize]) -> DecodedImage:
         """Decode `data` for `targets`, as `consumer.decoding.image.decode` does.
@@ -98,9 +92,6 @@ class Decoder:
             raise failed from crash
         finally:
             self._idle.put_nowait(worker)
-
-    async def _close(self) -> None:
-        await asyncio.gather(*(worker.close() for worker in self._workers))
 
 
 def within_quota(cores: int, cpu_max: str) -> int:
