@@ -26,8 +26,8 @@ async def run(settings: ConsumerSettings) -> None:
         "decoder": _decoder,
         "broker and topics": _topics,
         "device": _device,
-        "CLIP": _clip,
-        "BLIP": _blip,
+        "CLIP": lambda its: _checkpoint(its.clip_model, its.clip_revision, "clip"),
+        "BLIP": lambda its: _checkpoint(its.blip_model, its.blip_revision, "blip"),
     }
     for name, look in looks.items():
         try:
@@ -86,14 +86,6 @@ async def _device(settings: ConsumerSettings) -> str:
 
     device = await asyncio.to_thread(choose_device, settings.device, settings.dtype)
     return f"{device.torch_device}, {device.dtype}"
-
-
-async def _clip(settings: ConsumerSettings) -> str:
-    return await _checkpoint(settings.clip_model, settings.clip_revision, "clip")
-
-
-async def _blip(settings: ConsumerSettings) -> str:
-    return await _checkpoint(settings.blip_model, settings.blip_revision, "blip")
 
 
 async def _checkpoint(model: str, revision: str, kind: Literal["clip", "blip"]) -> str:
