@@ -3,7 +3,7 @@
 import ctypes
 import gc
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,11 +14,6 @@ from consumer.gpu import DeviceFailed, DeviceOutOfMemory
 from consumer.pixels import Pixels
 from schemas.exits import ExitCode, Halt
 
-_DTYPES: Final = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 # How a lack of memory reads where torch has no class for it: on the host, and inside cuBLAS/cuDNN.
 _OUT_OF_MEMORY: Final = (
     "can't allocate memory",
@@ -63,7 +58,8 @@ def choose_device(name: str = "auto", dtype: str = "auto", threads: int = 0) -> 
             f"DEVICE is {name}, but torch sees {gpus} GPUs here; set DEVICE to auto or cpu, or "
             "look at the driver with nvidia-smi",
         )
-    return Device(torch_device=device, dtype=_DTYPES.get(dtype) or _best_dtype(device))
+    chosen = _best_dtype(device) if dtype == "auto" else getattr(torch, dtype)
+    return Device(torch_device=device, dtype=chosen)
 
 
 def _best_dtype(device: torch.device) -> torch.dtype:
@@ -110,9 +106,8 @@ def free_memory() -> None:
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
     # glibc keeps what was freed below the top of its heaps: 10 to 20 % of a process with CLIP.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
