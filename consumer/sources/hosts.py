@@ -35,15 +35,6 @@ class NotAllowedError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """A URL that may be asked; `url` has a host in ASCII, and no user and no fragment."""
-
-    url: URL
-    host: str
-    is_secure: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AllowedHost:
     """A name or an address; with `below`, the names below it as well. No port: the default one."""
 
@@ -96,8 +87,8 @@ class HostRules:
         hosts = tuple(map(AllowedHost.parse, allowed))
         return cls(allowed=hosts, public=public, networks=tuple(map(_network, networks)))
 
-    def target(self, uri: str) -> Target:
-        """Take a URL apart and return what to ask.
+    def target(self, uri: str) -> URL:
+        """Take a URL apart and return what to ask: a host in ASCII, no user and no fragment.
 
         Raises:
             NotAllowedError: it is malformed, or its host, port or literal address is not allowed.
@@ -118,7 +109,7 @@ class HostRules:
             raise NotAllowedError("its host is not allowed (ALLOWED_HOSTS)")
         if address := _literal(host):
             self._check(address, listed=listed)
-        url = URL.build(
+        return URL.build(
             scheme=scheme,
             host=f"[{host}]" if ":" in host else host,
             port=None if port == default_port else port,
@@ -126,7 +117,6 @@ class HostRules:
             query_string=query,
             encoded=True,
         )
-        return Target(url=url, host=host, is_secure=scheme == "https")
 
     def check(self, host: str, port: int, address: Address) -> None:
         """Judge one of the addresses that the name `host` has.

@@ -15,6 +15,7 @@ from urllib.parse import urljoin
 
 from aiohttp import ClientResponse, ClientSession
 from aiohttp.abc import AbstractResolver
+from yarl import URL
 
 from consumer.settings import ConsumerSettings
 from consumer.sources import display, forbidden
@@ -22,7 +23,7 @@ from consumer.sources.answers import refusal, verdicts
 from consumer.sources.body import Body, Pace, left_seconds
 from consumer.sources.budget import Budget
 from consumer.sources.connecting import open_session
-from consumer.sources.hosts import HostRules, NotAllowedError, Target
+from consumer.sources.hosts import HostRules, NotAllowedError
 from consumer.sources.turns import HopelessError, Turns
 from consumer.verdicts import Failed
 from schemas import Code
@@ -69,32 +70,33 @@ class HttpSource:
             yield data
 
     async def _follow(self, uri: str, body: Body) -> bytes:
-        target, seconds = self.rules.target(uri), self.pace.total_seconds
+        url, seconds = self.rules.target(uri), self.pace.total_seconds
         for _ in range(1 + _MAX_REDIRECTS):
+            assert url.raw_host is not None
             async with (
-                self.turns.turn(target.host),
+                self.turns.turn(url.raw_host),
                 verdicts(uri, "its host"),
                 asyncio.timeout(seconds) as clock,
-                self.session.get(target.url, allow_redirects=False) as response,
+                self.session.get(url, allow_redirects=False) as response,
             ):
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or location is None:
                     _check(uri, response)
                     return await body.read(response, clock)
                 seconds = left_seconds(clock)
-            target = self._redirected(target, location)
+            url = self._redirected(url, location)
         raise NotAllowedError(f"over {_MAX_REDIRECTS} redirects")
 
-    def _redirected(self, origin: Target, location: str) -> Target:
+    def _redirected(self, origin: URL, location: str) -> URL:
         # urljoin would take the host of the origin for the one that `http:///path` lacks.
         absolute = _SCHEME.match(location)
         try:
-            target = self.rules.target(location if absolute else urljoin(str(origin.url), location))
+            url = self.rules.target(location if absolute else urljoin(str(origin), location))
         except (NotAllowedError, ValueError) as exc:
             raise NotAllowedError(f"it redirects, and {exc}") from exc
-        if origin.is_secure and not target.is_secure:
+        if origin.scheme == "https" and url.scheme != "https":
             raise NotAllowedError("it redirects from https to http")
-        return target
+        return url
 
 
 @asynccontextmanager

@@ -33,7 +33,7 @@ RULES = HostRules.parse(
 )
 def test_allowed_url_is_asked_as_it_was_written(uri, asked):
     """The host is normalised, a fragment and a default port go, path and query stay."""
-    assert str(RULES.target(uri).url) == asked
+    assert str(RULES.target(uri)) == asked
 
 
 @pytest.mark.parametrize(
