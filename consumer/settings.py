@@ -1,4 +1,4 @@
-"""Every setting of the consumer: default and meaning. The table in docs/ is made from here."""
+"""Every setting of the consumer: default and meaning. The table in the README is made from here."""
 
 from typing import Annotated, Literal
 
