@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from producer.checks import verified_result
-from producer.connection import answering, reader, to_record
+from producer.connection import answering, poll, reader
 from producer.settings import ProducerSettings
 from schemas import Record, Refused, Result, Stage, Verifier
 from schemas.headers import (
@@ -165,6 +165,5 @@ async def following(
 
 async def _follow(consumer: AIOKafkaConsumer, outcomes: Outcomes) -> None:
     while True:
-        for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
-            for record in records:
-                outcomes.take(to_record(record))
+        for record in await poll(consumer, _POLL_MS):
+            outcomes.take(record)

@@ -15,6 +15,7 @@ from schemas.exits import ExitCode, Halt
 
 _STOP_SECONDS: Final = 5.0
 _GIVE_UP_SECONDS: Final = 0.2
+_RECORDS_AT_ONCE: Final = 500
 
 
 def _client_arguments(settings: ProducerSettings) -> dict[str, Any]:
@@ -130,6 +131,36 @@ async def existing_partitions(
         for topic in topics
         for partition in found[topic]
     ]
+
+
+async def poll(consumer: AIOKafkaConsumer, timeout_ms: int) -> list[Record]:
+    """Return what is there, or comes within the time.
+
+    Raises:
+        Halt: the next record has a header name that is not UTF-8: the client stops there for ever.
+    """
+    records: list[Record] = []
+    try:
+        # One by one: what the client takes together with such a record is lost with it.
+        while len(records) < _RECORDS_AT_ONCE and (
+            taken := await consumer.getmany(timeout_ms=0 if records else timeout_ms, max_records=1)
+        ):
+            records += [to_record(record) for found in taken.values() for record in found]
+    except UnicodeDecodeError as exc:
+        if not records:  # else the next call stops there again
+            raise _unreadable(consumer) from exc
+    return records
+
+
+def _unreadable(consumer: AIOKafkaConsumer) -> Halt:
+    """Say where the client stopped; nothing public knows. It is next in the first that it has."""
+    (topic, partition), fetched = next(iter(consumer._fetcher._records.items()))
+    offset = fetched._partition_records.next_fetch_offset
+    return Halt(
+        ExitCode.FAILED,
+        f"{topic}[{partition}]@{offset}: a header name is not UTF-8, and what is behind it cannot "
+        f"be read; kafka-delete-records up to offset {offset + 1} removes it",
+    )
 
 
 def to_record(record: "ConsumerRecord[Any, Any]") -> Record:

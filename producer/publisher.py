@@ -190,6 +190,7 @@ class Publisher:
         Raises:
             TimeoutError: nothing came in time; it may be asked for again.
             ValueError: the publisher was not opened with `results=True`.
+            Halt: the results or dead letters can no longer be read.
         """
         if published.waiting is None:
             raise ValueError("the publisher was not opened with results=True")

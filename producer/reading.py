@@ -8,7 +8,7 @@ import typer
 
 from producer.awaiting import Outcome, outcome_of
 from producer.checks import verified_result
-from producer.connection import answering, existing_partitions, reader, to_record
+from producer.connection import answering, existing_partitions, poll, reader
 from producer.presentation import outcome_line, place_of
 from producer.settings import ProducerSettings
 from schemas import Record, Refused, Verifier
@@ -48,10 +48,10 @@ async def batches_of(
             ends = await consumer.end_offsets(partitions)
             await consumer.seek_to_beginning(*partitions)
         while follow or any([await consumer.position(p) < end for p, end in ends.items()]):
-            batches = await consumer.getmany(timeout_ms=_POLL_MS)
-            yield [to_record(record) for records in batches.values() for record in records]
+            records = await poll(consumer, _POLL_MS)
+            yield records
             # The client never says that a broker went away: it tries again for ever.
-            silent_seconds = 0.0 if batches or follow else silent_seconds + _POLL_MS / 1000
+            silent_seconds = 0.0 if records or follow else silent_seconds + _POLL_MS / 1000
             if silent_seconds > settings.broker_timeout_seconds:
                 raise Halt(ExitCode.BROKER, f"reading {topic}: the brokers fell silent; try again")
 

@@ -15,6 +15,7 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from producer import Keyed, ProducerSettings, Published, Publisher, TooLarge, image_request
 from schemas import (
@@ -119,6 +120,26 @@ async def refuse(settings: ProducerSettings, published: Published, *, offset: in
     ]
     async with consumer_side(settings) as producer:
         await producer.send_and_wait(settings.dlq_topic, b"{}", headers=headers)
+
+
+class NoText(str):
+    """A header name that is encoded as no text ever is."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
+        return b"\xff\xfe"
+
+
+async def write_unreadable(settings: ProducerSettings, topic: str) -> None:
+    """Write a readable record and, in one batch with it, one that the client cannot read."""
+    async with consumer_side(settings) as producer:
+        batch = producer.create_batch()
+        # aiokafka's own builder in Python, since the faster one makes no such name.
+        batch._builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, 0, 999)
+        for name in ("plain", NoText()):
+            batch.append(timestamp=None, key=None, value=b"{}", headers=[(name, b"v")])
+        await (await producer.send_batch(batch, topic, partition=0))
 
 
 async def test_a_thousand_arrive_once_in_order_and_authentic(settings: ProducerSettings) -> None:
@@ -449,3 +470,30 @@ async def test_results_shows_each_and_marks_the_forged(
     place = f"{topics.results}[0]@1".encode()
     assert forged.stdout.splitlines()[1].split()[:2] == [place, b"unverifiable"]
     assert b"bad_signature" in forged.stdout.splitlines()[1]
+
+
+@pytest.mark.parametrize(("arguments", "read"), [("results", "results"), ("redrive --all", "dlq")])
+async def test_a_header_name_that_is_no_text_ends_the_reading_with_its_place(
+    settings: ProducerSettings, arguments: str, read: str, broker: Broker, topics: Topics
+) -> None:
+    """The client stops there for ever; what is before it was read, in its own batch too."""
+    topic = {"results": topics.results, "dlq": topics.dlq}[read]
+    here = environment(broker.bootstrap, topics, "a" * 32)
+    await write_unreadable(settings, topic)
+
+    done = await asyncio.to_thread(command, here, *arguments.split())
+
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"{topic}[0]@0 ".encode())
+    assert done.stderr.startswith(f"producer: {topic}[0]@1: a header name is not".encode())
+    assert (done.stdout.count(b"\n"), done.stderr.count(b"\n")) == (1, 1)
+
+
+async def test_a_header_name_that_is_no_text_ends_the_waiting(settings: ProducerSettings) -> None:
+    """Whoever waits is told where, and does not wait in vain."""
+    async with Publisher(settings, results=True) as publisher:
+        published = await publisher.publish(next(images(1)))
+        await write_unreadable(settings, settings.results_topic)
+
+        with pytest.raises(Halt, match=rf"{settings.results_topic}\[0\]@1: a header name"):
+            await publisher.result(published, timeout_seconds=20)
