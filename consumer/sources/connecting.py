@@ -33,18 +33,15 @@ def open_session(
     Raises:
         Halt: HTTP_CA_FILE cannot be read.
     """
-    tls = _tls(settings.http_ca_file)
-    if settings.egress_proxy:
-        # It resolves and connects, so addresses are its matter; the one address here is its own.
-        connector = TCPConnector(ssl=tls, limit=0, keepalive_timeout=_KEEPALIVE_SECONDS)
-    else:
-        connector = TCPConnector(
-            resolver=CheckedResolver(resolver or AsyncResolver(), rules),
-            socket_factory=partial(_checked_socket, rules),
-            ssl=tls,
-            limit=0,  # the turns are the limit
-            keepalive_timeout=_KEEPALIVE_SECONDS,
-        )
+    # A proxy resolves and connects, so addresses are its matter; the one address here is its own.
+    checked = not settings.egress_proxy
+    connector = TCPConnector(
+        resolver=CheckedResolver(resolver or AsyncResolver(), rules) if checked else None,
+        socket_factory=partial(_checked_socket, rules) if checked else None,
+        ssl=_tls(settings.http_ca_file),
+        limit=0,  # the turns are the limit
+        keepalive_timeout=_KEEPALIVE_SECONDS,
+    )
     return _session(settings, connector, settings.egress_proxy)
 
 

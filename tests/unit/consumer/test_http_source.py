@@ -329,11 +329,11 @@ async def test_https_is_not_left_for_http(authority, ca_file):
 
 
 async def test_egress_proxy_does_the_connecting():
-    """Names are not resolved here; which hosts may be asked is still decided here."""
+    """Names are not resolved here, its own address may be private; which hosts, is decided here."""
     resolver = Names()
     async with serving() as proxy:
         settings = {"egress_proxy": f"http://127.0.0.1:{proxy.port}", "allow_public_hosts": True}
-        async with opened(proxy, resolver, **settings) as source:
+        async with opened(proxy, resolver, allowed_networks=(), **settings) as source:
             assert await _fetch(source, "http://public.test/a") == IMAGE
             for uri in ("http://169.254.169.254/", "http://public.test:22/"):
                 assert (await _verdict(source, uri)).code is Code.FORBIDDEN_SOURCE
