@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -214,17 +214,15 @@ class Publisher:
         )
         waiting = self._outcomes.expect(request.id) if self._outcomes else None
         headers = [(CONTENT_TYPE, JSON_CONTENT_TYPE), *signature]
-        async with answering(self._settings, f"publishing {request.id}"):
-            with too_large(request.id):
-                future = await self._producer.send(
-                    self._settings.ingest_topic, key=key_bytes, value=value, headers=headers
-                )
+        async with publishing(self._settings, request.id):
+            future = await self._producer.send(
+                self._settings.ingest_topic, key=key_bytes, value=value, headers=headers
+            )
         return _Sent(request=request, future=future, waiting=waiting)
 
     async def _acknowledged(self, sent: _Sent) -> Published:
-        async with answering(self._settings, f"publishing {sent.request.id}"):
-            with too_large(sent.request.id):
-                metadata = await sent.future
+        async with publishing(self._settings, sent.request.id):
+            metadata = await sent.future
         published = Published(
             request=sent.request,
             topic=metadata.topic,
@@ -237,13 +235,14 @@ class Publisher:
         return published
 
 
-@contextmanager
-def too_large(id: str) -> Iterator[None]:
-    """Translate the client's two errors for a record that the topic does not take."""
-    try:
-        yield
-    except (MessageSizeTooLargeError, RecordListTooLargeError) as exc:
-        raise TooLarge(f"{id}: too large for the topic") from exc
+@asynccontextmanager
+async def publishing(settings: ProducerSettings, id: str) -> AsyncIterator[None]:
+    """Bound the body; raises `TooLarge` for what the topic does not take, else as `answering`."""
+    async with answering(settings, f"publishing {id}"):
+        try:
+            yield
+        except (MessageSizeTooLargeError, RecordListTooLargeError) as exc:
+            raise TooLarge(f"{id}: too large for the topic") from exc
 
 
 async def _each(items: Iterable[Request | Keyed]) -> AsyncIterator[Request | Keyed]:

@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 from aiokafka import AIOKafkaProducer
 
-from producer.connection import answering, existing_partitions, writer
+from producer.connection import existing_partitions, writer
 from producer.presentation import place_of, printable
-from producer.publisher import TooLarge, too_large
+from producer.publisher import TooLarge, publishing
 from producer.reading import batches_of
 from producer.redrive import NotRedriven, Renewal, Selection, code_named, text_of
 from producer.settings import ProducerSettings
@@ -126,11 +126,10 @@ class Redrive:
     async def _publish(self, id: str, record: OutgoingRecord) -> None:
         if self.producer is None:
             return
-        async with answering(self.settings, f"publishing {id}"):
-            with too_large(id):
-                await self.producer.send_and_wait(
-                    record.topic, record.value, key=record.key, headers=list(record.headers)
-                )
+        async with publishing(self.settings, id):
+            await self.producer.send_and_wait(
+                record.topic, record.value, key=record.key, headers=list(record.headers)
+            )
 
 
 async def redrive_letters(
