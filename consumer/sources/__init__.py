@@ -17,6 +17,7 @@ from consumer.sources.budget import Budget
 from consumer.verdicts import Failed, Unavailable
 from schemas import Code, ImageReference
 
+BROKEN_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _MAX_DISPLAY_CHARS: Final = 200
 # 64 KiB take about 0.1 ms to hash: less than a hop to a thread and back is worth.
 _HASH_ON_LOOP_BYTES: Final = 65_536

@@ -8,7 +8,6 @@ renamed or linked meanwhile.
 import asyncio
 import errno
 import os
-import re
 import stat
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import unquote_to_bytes
 
-from consumer.sources import display, forbidden, too_large, unavailable
+from consumer.sources import BROKEN_PERCENT, display, forbidden, too_large, unavailable
 from consumer.sources.budget import Budget
 from consumer.verdicts import Failed
 from schemas import Code
@@ -30,7 +29,6 @@ _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CHUNK_BYTES: Final = 1 << 20
 # /proc/self/environ has the secret; a request's digest could be a guess at it.
 _OF_THE_KERNEL: Final = {"proc", "sys"}
-_BROKEN_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NAMES_NOTHING: Final = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 _NOT_ALLOWED: Final = {
     errno.ELOOP: "a symbolic link is in its path",
@@ -163,7 +161,7 @@ def _path_of(uri: str) -> tuple[str, ...]:
             raise forbidden(uri, "a file URI may only name this host")
     if not rest.startswith("/"):
         raise forbidden(uri, "not an absolute path")
-    if "?" in rest or "#" in rest or _BROKEN_PERCENT.search(rest):
+    if "?" in rest or "#" in rest or BROKEN_PERCENT.search(rest):
         raise forbidden(uri, "?, # and % in a file name must be percent-encoded")
     try:
         path = os.fsdecode(unquote_to_bytes(rest))

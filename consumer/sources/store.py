@@ -23,7 +23,7 @@ from botocore.session import Session
 from yarl import URL
 
 from consumer.settings import ConsumerSettings
-from consumer.sources import forbidden, unavailable
+from consumer.sources import BROKEN_PERCENT, forbidden, unavailable
 from consumer.sources.answers import refusal, verdicts
 from consumer.sources.body import Body, Pace
 from consumer.sources.budget import Budget
@@ -32,7 +32,6 @@ from consumer.verdicts import Failed
 from schemas.exits import ExitCode, Halt
 
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
-_BROKEN_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _VERSION: Final = re.compile(r"versionId=[A-Za-z0-9._~-]{1,1024}")
 _ERROR_CODE: Final = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
 _ERROR_BYTES: Final = 4096
@@ -125,7 +124,7 @@ class StoreSource:
         """Return the address of an allowed object. No IO."""
         path, question, query = uri.partition(":")[2].partition("?")
         bucket, _, encoded_key = path.removeprefix("//").partition("/")
-        if not path.startswith("//") or "#" in uri or _BROKEN_PERCENT.search(encoded_key):
+        if not path.startswith("//") or "#" in uri or BROKEN_PERCENT.search(encoded_key):
             raise forbidden(uri, "give s3://bucket/key, with ?, # and % percent-encoded")
         if question and not _VERSION.fullmatch(query):
             raise forbidden(uri, "only versionId may be in its query")
