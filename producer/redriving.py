@@ -3,7 +3,6 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from producer.connection import existing_partitions, writer
 from producer.presentation import place_of, printable
 from producer.publisher import TooLarge, publishing
 from producer.reading import batches_of
-from producer.redrive import NotRedriven, Renewal, Selection, code_named, text_of
+from producer.redrive import NotRedriven, Renewal, Selection, text_of
 from producer.settings import ProducerSettings
 from schemas import Code, OutgoingRecord, Record, Signer, Verifier
 from schemas.exits import ExitCode
@@ -32,10 +31,10 @@ def unix_seconds(text: str) -> float:
     try:
         if text.replace(".", "", 1).isdecimal():
             return float(text)
-        time = datetime.fromisoformat(text)
+        given = datetime.fromisoformat(text)
     except ValueError as exc:
         raise typer.BadParameter(f"{text!r} is no time: {exc}") from exc
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    return (given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp()
 
 
 def redrive(
@@ -101,7 +100,6 @@ class Redrive:
     settings: ProducerSettings
     renewal: Renewal
     producer: AIOKafkaProducer | None
-    clock: Callable[[], float]
     selected: int = 0
     redriven: int = 0
     _ids: set[str] = field(default_factory=set)
@@ -110,7 +108,7 @@ class Redrive:
         """Redrive one dead letter, or say why not."""
         self.selected += 1
         try:
-            id, record = self.renewal.renew(letter, self.clock())
+            id, record = self.renewal.renew(letter, time.time())
             if id in self._ids:
                 raise NotRedriven("another dead letter of this id was before it")
             self._ids.add(id)
@@ -138,7 +136,6 @@ async def redrive_letters(
     *,
     dry_run: bool,
     replay_window_seconds: int,
-    clock: Callable[[], float] = time.time,
 ) -> int:
     """Redrive what is selected of the present dead letters; return how many could not be.
 
@@ -155,7 +152,7 @@ async def redrive_letters(
     )
     opened = nullcontext() if dry_run else writer(settings)
     async with opened as producer, aclosing(batches_of(settings, settings.dlq_topic)) as batches:
-        run = Redrive(settings=settings, renewal=renewal, producer=producer, clock=clock)
+        run = Redrive(settings=settings, renewal=renewal, producer=producer)
         async for letters in batches:
             try:
                 async with asyncio.TaskGroup() as group:
@@ -171,7 +168,11 @@ async def redrive_letters(
 
 def _codes(given: list[str]) -> frozenset[Code]:
     try:
-        return frozenset(code_named(code.strip()) for codes in given for code in codes.split(","))
+        return frozenset(
+            Code(name.strip())  # type: ignore[call-arg]  # it looks one up
+            for names in given
+            for name in names.split(",")
+        )
     except ValueError as exc:
         known = ", ".join(Code)
         raise typer.BadParameter(f"{exc}; codes are {known}", param_hint="--code") from exc

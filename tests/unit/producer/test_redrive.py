@@ -9,7 +9,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.redrive import NotRedriven, Renewal, Selection, code_named
+from producer.redrive import NotRedriven, Renewal, Selection
 from producer.redriving import unix_seconds
 from schemas import (
     Code,
@@ -216,14 +216,6 @@ def test_since_is_included_and_until_is_not() -> None:
     assert Selection(since=NOW).takes(dead)
     assert not Selection(since=NOW + 0.001).takes(dead)
     assert not Selection(until=NOW).takes(dead)
-
-
-@pytest.mark.parametrize("code", Code)
-def test_each_code_of_the_contract_has_its_name(code: Code) -> None:
-    """And no other has one."""
-    assert code_named(str(code)) is code
-    with pytest.raises(ValueError, match="no code"):
-        code_named(code.upper())
 
 
 @pytest.mark.parametrize(

@@ -45,3 +45,11 @@ def test_refusal_says_code_and_reason() -> None:
     refused = Refused(Code.STALE, "too old")
 
     assert (str(refused), refused.code, refused.reason) == ("stale: too old", Code.STALE, "too old")
+
+
+@pytest.mark.parametrize("code", Code)
+def test_a_code_is_found_by_its_name(code: Code) -> None:
+    """And by no other."""
+    assert Code(str(code)) is code
+    with pytest.raises(ValueError, match="not a valid Code"):
+        Code(code.upper())
