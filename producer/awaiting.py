@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from producer.checks import verified_result
 from producer.connection import answering, poll, reader
 from producer.settings import ProducerSettings
-from schemas import Record, Refused, Result, Stage, Verifier
+from schemas import KeyRing, Record, Refused, Result, Stage, Verifier
 from schemas.headers import (
     DLQ_CODE,
     DLQ_MESSAGE,
@@ -82,8 +82,8 @@ class Waiting:
 class Outcomes:
     """Takes in results and dead letters for those who wait."""
 
-    def __init__(self, *, verifier: Verifier, results_topic: str) -> None:
-        self._verifier = verifier
+    def __init__(self, keys: KeyRing, results_topic: str) -> None:
+        self._verifier = Verifier(keys, results_topic)
         self._results_topic = results_topic
         # Weak: an outcome nobody holds a `Published` for is forgotten, so nothing grows for ever.
         self._waiting: WeakValueDictionary[str, Waiting] = WeakValueDictionary()

@@ -16,7 +16,7 @@ from producer.awaiting import Outcome, Outcomes, Waiting, following
 from producer.connection import answering, existing_partitions, writer
 from producer.ids import new_id
 from producer.settings import ProducerSettings
-from schemas import ImageReference, Request, Signer, Task, Verifier, encode_request
+from schemas import ImageReference, Request, Signer, Task, encode_request
 from schemas.codec import MAX_VALUE_BYTES
 from schemas.headers import CONTENT_TYPE, JSON_CONTENT_TYPE
 
@@ -97,12 +97,7 @@ class Publisher:
         self._settings = settings
         self._clock = clock
         self._signer = Signer(settings.keys, settings.ingest_topic)
-        self._outcomes: Outcomes | None = None
-        if results:
-            self._outcomes = Outcomes(
-                verifier=Verifier(settings.keys, settings.results_topic),
-                results_topic=settings.results_topic,
-            )
+        self._outcomes = Outcomes(settings.keys, settings.results_topic) if results else None
         self._stack = AsyncExitStack()
         self._producer: AIOKafkaProducer
         self._follower: asyncio.Task[None]

@@ -16,7 +16,6 @@ from schemas import (
     Source,
     TimestampType,
     TimingMs,
-    Verifier,
     encode_result,
 )
 
@@ -26,7 +25,7 @@ PLACE = (INGEST, 0, 7)
 
 
 def outcomes() -> Outcomes:
-    return Outcomes(verifier=Verifier(KEYS, RESULTS), results_topic=RESULTS)
+    return Outcomes(KEYS, RESULTS)
 
 
 def record(topic: str, value: bytes, headers: list[tuple[str, bytes]]) -> Record:
