@@ -23,12 +23,14 @@ async def show_results(settings: ProducerSettings, *, follow: bool, as_json: boo
     Raises:
         Halt: no broker answers, or the topic does not exist.
     """
-    verifier, unverifiable = Verifier(settings.keys, settings.results_topic), 0
-    topic = settings.results_topic
+    topic, unverifiable = settings.results_topic, 0
+    verifier = Verifier(settings.keys, topic)
     async with aclosing(batches_of(settings, topic, follow=follow)) as batches:
         async for records in batches:
             for record in records:
-                unverifiable += not _show(record, verifier, as_json)
+                outcome, uri = _told(record, verifier)
+                unverifiable += outcome.status == "unverifiable"
+                typer.echo(outcome_line(outcome, uri, as_json))
     return unverifiable
 
 
@@ -56,20 +58,11 @@ async def batches_of(
                 raise Halt(ExitCode.BROKER, f"reading {topic}: the brokers fell silent; try again")
 
 
-def _show(record: Record, verifier: Verifier, as_json: bool) -> bool:
-    """Show one record, and tell whether it is authentic."""
-    uri = None
+def _told(record: Record, verifier: Verifier) -> tuple[Outcome, str | None]:
+    """Return the outcome that a record tells of, and the image's URI where it says that."""
     try:
         result = verified_result(record, verifier)
-    except Refused as refused:
-        outcome = Outcome(
-            id=place_of(record),
-            status="unverifiable",
-            code=refused.code,
-            message=refused.reason,
-        )
-    else:
-        outcome, image = outcome_of(result, record.value), result.image
-        uri = image.uri if image else None
-    typer.echo(outcome_line(outcome, uri, as_json))
-    return outcome.status != "unverifiable"
+    except Refused as no:
+        place = place_of(record)
+        return Outcome(id=place, status="unverifiable", code=no.code, message=no.reason), None
+    return outcome_of(result, record.value), result.image.uri if result.image else None

@@ -52,11 +52,10 @@ def entries(arguments: Iterable[str], *, recursive: bool, stdin: BinaryIO) -> It
         OSError: a folder or a manifest cannot be read.
     """
     for argument in arguments:
-        path = Path(argument)
         if argument == STDIN:
             yield from _lines(stdin, "line ", Path())
         elif argument and os.path.exists(argument):  # noqa: PTH110  # false for what is too long
-            yield from _of_path(path, recursive=recursive)
+            yield from _of_path(Path(argument), recursive=recursive)
         elif _SCHEME.match(argument):
             yield Entry(where=name_of(argument), text=os.fsencode(argument), base=Path())
         elif not glob.has_magic(argument):
