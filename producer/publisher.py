@@ -209,14 +209,14 @@ class Publisher:
         )
         waiting = self._outcomes.expect(request.id) if self._outcomes else None
         headers = [(CONTENT_TYPE, JSON_CONTENT_TYPE), *signature]
-        async with publishing(self._settings, request.id):
+        async with sending(self._settings, request.id):
             future = await self._producer.send(
                 self._settings.ingest_topic, key=key_bytes, value=value, headers=headers
             )
         return _Sent(request=request, future=future, waiting=waiting)
 
     async def _acknowledged(self, sent: _Sent) -> Published:
-        async with publishing(self._settings, sent.request.id):
+        async with sending(self._settings, sent.request.id):
             metadata = await sent.future
         published = Published(
             request=sent.request,
@@ -231,7 +231,7 @@ class Publisher:
 
 
 @asynccontextmanager
-async def publishing(settings: ProducerSettings, id: str) -> AsyncIterator[None]:
+async def sending(settings: ProducerSettings, id: str) -> AsyncIterator[None]:
     """Bound the body; raises `TooLarge` for what the topic does not take, else as `answering`."""
     async with answering(settings, f"publishing {id}"):
         try:

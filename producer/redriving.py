@@ -13,11 +13,11 @@ from aiokafka import AIOKafkaProducer
 
 from producer.connection import existing_partitions, writer
 from producer.presentation import place_of, printable
-from producer.publisher import TooLarge, publishing
+from producer.publisher import TooLarge, sending
 from producer.reading import batches_of
 from producer.redrive import NotRedriven, Renewal, Selection, text_of
 from producer.settings import ProducerSettings
-from schemas import Code, OutgoingRecord, Record, Signer, Verifier
+from schemas import Code, Record, Signer, Verifier
 from schemas.exits import ExitCode
 from schemas.headers import DLQ_CODE, SIG_ID
 
@@ -112,7 +112,11 @@ class Redrive:
             if id in self._ids:
                 raise NotRedriven("another dead letter of this id was before it")
             self._ids.add(id)
-            await self._publish(id, record)
+            if self.producer:
+                async with sending(self.settings, id):
+                    await self.producer.send_and_wait(
+                        record.topic, record.value, key=record.key, headers=list(record.headers)
+                    )
         except (NotRedriven, TooLarge) as exc:
             said = f"not redriven: {exc}"
         else:
@@ -120,14 +124,6 @@ class Redrive:
             said = "redriven" if self.producer else "would be redriven"
         id, code = text_of(letter, SIG_ID) or "-", text_of(letter, DLQ_CODE) or "-"
         typer.echo(printable(f"{place_of(letter)}  {id}  {code}  {said}"))
-
-    async def _publish(self, id: str, record: OutgoingRecord) -> None:
-        if self.producer is None:
-            return
-        async with publishing(self.settings, id):
-            await self.producer.send_and_wait(
-                record.topic, record.value, key=record.key, headers=list(record.headers)
-            )
 
 
 async def redrive_letters(
