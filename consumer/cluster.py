@@ -35,13 +35,14 @@ class TopicFacts:
     """A topic as the cluster has it.
 
     `append_time`: the broker sets the time of its records. `unpacked`: it unpacks compressed ones
-    and holds them to max.message.bytes, so that none can be a bomb for us.
+    and holds them to `max_batch_bytes`, so that none can be a bomb for us.
     """
 
     name: str
     partitions: int
     append_time: bool
     unpacked: bool
+    max_batch_bytes: int
 
 
 class Cluster:
@@ -110,6 +111,7 @@ class Cluster:
             partitions=partitions,
             append_time=configs.get("message.timestamp.type") == "LogAppendTime",
             unpacked=configs.get("compression.type") == "uncompressed",
+            max_batch_bytes=int(configs["max.message.bytes"]),
         )
 
     async def _connect(self) -> AIOKafkaAdminClient:

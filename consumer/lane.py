@@ -15,8 +15,6 @@ from consumer.completion import Completion, Position
 from consumer.record import Error, Ok, Outcome, Refusal, Repeat
 from schemas import OutgoingRecord, Record
 
-log = structlog.get_logger()
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitPolicy:
@@ -62,6 +60,7 @@ class Lane:
         self._commit = commit
         self._policy = policy
         self._records_in_flight = records_in_flight
+        self._log = structlog.get_logger().bind()  # made once, not anew for each record
         self._recalled = False
         self.in_flight = 0  # taken and not yet committed
         self.committed = 0  # outcomes, since the lane was opened
@@ -99,7 +98,7 @@ class Lane:
             self.in_flight -= len(ready)
             self.committed += len(ready)
             for finished in ready:
-                _log(finished)
+                _log_outcome(self._log, finished)
 
     def _mark_done(self, batch: list[Finished]) -> list[Finished]:
         """Return what can be committed; the rest waits for the lowest record that is not done.
@@ -157,7 +156,7 @@ class Lane:
         return batch
 
 
-def _log(finished: Finished) -> None:
+def _log_outcome(log: structlog.typing.FilteringBoundLogger, finished: Finished) -> None:
     record, outcome = finished.record, finished.outcome
     where = {"partition": record.partition, "offset": record.offset}
     seconds = round(finished.seconds, 3)

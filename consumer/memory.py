@@ -6,9 +6,9 @@ import resource
 from contextlib import suppress
 from typing import Final
 
-# Python's 700 begin a collection every few records in flight, which finds them all alive: half of
-# the time that a record takes here, beside torch's many objects.
-_COLLECT_OBJECTS: Final = 5_000
+# As many as the records in flight hold. Python's 700 begin a collection every few records, which
+# finds them all alive: half of the time that a record takes here, beside torch's many objects.
+_COLLECT_OBJECTS: Final = 50_000
 _M_MMAP_THRESHOLD: Final = -3  # of glibc's malloc.h
 _LARGE_BYTES: Final = 256 * 1024
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, Literal
 
 import numpy as np
@@ -17,7 +18,6 @@ from schemas import (
     Embedding,
     Failure,
     Headers,
-    ImageInfo,
     OutgoingRecord,
     Record,
     Result,
@@ -65,17 +65,11 @@ class Writer:
                 return []
 
     def _ok(self, record: Record, ok: Ok) -> Result:
-        image, inference = ok.prepared.image, ok.inference
+        inference = ok.inference
         return Result(
             id=ok.request.id,
             status="ok",
-            image=ImageInfo(
-                uri=ok.request.image.uri,
-                sha256=ok.prepared.sha256,
-                width=image.width,
-                height=image.height,
-                format=image.format,
-            ),
+            image=ok.image,
             embedding=None if inference.vector is None else self._embedding(inference.vector),
             caption=None if inference.caption is None else self._caption(inference.caption),
             timing_ms=ok.timing,
@@ -104,7 +98,6 @@ class Writer:
         if key is None or len(key) > MAX_RESULT_KEY_BYTES:
             key = result.id.encode()
         value = encode_result(result)
-        time = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
         return OutgoingRecord(
             topic=self.results_topic,
             key=key,
@@ -115,7 +108,7 @@ class Writer:
                 (headers.CE_ID, result.id.encode()),
                 (headers.CE_SOURCE, f"/imagelane/{self.group_id}/{record.topic}".encode()),
                 (headers.CE_TYPE, _CE_TYPE),
-                (headers.CE_TIME, time.replace("+00:00", "Z").encode()),
+                (headers.CE_TIME, _timestamp(now)),
                 *self.signer.sign(id=result.id, timestamp=int(now), key=key, value=value),
             ],
         )
@@ -147,6 +140,13 @@ class Writer:
             value=letter.value,
             headers=[*letter.headers, *((name, text.encode()) for name, text in about.items())],
         )
+
+
+@lru_cache(maxsize=1)  # one commit's results have one time
+def _timestamp(now: float) -> bytes:
+    """Return Unix seconds as RFC 3339, in UTC."""
+    text = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z").encode()
 
 
 def _error(record: Record, error: Error) -> Result:

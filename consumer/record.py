@@ -9,7 +9,7 @@ fault of ours: it passes through and ends the process, with nothing committed.
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from consumer.brake import Brake
@@ -20,6 +20,7 @@ from consumer.verdicts import Failed
 from schemas import (
     Code,
     Freshness,
+    ImageInfo,
     Record,
     Refused,
     Request,
@@ -41,10 +42,6 @@ class Prepared:
     fetch_ms: float
     decode_ms: float
 
-    def without_pixels(self) -> "Prepared":
-        """Return what is left to tell, so that an outcome that waits for its commit is small."""
-        return replace(self, image=replace(self.image, pixels={}))
-
 
 class Preparation(Protocol):
     """Turns a reference into pixels. Many at once; a slow one holds back nobody."""
@@ -65,10 +62,10 @@ class Inferences(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ok:
-    """Everything that was asked for."""
+    """Everything that was asked for. It waits for its commit, and holds no pixels."""
 
     request: Request
-    prepared: Prepared
+    image: ImageInfo
     inference: Inference
     timing: TimingMs
 
@@ -138,21 +135,21 @@ async def process(record: Record, stages: Stages) -> Outcome:
     with stages.inferences.expect_caption() if captions else nullcontext():
         prepared: Prepared | None = None
         try:
-            async with stages.preparation.prepare(request) as opened:
-                prepared = opened.without_pixels()
-                inference = await stages.inferences.infer(opened.image.pixels)
+            async with stages.preparation.prepare(request) as prepared:
+                inference = await stages.inferences.infer(prepared.image.pixels)
         except Failed as failed:
+            timing = TimingMs(
+                queue=queue_ms,
+                fetch=prepared.fetch_ms if prepared else None,
+                decode=prepared.decode_ms if prepared else None,
+                total=_since(start, stages.now()),
+            )
             return Error(
                 request=request,
                 code=failed.code,
                 message=failed.message,
                 attempts=failed.attempts,
-                timing=TimingMs(
-                    queue=queue_ms,
-                    fetch=prepared.fetch_ms if prepared else None,
-                    decode=prepared.decode_ms if prepared else None,
-                    total=_since(start, stages.now()),
-                ),
+                timing=timing,
             )
     timing = TimingMs(
         queue=queue_ms,
@@ -162,7 +159,8 @@ async def process(record: Record, stages: Stages) -> Outcome:
         caption=inference.caption_ms,
         total=_since(start, stages.now()),
     )
-    return Ok(request=request, prepared=prepared, inference=inference, timing=timing)
+    image = _image_info(request, prepared)
+    return Ok(request=request, image=image, inference=inference, timing=timing)
 
 
 def recall(record: Record, stages: Stages) -> None:
@@ -178,6 +176,16 @@ def recall(record: Record, stages: Stages) -> None:
         return
     stages.brake.recall(refused=False)
     stages.replay.is_repeat(request.id, record, now)
+
+
+def _image_info(request: Request, prepared: Prepared) -> ImageInfo:
+    return ImageInfo(
+        uri=request.image.uri,
+        sha256=prepared.sha256,
+        width=prepared.image.width,
+        height=prepared.image.height,
+        format=prepared.image.format,
+    )
 
 
 def _brake_message(reason: str, last: Refused) -> str:

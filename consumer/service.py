@@ -50,7 +50,7 @@ async def run(settings: ConsumerSettings) -> None:
     memory.tune()
     memory.allow_descriptors()
     async with open_sources(settings) as sources, Cluster(settings) as cluster:
-        ingest, *_ = await cluster.topics()
+        ingest, *outputs = await cluster.topics()
         freshness_seconds = _freshness_seconds(settings, ingest)
         # Imported here: torch takes seconds, which nobody should wait for to read of a bad setting.
         from consumer.models.opening import open_models
@@ -61,7 +61,7 @@ async def run(settings: ConsumerSettings) -> None:
         async with (
             _engine(settings, models.embedder, models.captioner, models.host_is_device) as engine,
             open_decoder(settings) as decoder,
-            KafkaStream(settings, cluster, 2 * freshness_seconds) as stream,
+            KafkaStream(settings, cluster, outputs, 2 * freshness_seconds) as stream,
             asyncio.TaskGroup() as tasks,
         ):
             serving = tasks.create_task(engine.run())

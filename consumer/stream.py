@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError, UnsupportedCodecError
 
-from consumer.cluster import PACKED, Cluster, client_arguments
+from consumer.cluster import PACKED, Cluster, TopicFacts, client_arguments
 from consumer.completion import Position
 from consumer.header_names import tolerate_header_names
 from consumer.history import read_back, record_of
@@ -29,6 +29,7 @@ from schemas.exits import ExitCode, Halt
 log = structlog.get_logger()
 
 STOP_SECONDS: Final = 5
+ROOM_SECONDS: Final = 0.005  # how soon a lane that was full is looked at again
 
 
 class Lanes(Protocol):
@@ -46,9 +47,16 @@ class Lanes(Protocol):
 class KafkaStream:
     """One member of the consumer group, once it has joined."""
 
-    def __init__(self, settings: ConsumerSettings, cluster: Cluster, replay_seconds: float) -> None:
+    def __init__(
+        self,
+        settings: ConsumerSettings,
+        cluster: Cluster,
+        outputs: Sequence[TopicFacts],
+        replay_seconds: float,
+    ) -> None:
         self._settings = settings
         self._cluster = cluster
+        self._outputs = outputs
         self._replay_seconds = replay_seconds
         self._transactions: dict[int, LaneTransactions] = {}
         self._fault: BaseException | None = None
@@ -93,6 +101,8 @@ class KafkaStream:
         if self._fault:
             raise self._fault
         wanted = self._pause_and_resume(room)
+        if len(wanted) < len(room):
+            timeout_seconds = min(timeout_seconds, ROOM_SECONDS)
         if not wanted:  # to aiokafka no partition means every partition
             await asyncio.sleep(timeout_seconds)
             return []
@@ -127,7 +137,7 @@ class KafkaStream:
             transactions = LaneTransactions(
                 group_id=self._settings.group_id,
                 partition=partition,
-                outputs=(self._settings.results_topic, self._settings.dlq_topic),
+                outputs=self._outputs,
                 client=client_arguments(self._settings),
                 timeout_seconds=self._settings.transaction_timeout_seconds,
                 committed=lambda p=partition: self._cluster.committed(p),  # type: ignore[misc]

@@ -71,7 +71,7 @@ class Member:
         return self.lanes.positions[0]
 
 
-Join = Callable[[], Awaitable[Member]]
+Join = Callable[..., Awaitable[Member]]
 
 
 @pytest.fixture
@@ -96,10 +96,11 @@ async def join(settings: ConsumerSettings) -> AsyncIterator[Join]:
     """Start members of one group; all leave at the end."""
     async with AsyncExitStack() as stack:
 
-        async def start() -> Member:
+        async def start(settings: ConsumerSettings = settings) -> Member:
             cluster = await stack.enter_async_context(Cluster(settings))
+            _, *outputs = await cluster.topics()
             lanes = Recorder()
-            stream = await stack.enter_async_context(KafkaStream(settings, cluster, 600))
+            stream = await stack.enter_async_context(KafkaStream(settings, cluster, outputs, 600))
             stream.join(lanes)
             return Member(stream, lanes)
 
@@ -215,6 +216,21 @@ async def test_outputs_of_many_batches_go_where_their_keys_belong(
     assert not found
 
 
+async def test_batches_are_as_small_as_the_topic_wants_them(
+    broker: Broker, topics: Topics, join: Join, settings: ConsumerSettings
+) -> None:
+    """A topic whose limit holds one output and not ten gets them all, in several batches."""
+    small = f"small.{topics.results}"
+    limit = {"max.message.bytes": "2000"}
+    await create_topics(broker.bootstrap, NewTopic(small, 1, 1, topic_configs=limit))
+    member = await join(settings.model_copy(update={"results_topic": small}))
+    await member.assigned()
+    values = [b"%d" % number * 1000 for number in range(10)]
+    outputs = [OutgoingRecord(topic=small, key=None, value=v, headers=[]) for v in values]
+    await member.lanes.commits[0](outputs, Position(offset=0))
+    assert await _committed_values(broker, small) == values
+
+
 async def test_output_with_neither_key_nor_value_is_written(
     broker: Broker, topics: Topics, join: Join
 ) -> None:
@@ -284,10 +300,11 @@ async def test_former_owner_cannot_commit_beside_the_next(
     former = member.lanes.commits[0]
     async with Cluster(settings) as cluster:
         partition = TopicPartition(topics.ingest, 0)
+        _, *outputs = await cluster.topics()
         taker = LaneTransactions(
             group_id=settings.group_id,
             partition=partition,
-            outputs=(topics.results, topics.dlq),
+            outputs=outputs,
             client=client_arguments(settings),
             timeout_seconds=settings.transaction_timeout_seconds,
             committed=lambda: cluster.committed(partition),
@@ -324,6 +341,7 @@ async def test_nothing_is_written_again_before_the_position_is_read(
     """A doubt stays one until the position settles it, however often it cannot be read."""
     async with Cluster(settings) as cluster:
         partition = TopicPartition(topics.ingest, 0)
+        _, *outputs = await cluster.topics()
 
         async def committed() -> Position | None:
             if not lane.doubts and lane.misses:
@@ -334,7 +352,7 @@ async def test_nothing_is_written_again_before_the_position_is_read(
         lane = Doubtful(
             group_id=settings.group_id,
             partition=partition,
-            outputs=(topics.results, topics.dlq),
+            outputs=outputs,
             client=client_arguments(settings),
             timeout_seconds=settings.transaction_timeout_seconds,
             committed=committed,

@@ -13,10 +13,10 @@ from consumer.outcomes import (
     MAX_RESULT_KEY_BYTES,
     Writer,
 )
-from consumer.pixels import DecodedImage
-from consumer.record import Error, Ok, Prepared, Refusal, Repeat
+from consumer.record import Error, Ok, Refusal, Repeat
 from schemas import (
     Code,
+    ImageInfo,
     ImageReference,
     Request,
     Signer,
@@ -48,12 +48,7 @@ def _writer(**changes):
 def _ok(tasks=(Task.EMBED, Task.CAPTION)):
     return Ok(
         request=REQUEST,
-        prepared=Prepared(
-            image=DecodedImage(width=30, height=20, format="PNG", pixels={}),
-            sha256="f" * 64,
-            fetch_ms=1,
-            decode_ms=2,
-        ),
+        image=ImageInfo(uri=REQUEST.image.uri, sha256="f" * 64, width=30, height=20, format="PNG"),
         inference=Inference(
             vector=VECTOR if Task.EMBED in tasks else None,
             caption="a red circle" if Task.CAPTION in tasks else None,
