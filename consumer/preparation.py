@@ -9,7 +9,7 @@ from time import monotonic
 
 from consumer.decoding.pool import Decoder
 from consumer.pixels import Resize
-from consumer.record import Prepared
+from consumer.record import ImageFacts, Prepared
 from consumer.retry import RetryPolicy
 from consumer.sources import Fetched, Sources
 from consumer.sources.budget import ByteBudget, Lease
@@ -44,12 +44,15 @@ class FetchAndDecode:
                 fetched_at, sha256 = monotonic(), fetched.sha256
                 image = await self.decoder.decode(fetched.data, targets)
             del fetched
-            yield Prepared(
-                image=image,
+            facts = ImageFacts(
                 sha256=sha256,
+                width=image.width,
+                height=image.height,
+                format=image.format,
                 fetch_ms=(fetched_at - start) * 1000,
                 decode_ms=(monotonic() - fetched_at) * 1000,
             )
+            yield Prepared(image=facts, pixels=image.pixels)
 
     async def _fetch(self, image: ImageReference, lease: Lease, held: AsyncExitStack) -> Fetched:
         start, attempt = monotonic(), 0

@@ -14,13 +14,12 @@ from typing import Protocol
 
 from consumer.brake import Brake
 from consumer.engine import Inference
-from consumer.pixels import DecodedImage, Pixels
+from consumer.pixels import Pixels
 from consumer.replay import ReplayWindow
 from consumer.verdicts import Failed
 from schemas import (
     Code,
     Freshness,
-    ImageInfo,
     Record,
     Refused,
     Request,
@@ -34,13 +33,23 @@ from schemas.exits import ExitCode, Halt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """An image that is ready for the models; `sha256` is of its bytes as fetched."""
+class ImageFacts:
+    """What is told of an image: `sha256` of its bytes as fetched, size after EXIF orientation."""
 
-    image: DecodedImage
     sha256: str
+    width: int
+    height: int
+    format: str
     fetch_ms: float
     decode_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """An image that is ready for the models."""
+
+    image: ImageFacts
+    pixels: Mapping[Task, Pixels]
 
 
 class Preparation(Protocol):
@@ -65,9 +74,10 @@ class Ok:
     """Everything that was asked for. It waits for its commit, and holds no pixels."""
 
     request: Request
-    image: ImageInfo
+    image: ImageFacts
     inference: Inference
-    timing: TimingMs
+    queue_ms: float
+    total_ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,12 +146,12 @@ async def process(record: Record, stages: Stages) -> Outcome:
         prepared: Prepared | None = None
         try:
             async with stages.preparation.prepare(request) as prepared:
-                inference = await stages.inferences.infer(prepared.image.pixels)
+                inference = await stages.inferences.infer(prepared.pixels)
         except Failed as failed:
             timing = TimingMs(
                 queue=queue_ms,
-                fetch=prepared.fetch_ms if prepared else None,
-                decode=prepared.decode_ms if prepared else None,
+                fetch=prepared.image.fetch_ms if prepared else None,
+                decode=prepared.image.decode_ms if prepared else None,
                 total=_since(start, stages.now()),
             )
             return Error(
@@ -151,16 +161,13 @@ async def process(record: Record, stages: Stages) -> Outcome:
                 attempts=failed.attempts,
                 timing=timing,
             )
-    timing = TimingMs(
-        queue=queue_ms,
-        fetch=prepared.fetch_ms,
-        decode=prepared.decode_ms,
-        embed=inference.embed_ms,
-        caption=inference.caption_ms,
-        total=_since(start, stages.now()),
+    return Ok(
+        request=request,
+        image=prepared.image,
+        inference=inference,
+        queue_ms=queue_ms,
+        total_ms=_since(start, stages.now()),
     )
-    image = _image_info(request, prepared)
-    return Ok(request=request, image=image, inference=inference, timing=timing)
 
 
 def recall(record: Record, stages: Stages) -> None:
@@ -176,16 +183,6 @@ def recall(record: Record, stages: Stages) -> None:
         return
     stages.brake.recall(refused=False)
     stages.replay.is_repeat(request.id, record, now)
-
-
-def _image_info(request: Request, prepared: Prepared) -> ImageInfo:
-    return ImageInfo(
-        uri=request.image.uri,
-        sha256=prepared.sha256,
-        width=prepared.image.width,
-        height=prepared.image.height,
-        format=prepared.image.format,
-    )
 
 
 def _brake_message(reason: str, last: Refused) -> str:

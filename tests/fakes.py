@@ -9,8 +9,8 @@ import numpy as np
 
 from consumer.completion import Position
 from consumer.engine import Inference
-from consumer.pixels import DecodedImage, Pixels
-from consumer.record import Prepared
+from consumer.pixels import Pixels
+from consumer.record import ImageFacts, Prepared
 from consumer.sources import Source
 from consumer.sources.budget import ByteBudget
 from schemas import (
@@ -74,6 +74,9 @@ class FakeStream:
         return [record for record in self.records if record.offset >= start]
 
 
+FACTS = ImageFacts(sha256="0" * 64, width=2, height=2, format="PNG", fetch_ms=1.0, decode_ms=2.0)
+
+
 @dataclass
 class FakePreparation:
     """Gives a small image, or raises what is set for an id; waits for the events set."""
@@ -92,8 +95,7 @@ class FakePreparation:
         if fault := self.faults.get(request.id):
             raise fault
         pixels = {task: np.zeros((2, 2, 3), np.uint8) for task in request.tasks}
-        image = DecodedImage(width=2, height=2, format="PNG", pixels=pixels)
-        yield Prepared(image=image, sha256="0" * 64, fetch_ms=1.0, decode_ms=2.0)
+        yield Prepared(image=FACTS, pixels=pixels)
 
 
 @dataclass

@@ -38,9 +38,9 @@ from consumer import service, transaction
 from consumer.cluster import Cluster
 from consumer.completion import Position
 from consumer.engine import Engine, Inference, ModelIdentity
-from consumer.pixels import DecodedImage, Resize
+from consumer.pixels import Resize
 from consumer.preparation import FetchAndDecode
-from consumer.record import Prepared
+from consumer.record import ImageFacts, Prepared
 from consumer.sources import Sources
 from consumer.sources.budget import Budget
 from consumer.verdicts import Failed, Unavailable
@@ -105,7 +105,7 @@ class StubSource:
 class StubModel:
     """Embedder and captioner in one: a constant vector, a constant caption."""
 
-    identity, resize, dim = IDENTITY, SIZE, 4
+    identity, resize = IDENTITY, SIZE
 
     def embed(
         self, images: Sequence[object]
@@ -115,7 +115,6 @@ class StubModel:
     def caption(self, images: Sequence[object]) -> list[str]:
         return ["a stub"] * len(images)
 
-    def warm_up(self, batch_size: int) -> None: ...
     def load(self) -> None: ...
     def to_device(self) -> None: ...
     def offload(self) -> None: ...
@@ -221,8 +220,10 @@ def arm() -> None:
 
     Engine.infer = infer_and_pass  # type: ignore[method-assign,assignment]
     if os.environ.get("STUBS") == "all":
-        image = DecodedImage(width=8, height=8, format="PNG", pixels={})
-        prepared = Prepared(image=image, sha256="0" * 64, fetch_ms=1.0, decode_ms=1.0)
+        facts = ImageFacts(
+            sha256="0" * 64, width=8, height=8, format="PNG", fetch_ms=1.0, decode_ms=1.0
+        )
+        prepared = Prepared(image=facts, pixels={})
         vector = np.full(4, 0.5, np.float32)
         inference = Inference(vector=vector, caption=None, embed_ms=1.0, caption_ms=None)
 

@@ -1,8 +1,10 @@
 """An outcome to its records: signed results, dead letters that keep the record, or nothing."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
+import orjson
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
@@ -16,7 +18,6 @@ from consumer.outcomes import (
 from consumer.record import Error, Ok, Refusal, Repeat
 from schemas import (
     Code,
-    ImageInfo,
     ImageReference,
     Request,
     Signer,
@@ -24,9 +25,10 @@ from schemas import (
     TimingMs,
     Verifier,
     decode_result,
+    encode_result,
     headers,
 )
-from tests.fakes import DLQ, INGEST, KEYS, NOW, RESULTS, signed_record
+from tests.fakes import DLQ, FACTS, INGEST, KEYS, NOW, RESULTS, signed_record
 
 KAFKA_LIMIT_BYTES = 1_048_588  # message.max.bytes by default, of a batch
 VECTOR = np.array([0.6, -0.8], np.float32)
@@ -48,14 +50,15 @@ def _writer(**changes):
 def _ok(tasks=(Task.EMBED, Task.CAPTION)):
     return Ok(
         request=REQUEST,
-        image=ImageInfo(uri=REQUEST.image.uri, sha256="f" * 64, width=30, height=20, format="PNG"),
+        image=FACTS,
         inference=Inference(
             vector=VECTOR if Task.EMBED in tasks else None,
             caption="a red circle" if Task.CAPTION in tasks else None,
-            embed_ms=3,
-            caption_ms=4,
+            embed_ms=3 if Task.EMBED in tasks else None,
+            caption_ms=4 if Task.CAPTION in tasks else None,
         ),
-        timing=TimingMs(total=10),
+        queue_ms=5,
+        total_ms=10,
     )
 
 
@@ -80,8 +83,24 @@ def test_result_holds_what_the_models_said(encoding):
     assert result.caption is not None
     assert (result.caption.text, result.caption.model) == ("a red circle", "blip")
     assert result.image is not None
-    assert (result.image.width, result.image.height, result.image.format) == (30, 20, "PNG")
+    assert (result.image.width, result.image.height, result.image.format) == (2, 2, "PNG")
     assert result.metadata == {"album": 7}
+
+
+@pytest.mark.parametrize("encoding", ["base64", "float"])
+@pytest.mark.parametrize("metadata", [None, {"album": 7}])
+@pytest.mark.parametrize("tasks", [(Task.EMBED,), (Task.CAPTION,), (Task.EMBED, Task.CAPTION)])
+def test_result_is_what_the_schema_says_and_no_more(tasks, metadata, encoding):
+    """Read as a `Result` and written again it has every field and no other: none was misspelt."""
+    ok = dataclasses.replace(_ok(tasks), request=REQUEST.model_copy(update={"metadata": None}))
+    if metadata:
+        ok = _ok(tasks)
+    [out] = _writer(encoding=encoding).write(signed_record(REQUEST), ok, NOW)
+    written = orjson.loads(out.value)
+    assert written == orjson.loads(encode_result(decode_result(out.value)))
+    names = {"queue", "fetch", "decode", "total", *tasks}
+    assert written["timing_ms"].keys() == names
+    assert written.get("metadata") == metadata
 
 
 def test_result_holds_only_what_was_asked_for():

@@ -76,8 +76,8 @@ BUSY = Unavailable(Code.IMAGE_UNAVAILABLE, "busy")
 async def test_only_the_pixels_asked_for_are_made(decoder):
     """An embedding alone needs no second resize."""
     prepared = await _prepared(_preparation(ScriptedSource(), decoder))
-    assert set(prepared.image.pixels) == {Task.EMBED}
-    assert prepared.image.pixels[Task.EMBED].shape == (8, 8, 3)
+    assert set(prepared.pixels) == {Task.EMBED}
+    assert prepared.pixels[Task.EMBED].shape == (8, 8, 3)
     assert (prepared.image.width, prepared.image.height) == (20, 10)
 
 

@@ -32,9 +32,9 @@ async def test_good_record_gets_what_it_asked_for():
     outcome = await process(signed_record(_request()), _stages())
     assert isinstance(outcome, Ok)
     assert outcome.inference.caption == "a red circle"
-    assert outcome.timing.queue == 1500
-    assert outcome.timing.fetch == 1.0
-    assert outcome.timing.caption == 3.0
+    assert outcome.queue_ms == 1500
+    assert outcome.image.fetch_ms == 1.0
+    assert outcome.inference.caption_ms == 3.0
 
 
 async def test_record_that_asks_for_an_embedding_wakes_no_captioner():
@@ -94,4 +94,4 @@ async def test_append_in_our_future_is_no_negative_queue_time():
     """Clocks differ; a queue time is never below zero."""
     outcome = await process(signed_record(_request()), _stages(now=lambda: NOW - 5))
     assert isinstance(outcome, Ok)
-    assert outcome.timing.queue == 0
+    assert outcome.queue_ms == 0
