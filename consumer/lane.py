@@ -65,7 +65,7 @@ class Lane:
         self.in_flight = 0  # taken and not yet committed
         self.committed = 0  # outcomes, since the lane was opened
         self._working: dict[int, asyncio.Task[None]] = {}  # by offset
-        self._beyond: list[Finished] = []  # done, and too far above the watermark for its bitmap
+        self._beyond: list[Finished] = []  # done, and too far above the watermark to be told
         self._finished: asyncio.Queue[Finished | None] = asyncio.Queue()  # None: no more will come
 
     @property
@@ -103,7 +103,7 @@ class Lane:
     def _mark_done(self, batch: list[Finished]) -> list[Finished]:
         """Return what can be committed; the rest waits for the lowest record that is not done.
 
-        Where the log has gaps, a batch of records can reach further than the bitmap does.
+        Where the log has gaps, a batch of records can reach further than the metadata does.
         """
         self._beyond += batch
         ready: list[Finished] = []

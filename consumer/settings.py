@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic.fields import FieldInfo
 
 from consumer.brake import BrakePolicy
+from consumer.completion import MAX_OPEN
 from consumer.decoding.limits import DEFAULT_FORMATS, DEFAULT_MEMORY_BYTES, Format
 from consumer.retry import RetryPolicy
 from schemas.settings import CommaSeparated, WireSettings
@@ -176,7 +177,7 @@ class ConsumerSettings(WireSettings):
         description="most memory of images at once, as fetched and as pixels",
     )
     records_in_flight: int = Field(
-        default=2000, ge=1, description="records in work at once, per partition"
+        default=2000, ge=1, le=MAX_OPEN, description="records in work at once, per partition"
     )
     decode_processes: int = Field(
         default=0, ge=0, description="images decoded at once; 0: one per core"

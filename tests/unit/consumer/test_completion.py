@@ -3,12 +3,12 @@
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.completion import (
     MAX_METADATA_BYTES,
-    MAX_SPAN,
+    MAX_OPEN,
     Completion,
     ForeignMetadata,
     Position,
@@ -54,23 +54,71 @@ def test_record_that_comes_twice_is_taken_once():
     assert not completion.take(0)
 
 
-def test_longest_bitmap_fits_the_broker():
-    """With room used up, the metadata is still within the broker's limit."""
+def test_what_was_done_above_stays_done_when_the_watermark_reaches_it():
+    """A commit between two fetches, just below what a former process did, forgets none of that."""
+    before = Completion(0)
+    for offset in range(5):
+        before.take(offset)
+    for offset in (1, 2, 4):
+        before.done(offset)
+    after = Completion.from_position(before.position())
+    assert after.take(0)
+    after.done(0)
+    again = Completion.from_position(after.position())
+    assert [offset for offset in range(1, 5) if after.take(offset)] == [3]
+    assert [offset for offset in range(1, 5) if again.take(offset)] == [3]
+
+
+def test_record_that_the_log_has_lost_holds_nothing():
+    """Retention may remove what was to be taken again; the watermark goes on without it."""
+    before = Completion(0)
+    for offset in range(4):
+        before.take(offset)
+    before.done(1)
+    before.done(3)
+    after = Completion.from_position(before.position())
+    assert after.take(4)
+    after.done(4)
+    assert after.position() == Position(offset=5)
+
+
+@pytest.mark.parametrize("spacing", [1, 2, 127, 128, 129, 1000, 16_383, 16_384, 50_000])
+def test_whatever_is_below_the_limit_fits_the_broker(spacing):
+    """As many open as may be, at any distance, and the last one done that still fits."""
     completion = Completion(0)
-    for offset in range(MAX_SPAN):
+    offsets = [spacing * number for number in range(MAX_OPEN)]
+    for offset in offsets:
+        if completion.room:
+            completion.take(offset)
+    taken = [offset for offset in offsets if offset < completion.next_offset]
+    fits = [offset for offset in taken if offset < completion.limit]
+    assert len(fits) > 1
+    completion.done(fits[-1])
+    position = completion.position()
+    assert len(position.metadata) <= MAX_METADATA_BYTES
+    after = Completion.from_position(position)
+    assert [offset for offset in fits if after.take(offset)] == fits[:-1]
+
+
+def test_one_hanging_record_leaves_room_for_a_minute_of_others():
+    """At 5,000 records a second, with each thousandth hanging like the first."""
+    completion = Completion(0)
+    for offset in range(300_000):
+        assert completion.room
+        assert offset < completion.limit
         completion.take(offset)
-        if offset:
+        if offset % 1000:
             completion.done(offset)
-    assert completion.room == 0
     position = completion.position()
     assert position.offset == 0
     assert len(position.metadata) <= MAX_METADATA_BYTES
-    assert Completion.from_position(position).take(0)
+    after = Completion.from_position(position)
+    assert [offset for offset in range(300_000) if after.take(offset)] == [*range(0, 300_000, 1000)]
 
 
 @pytest.mark.parametrize(
     "metadata",
-    ["somebody else's", "il1:", "il1:!!!!", "il1:AAAAAAAA", "il2:AAAA", "il1:" + "A" * 5000],
+    ["somebody else's", "il2:", "il2:!!!!", "il2:AAAAAAAA", "il1:AAAA", "il2:" + "A" * 5000],
 )
 def test_foreign_metadata_is_one_named_error(metadata):
     """What another program left in the commit is recognised, not believed."""
@@ -79,7 +127,7 @@ def test_foreign_metadata_is_one_named_error(metadata):
 
 
 def test_metadata_of_another_offset_is_foreign():
-    """An offset that was reset by hand does not take the old bitmap along."""
+    """An offset that was reset by hand does not take what was done above along."""
     completion = Completion(0)
     completion.take(0)
     completion.take(1)
@@ -95,25 +143,31 @@ def test_any_metadata_is_read_or_named(metadata, offset):
         Completion.from_position(Position(offset=offset, metadata=metadata))
 
 
-@given(st.data())
-def test_every_record_is_done_once_whatever_the_order_and_the_crashes(data):
-    """Commits and crashes anywhere: each record's outcome is committed exactly once."""
-    log = data.draw(st.lists(st.integers(0, 300), unique=True, min_size=1, max_size=40).map(sorted))
+@settings(max_examples=300)
+@given(
+    st.lists(st.integers(0, 30), unique=True, min_size=1, max_size=20).map(sorted),
+    st.lists(st.sampled_from(["take", "done", "commit", "crash"]), min_size=60, max_size=120),
+    st.randoms(use_true_random=False),
+)
+def test_every_record_is_done_once_whatever_the_order_and_the_crashes(log, steps, random):
+    """Fetches, commits and crashes anywhere: each record's outcome is committed exactly once."""
     committed, outcomes = Position(offset=0), []
-    while committed.offset <= log[-1]:
-        completion = Completion.from_position(committed)
-        taken = [offset for offset in log if completion.take(offset)]
-        order = data.draw(st.permutations(taken))
-        # Where nothing is left but what was done above, there is still the lowest one open.
-        assert taken
-        survives = data.draw(st.integers(min_value=1, max_value=len(order)))
-        pending: list[int] = []
-        for offset in order[:survives]:
-            completion.done(offset)
-            pending.append(offset)
-            if data.draw(st.booleans()) or len(pending) == len(taken):
-                position = completion.position()
-                assert position.offset >= committed.offset
-                assert len(position.metadata) <= MAX_METADATA_BYTES
-                committed, outcomes, pending = position, outcomes + pending, []
+    completion, unread, working, pending = Completion(0), list(log), [], []
+    to_the_end = ["take"] * len(log) + ["done"] * len(log) + ["commit"]
+    for step in [*steps, *to_the_end]:
+        if step == "take" and unread:
+            offset = unread.pop(0)
+            working += [offset] * completion.take(offset)
+        elif step == "done" and working:
+            pending.append(working.pop(random.randrange(len(working))))
+            completion.done(pending[-1])
+        elif step == "commit":
+            position = completion.position()
+            assert position.offset >= committed.offset
+            assert len(position.metadata) <= MAX_METADATA_BYTES
+            committed, outcomes, pending = position, outcomes + pending, []
+        elif step == "crash":
+            completion = Completion.from_position(committed)
+            unread = [offset for offset in log if offset >= committed.offset]
+            working, pending = [], []
     assert sorted(outcomes) == log

@@ -236,8 +236,8 @@ async def test_brake_counts_in_the_order_of_the_log():
     assert stream.committed == Position(offset=40)
 
 
-async def test_what_is_beyond_the_bitmap_waits_for_its_commit():
-    """Where the log has gaps a batch reaches far; what no bitmap can hold is not committed."""
+async def test_what_is_beyond_the_metadata_waits_for_its_commit():
+    """Where the log has gaps a batch reaches far; what no metadata can hold is not committed."""
     records = _records(["good"] * 3)
     far = [dataclasses.replace(records[2], offset=offset) for offset in (MAX_SPAN, MAX_SPAN + 7)]
     stream = FakeStream([records[0], records[1]])
