@@ -5,6 +5,7 @@ outcomes that came since the last one, and the position that they lead to.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -97,8 +98,9 @@ class Lane:
             await self._commit(outputs, self._completion.position())
             self.in_flight -= len(ready)
             self.committed += len(ready)
-            for finished in ready:
-                _log_outcome(self._log, finished)
+            if self._log.is_enabled_for(logging.INFO):
+                for finished in ready:
+                    _log_outcome(self._log, finished)
 
     def _mark_done(self, batch: list[Finished]) -> list[Finished]:
         """Return what can be committed; the rest waits for the lowest record that is not done.

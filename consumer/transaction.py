@@ -225,8 +225,8 @@ async def _send(producer: AIOKafkaProducer, outputs: Sequence[OutgoingRecord]) -
 
 def _append(batch: Any, out: OutgoingRecord) -> bool:
     """Tell whether there was room for the record."""
-    fields = {"key": out.key, "value": out.value, "headers": list(out.headers)}
-    return batch.append(timestamp=None, **fields) is not None
+    headers = list(out.headers)
+    return batch.append(timestamp=None, key=out.key, value=out.value, headers=headers) is not None
 
 
 def _end_once(client: Any) -> None:
