@@ -15,7 +15,9 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
+from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
+from aiokafka.record.memory_records import MemoryRecords
 
 from producer import Keyed, ProducerSettings, Published, Publisher, TooLarge, image_request
 from schemas import (
@@ -489,6 +491,15 @@ async def test_a_header_name_that_is_no_text_ends_the_reading_with_its_place(
     assert (done.stdout.count(b"\n"), done.stderr.count(b"\n")) == (1, 1)
 
 
+@pytest.fixture
+def own_parser() -> Iterator[None]:
+    """Read with aiokafka's own parser, whatever the consumer has put there in this process."""
+    present, fetcher.MemoryRecords = fetcher.MemoryRecords, MemoryRecords
+    yield
+    fetcher.MemoryRecords = present
+
+
+@pytest.mark.usefixtures("own_parser")
 async def test_a_header_name_that_is_no_text_ends_the_waiting(settings: ProducerSettings) -> None:
     """Whoever waits is told where, and does not wait in vain."""
     async with Publisher(settings, results=True) as publisher:
