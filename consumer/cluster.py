@@ -3,7 +3,6 @@
 import asyncio
 import time
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final, Self
 
 import structlog
@@ -56,9 +55,7 @@ class Cluster:
         self._admin = await self._connect()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._admin:
             await self._admin.close()
 

@@ -61,7 +61,7 @@ class Completion:
         if not position.metadata:
             return cls(position.offset)
         *again, done_to = _decode(position)
-        return cls(position.offset, [position.offset, *again], done_to)
+        return cls(position.offset, again, done_to)
 
     @property
     def next_offset(self) -> int:
@@ -131,7 +131,7 @@ def _encode(offsets: list[int]) -> str:
 
 
 def _decode(position: Position) -> list[int]:
-    """Return the offsets but the first, of which there is one at least."""
+    """Return the offsets that were encoded, two at least."""
     if not position.metadata.startswith(_FORMAT) or len(position.metadata) > MAX_METADATA_BYTES:
         raise ForeignMetadata("the committed metadata was not written by this program")
     try:
@@ -148,7 +148,7 @@ def _decode(position: Position) -> list[int]:
         if byte < _STEP:
             offsets.append(offsets[-1] + distance)
             distance, shift = 0, 0
-    return offsets[1:]
+    return offsets
 
 
 def _checksum(watermark: int, packed: bytes | bytearray) -> bytes:

@@ -8,7 +8,6 @@ reading by then; until a lane is open its records are dropped, and the seek make
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from types import TracebackType
 from typing import Final, Protocol, Self
 
 import structlog
@@ -80,9 +79,7 @@ class KafkaStream:
         await self._consumer.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         # While a broker is away aiokafka's stop waits long, or ends as if it had been cancelled.
         await asyncio.wait({asyncio.ensure_future(self._consumer.stop())}, timeout=STOP_SECONDS)
         await self._stop_transactions()

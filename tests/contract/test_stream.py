@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
 from aiokafka.errors import KafkaError
-from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from consumer.cluster import Cluster, client_arguments
 from consumer.completion import Position
@@ -20,6 +21,7 @@ from consumer.transaction import LaneTransactions
 from schemas import OutgoingRecord, Record
 from schemas.exits import ExitCode, Halt
 from tests.conftest import Broker, Topics, create_topics
+from tests.odd_names import NoText, send_in_one_batch
 
 pytestmark = pytest.mark.integration
 
@@ -247,27 +249,11 @@ async def test_header_name_that_is_no_text_stops_nothing(
     broker: Broker, topics: Topics, join: Join, compression: str | None
 ) -> None:
     """It is read with its odd bytes spelt out, in its place between good records."""
-    async with AIOKafkaProducer(
-        bootstrap_servers=broker.bootstrap, compression_type=compression
-    ) as producer:
-        batch = producer.create_batch()
-        # aiokafka's own builder in Python, since the faster one makes no such name.
-        batch._builder = _DefaultRecordBatchBuilderPy(2, 1 if compression else 0, 0, -1, -1, 0, 999)
-        for value, name in ((b"a", "plain"), (b"b", NoText()), (b"c", "größe")):
-            batch.append(timestamp=None, key=b"k", value=value, headers=[(name, b"v")])
-        await (await producer.send_batch(batch, topics.ingest, partition=0))
+    records = [(b"a", "plain"), (b"b", NoText()), (b"c", "größe")]
+    await send_in_one_batch(broker.bootstrap, topics.ingest, records, compression)
     member = await join()
     found = [(record.value, record.headers[0][0]) for record in await member.poll(3)]
     assert found == [(b"a", "plain"), (b"b", r"\xff\xfe"), (b"c", "größe")]
-
-
-class NoText(str):
-    """A name that is encoded as no text ever is."""
-
-    __slots__ = ()
-
-    def encode(self, encoding: str = "", errors: str = "") -> bytes:
-        return b"\xff\xfe"
 
 
 async def test_uncommitted_work_comes_again(broker: Broker, topics: Topics, join: Join) -> None:
@@ -291,6 +277,23 @@ async def test_poll_keeps_to_the_room(broker: Broker, topics: Topics, join: Join
     assert await member.poll(1, room=1)
 
 
+async def _lane_arguments(
+    cluster: Cluster,
+    settings: ConsumerSettings,
+    partition: TopicPartition,
+    committed: Callable[[], Awaitable[Position | None]],
+) -> dict[str, Any]:
+    _, *outputs = await cluster.topics()
+    return {
+        "group_id": settings.group_id,
+        "partition": partition,
+        "outputs": outputs,
+        "client": client_arguments(settings),
+        "timeout_seconds": settings.transaction_timeout_seconds,
+        "committed": committed,
+    }
+
+
 async def test_former_owner_cannot_commit_beside_the_next(
     broker: Broker, topics: Topics, join: Join, settings: ConsumerSettings
 ) -> None:
@@ -300,15 +303,8 @@ async def test_former_owner_cannot_commit_beside_the_next(
     former = member.lanes.commits[0]
     async with Cluster(settings) as cluster:
         partition = TopicPartition(topics.ingest, 0)
-        _, *outputs = await cluster.topics()
-        taker = LaneTransactions(
-            group_id=settings.group_id,
-            partition=partition,
-            outputs=outputs,
-            client=client_arguments(settings),
-            timeout_seconds=settings.transaction_timeout_seconds,
-            committed=lambda: cluster.committed(partition),
-        )
+        committed = partial(cluster.committed, partition)
+        taker = LaneTransactions(**await _lane_arguments(cluster, settings, partition, committed))
         await taker.start()
         if broker.name == "apache":  # the embedded broker has no name for a fenced producer
             with pytest.raises(Halt) as caught:
@@ -341,7 +337,6 @@ async def test_nothing_is_written_again_before_the_position_is_read(
     """A doubt stays one until the position settles it, however often it cannot be read."""
     async with Cluster(settings) as cluster:
         partition = TopicPartition(topics.ingest, 0)
-        _, *outputs = await cluster.topics()
 
         async def committed() -> Position | None:
             if not lane.doubts and lane.misses:
@@ -349,14 +344,7 @@ async def test_nothing_is_written_again_before_the_position_is_read(
                 raise KafkaError("no coordinator, says the test")
             return await cluster.committed(partition)
 
-        lane = Doubtful(
-            group_id=settings.group_id,
-            partition=partition,
-            outputs=outputs,
-            client=client_arguments(settings),
-            timeout_seconds=settings.transaction_timeout_seconds,
-            committed=committed,
-        )
+        lane = Doubtful(**await _lane_arguments(cluster, settings, partition, committed))
         await lane.start()
         await lane.commit([_output(topics, b"once")], Position(offset=1))
         await lane.stop()

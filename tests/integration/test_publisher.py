@@ -16,7 +16,6 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
 from aiokafka.consumer import fetcher
-from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from aiokafka.record.memory_records import MemoryRecords
 
 from producer import Keyed, ProducerSettings, Published, Publisher, TooLarge, image_request
@@ -38,6 +37,7 @@ from schemas.exits import ExitCode, Halt
 from schemas.headers import DLQ_CODE, DLQ_MESSAGE, DLQ_OFFSET, DLQ_PARTITION, DLQ_STAGE, DLQ_TOPIC
 from tests.conftest import Broker, Topics, create_topics
 from tests.containers import ApacheKafka
+from tests.odd_names import NoText, send_in_one_batch
 
 pytestmark = pytest.mark.integration
 
@@ -124,24 +124,10 @@ async def refuse(settings: ProducerSettings, published: Published, *, offset: in
         await producer.send_and_wait(settings.dlq_topic, b"{}", headers=headers)
 
 
-class NoText(str):
-    """A header name that is encoded as no text ever is."""
-
-    __slots__ = ()
-
-    def encode(self, encoding: str = "", errors: str = "") -> bytes:
-        return b"\xff\xfe"
-
-
 async def write_unreadable(settings: ProducerSettings, topic: str) -> None:
     """Write a readable record and, in one batch with it, one that the client cannot read."""
-    async with consumer_side(settings) as producer:
-        batch = producer.create_batch()
-        # aiokafka's own builder in Python, since the faster one makes no such name.
-        batch._builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, 0, 999)
-        for name in ("plain", NoText()):
-            batch.append(timestamp=None, key=None, value=b"{}", headers=[(name, b"v")])
-        await (await producer.send_batch(batch, topic, partition=0))
+    records = [(b"{}", "plain"), (b"{}", NoText())]
+    await send_in_one_batch(settings.bootstrap_servers, topic, records)
 
 
 async def test_a_thousand_arrive_once_in_order_and_authentic(settings: ProducerSettings) -> None:

@@ -27,14 +27,19 @@ def test_watermark_waits_for_the_slowest():
     assert completion.position() == Position(offset=13)
 
 
+def _after_restart(*, taken, done):
+    """Return what goes on from the commit of a process that took so many, and did these."""
+    before = Completion(0)
+    for offset in range(taken):
+        before.take(offset)
+    for offset in done:
+        before.done(offset)
+    return Completion.from_position(before.position())
+
+
 def test_restart_skips_what_is_done_above_the_watermark():
     """A position that was committed leads to the undone records and to no other."""
-    before = Completion(0)
-    for offset in range(5):
-        before.take(offset)
-    before.done(1)
-    before.done(3)
-    after = Completion.from_position(before.position())
+    after = _after_restart(taken=5, done=(1, 3))
     assert [offset for offset in range(5) if after.take(offset)] == [0, 2, 4]
 
 
@@ -56,12 +61,7 @@ def test_record_that_comes_twice_is_taken_once():
 
 def test_what_was_done_above_stays_done_when_the_watermark_reaches_it():
     """A commit between two fetches, just below what a former process did, forgets none of that."""
-    before = Completion(0)
-    for offset in range(5):
-        before.take(offset)
-    for offset in (1, 2, 4):
-        before.done(offset)
-    after = Completion.from_position(before.position())
+    after = _after_restart(taken=5, done=(1, 2, 4))
     assert after.take(0)
     after.done(0)
     again = Completion.from_position(after.position())
@@ -71,12 +71,7 @@ def test_what_was_done_above_stays_done_when_the_watermark_reaches_it():
 
 def test_record_that_the_log_has_lost_holds_nothing():
     """Retention may remove what was to be taken again; the watermark goes on without it."""
-    before = Completion(0)
-    for offset in range(4):
-        before.take(offset)
-    before.done(1)
-    before.done(3)
-    after = Completion.from_position(before.position())
+    after = _after_restart(taken=4, done=(1, 3))
     assert after.take(4)
     after.done(4)
     assert after.position() == Position(offset=5)
