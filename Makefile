@@ -21,7 +21,7 @@ BROKER_SOURCES := $(wildcard examples/broker/*.go) examples/broker/go.mod exampl
 AUDITOR := build/audit/bin/pip-audit
 # What the tests of s3: read from; the tests build it when they need it.
 S3_SERVER := build/versitygw
-TYPED := schemas producer consumer
+TYPED := schemas imagelane producer consumer
 SECRET := secrets/secret_api_key
 
 .PHONY: help

@@ -17,9 +17,9 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from consumer.decoding.image import decode
-from consumer.decoding.limits import DecodeLimits
-from consumer.decoding.pool import Decoder
+from consumer.images.decoding.image import decode
+from consumer.images.decoding.limits import DecodeLimits
+from consumer.images.decoding.pool import Decoder
 from consumer.pixels import DecodedImage, Resize
 from schemas import Task
 

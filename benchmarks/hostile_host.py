@@ -22,15 +22,15 @@ from time import monotonic
 
 from PIL import Image
 
-from consumer.decoding.limits import DecodeLimits
-from consumer.decoding.pool import Decoder
+from consumer.errors import Failed
+from consumer.images.byte_budget import ByteBudget
+from consumer.images.decoding.limits import DecodeLimits
+from consumer.images.decoding.pool import Decoder
+from consumer.images.prepare import FetchAndDecode
+from consumer.images.sources import Sources
+from consumer.images.sources.http import open_http
 from consumer.pixels import Resize
-from consumer.preparation import FetchAndDecode
 from consumer.settings import ConsumerSettings
-from consumer.sources import Sources
-from consumer.sources.budget import ByteBudget
-from consumer.sources.http import open_http
-from consumer.verdicts import Failed
 from schemas import ImageReference, Request, Task
 from tests import hostile_http
 from tests.hostile_http import Names, answer, serving

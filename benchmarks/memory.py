@@ -20,8 +20,8 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from consumer.engine import Engine
-from consumer.residency import ResidencyPolicy
+from consumer.inference.engine import Engine
+from consumer.inference.residency import ResidencyPolicy
 from schemas import Task
 
 ALLOWED_RATIO = 1.10
@@ -67,10 +67,10 @@ def main() -> int:
 
 async def measure(checkpoints: Path, cycles: int, threads: int) -> int:
     """Print one line per moment, and the worst ratio; return the exit code."""
-    from consumer.models.blip import Blip
-    from consumer.models.checkpoint import inspect
-    from consumer.models.clip import load_clip
-    from consumer.models.device import choose_device
+    from consumer.inference.models.blip import Blip
+    from consumer.inference.models.checkpoint import inspect
+    from consumer.inference.models.clip import load_clip
+    from consumer.inference.models.device import choose_device
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     device = choose_device("cpu", threads=threads)

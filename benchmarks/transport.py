@@ -3,9 +3,9 @@
 Both are processes of their own that read the same records from Apache Kafka (in a container), write
 one result for each, of the same size, and commit outputs and position in transactions of 500. The
 smallest loop does nothing else. Ours verifies and parses each record, gives it a coroutine, a
-lane and its place in the commit, and signs its result; images and models are stubs. In turn, in one
-run, after the smallest loop has run alone a while: a broker that has just started gets faster for
-minutes, and while it is slow whoever needs less of it is flattered. The rate is by the timestamps
+worker and its place in the commit, and signs its result; images and models are stubs. In turn, in
+one run, after the smallest loop has run alone a while: a broker that has just started gets
+faster for minutes, and while it is slow whoever needs less of it is flattered. The rate is by the timestamps
 of the results, first to last.
 """
 

@@ -10,9 +10,10 @@ import structlog
 import typer
 from dotenv import dotenv_values
 
-from consumer import check, logs, service
+from consumer import check, service
+from consumer.runtime import logging_setup
 from consumer.settings import ConsumerSettings, settings_table
-from schemas.exits import ExitCode, Halt
+from imagelane.exits import ExitCode, FatalError
 
 app = typer.Typer(
     help="The GPU side of imagelane: signed image references in, embeddings and captions out.",
@@ -45,7 +46,7 @@ def list_settings() -> None:
 def _run(main: Callable[[ConsumerSettings], Coroutine[Any, Any, None]]) -> None:
     try:
         settings = ConsumerSettings.from_env(_environment())
-        logs.configure(settings)
+        logging_setup.configure(settings)
         asyncio.run(main(settings))
     except KeyboardInterrupt:
         sys.exit(130)
@@ -61,8 +62,10 @@ def _environment() -> dict[str, str]:
 def _exit_code(error: BaseException) -> ExitCode:
     """Say in one line why the process ends; a traceback only for what nobody foresaw."""
     while isinstance(error, BaseExceptionGroup):
-        error = next((e for e in error.exceptions if isinstance(e, Halt)), error.exceptions[0])
-    if isinstance(error, Halt):
+        error = next(
+            (e for e in error.exceptions if isinstance(e, FatalError)), error.exceptions[0]
+        )
+    if isinstance(error, FatalError):
         typer.echo(f"imagelane: {error}", err=True)
         return error.code
     structlog.get_logger().error("unforeseen error, nothing of it is committed", exc_info=error)

@@ -7,9 +7,9 @@ from typing import Literal
 import typer
 
 from consumer import service
-from consumer.cluster import PACKED, Cluster
+from consumer.broker.cluster import COMPRESSION_WARNING, Cluster
 from consumer.settings import ConsumerSettings
-from schemas.exits import ExitCode, Halt
+from imagelane.exits import ExitCode, FatalError
 
 Look = Callable[[ConsumerSettings], Awaitable[str]]
 
@@ -18,7 +18,7 @@ async def run(settings: ConsumerSettings) -> None:
     """Print a line for each thing looked at; all of them, whatever the first ones say.
 
     Raises:
-        Halt: something is wrong, with the exit code of the first fault.
+        FatalError: something is wrong, with the exit code of the first fault.
     """
     first: ExitCode | None = None
     looks: dict[str, Look] = {
@@ -32,11 +32,11 @@ async def run(settings: ConsumerSettings) -> None:
     for name, look in looks.items():
         try:
             typer.echo(f"ok     {name}: {await look(settings)}")
-        except Halt as fault:
+        except FatalError as fault:
             typer.echo(f"fault  {name}: {fault}")
             first = first or fault.code
     if first:
-        raise Halt(first, "check: not ready; see the lines marked fault")
+        raise FatalError(first, "check: not ready; see the lines marked fault")
 
 
 async def _settings(settings: ConsumerSettings) -> str:
@@ -77,19 +77,19 @@ async def _topics(settings: ConsumerSettings) -> str:
         else f"{ingest.name} has CreateTime: signatures are held against our own clock; "
         "message.timestamp.type=LogAppendTime is better"
     )
-    packed = "" if ingest.unpacked else f"; {PACKED}"
+    packed = "" if ingest.unpacked else f"; {COMPRESSION_WARNING}"
     return f"{names}; {clock}{packed}"
 
 
 async def _device(settings: ConsumerSettings) -> str:
-    from consumer.models.device import choose_device
+    from consumer.inference.models.device import choose_device
 
     device = await asyncio.to_thread(choose_device, settings.device, settings.dtype)
     return f"{device.torch_device}, {device.dtype}"
 
 
 async def _checkpoint(model: str, revision: str, kind: Literal["clip", "blip"]) -> str:
-    from consumer.models.checkpoint import inspect
+    from consumer.inference.models.checkpoint import inspect
 
     identity = (await asyncio.to_thread(inspect, model, revision, kind)).identity
     return f"{identity.model} at {identity.revision}"

@@ -10,29 +10,30 @@ from typing import Final
 
 import structlog
 
-from consumer import memory
-from consumer.brake import Brake
-from consumer.cluster import PACKED, Cluster, TopicFacts
-from consumer.completion import Completion
-from consumer.decoding.limits import DecodeLimits
-from consumer.decoding.pool import Decoder
-from consumer.engine import Captioner, Embedder, Engine
-from consumer.lane import Commit, CommitPolicy, Lane
-from consumer.lanes import MakeLane, OpenLanes
-from consumer.outcomes import Writer
-from consumer.preparation import FetchAndDecode
-from consumer.record import Stages, process, recall
-from consumer.replay import ReplayWindow
-from consumer.residency import ResidencyPolicy
+from consumer.broker.cluster import COMPRESSION_WARNING, Cluster, TopicFacts
+from consumer.broker.group import KafkaStream
+from consumer.images.byte_budget import ByteBudget
+from consumer.images.decoding.limits import DecodeLimits
+from consumer.images.decoding.pool import Decoder
+from consumer.images.prepare import FetchAndDecode
+from consumer.images.sources import Source, Sources
+from consumer.images.sources.data import DataSource
+from consumer.images.sources.file import FileSource
+from consumer.images.sources.http import open_http
+from consumer.images.sources.s3 import open_s3
+from consumer.inference.engine import Engine
+from consumer.inference.ports import Captioner, Embedder
+from consumer.inference.residency import ResidencyPolicy
+from consumer.partition.assigned import MakeWorker, PartitionWorkers
+from consumer.partition.offsets import OffsetTracker
+from consumer.partition.worker import Commit, CommitPolicy, PartitionWorker
+from consumer.record.brake import Brake
+from consumer.record.process import Pipeline, process, recall
+from consumer.record.replay_window import ReplayWindow
+from consumer.record.results import OutcomeEncoder
+from consumer.runtime import limits
+from consumer.runtime.watchdog import Bounds, Snapshot, watch
 from consumer.settings import ConsumerSettings
-from consumer.sources import Source, Sources
-from consumer.sources.budget import ByteBudget
-from consumer.sources.data import DataSource
-from consumer.sources.file import FileSource
-from consumer.sources.http import open_http
-from consumer.sources.store import open_store
-from consumer.stream import KafkaStream
-from consumer.watchdog import Bounds, Sight, watch
 from schemas import Freshness, Signer, Task, Verifier
 
 log = structlog.get_logger()
@@ -44,16 +45,16 @@ async def run(settings: ConsumerSettings) -> None:
     """Consume until SIGTERM or SIGINT; a second signal ends the process at once.
 
     Raises:
-        Halt: what is wrong and what to do, bare or in an exception group.
+        FatalError: what is wrong and what to do, bare or in an exception group.
     """
     start = time.monotonic()
-    memory.tune()
-    memory.allow_descriptors()
+    limits.tune()
+    limits.allow_descriptors()
     async with open_sources(settings) as sources, Cluster(settings) as cluster:
         ingest, *outputs = await cluster.topics()
         freshness_seconds = _freshness_seconds(settings, ingest)
         # Imported here: torch takes seconds, which nobody should wait for to read of a bad setting.
-        from consumer.models.opening import open_models
+        from consumer.inference.models.load import open_models
 
         # On the loop, which has nothing else to do yet, so that Ctrl-C ends a download as well.
         models = open_models(settings)
@@ -76,16 +77,16 @@ async def run(settings: ConsumerSettings) -> None:
                 budget=ByteBudget(settings.bytes_in_flight),
             )
             writer = _writer(settings, models.embedder, models.captioner)
-            make_lane = _lane_maker(settings, preparation, engine, writer)
-            lanes = OpenLanes(make_lane, tasks, settings.stop_seconds)
-            guarding = tasks.create_task(_watch(settings, stream, lanes))
-            stream.join(lanes)
+            make_worker = _worker_maker(settings, preparation, engine, writer)
+            workers = PartitionWorkers(make_worker, tasks, settings.stop_seconds)
+            guarding = tasks.create_task(_watch(settings, stream, workers))
+            stream.join(workers)
             log.info("ready", seconds=round(time.monotonic() - start, 3))
             while not stop.is_set():
-                for record in await stream.poll(lanes.room(), POLL_SECONDS):
-                    lanes.take(record)
+                for record in await stream.poll(workers.room(), POLL_SECONDS):
+                    workers.take(record)
             log.info("stopping")
-            await lanes.stop()
+            await workers.stop()
             guarding.cancel()
             serving.cancel()
     log.info("stopped")
@@ -96,7 +97,7 @@ async def open_sources(settings: ConsumerSettings) -> AsyncIterator[Sources]:
     """Open the allowed schemes; a scheme more is an entry more.
 
     Raises:
-        Halt: one of them cannot be opened as the settings say.
+        FatalError: one of them cannot be opened as the settings say.
     """
     by_scheme: dict[str, Source] = {}
     async with AsyncExitStack() as opened:
@@ -108,7 +109,7 @@ async def open_sources(settings: ConsumerSettings) -> AsyncIterator[Sources]:
             http = await opened.enter_async_context(open_http(settings))
             by_scheme |= {"http": http, "https": http}
         if settings.s3_buckets:
-            by_scheme["s3"] = await opened.enter_async_context(open_store(settings))
+            by_scheme["s3"] = await opened.enter_async_context(open_s3(settings))
         yield Sources(by_scheme=by_scheme, max_bytes=settings.max_image_bytes)
 
 
@@ -139,11 +140,13 @@ def _freshness_seconds(settings: ConsumerSettings, ingest: TopicFacts) -> int:
         freshness_seconds=seconds,
     )
     if not ingest.unpacked:
-        log.warning("topic can be better", reason=PACKED)
+        log.warning("topic can be better", reason=COMPRESSION_WARNING)
     return seconds
 
 
-async def _watch(settings: ConsumerSettings, stream: KafkaStream, lanes: OpenLanes) -> None:
+async def _watch(
+    settings: ConsumerSettings, stream: KafkaStream, workers: PartitionWorkers
+) -> None:
     session_seconds = settings.session_timeout_seconds
     await watch(
         Bounds(
@@ -152,7 +155,9 @@ async def _watch(settings: ConsumerSettings, stream: KafkaStream, lanes: OpenLan
             loop_seconds=session_seconds / 3,
             end_seconds=settings.stuck_seconds,
         ),
-        lambda: Sight(joined=stream.joined, in_flight=lanes.in_flight, commits=lanes.committed),
+        lambda: Snapshot(
+            joined=stream.joined, in_flight=workers.in_flight, commits=workers.committed
+        ),
         end_loop_seconds=2 * session_seconds + settings.stuck_seconds,
         alive=Path(settings.alive_file) if settings.alive_file else None,
     )
@@ -184,8 +189,8 @@ def open_decoder(settings: ConsumerSettings) -> Decoder:
     )
 
 
-def _writer(settings: ConsumerSettings, embedder: Embedder, captioner: Captioner) -> Writer:
-    return Writer(
+def _writer(settings: ConsumerSettings, embedder: Embedder, captioner: Captioner) -> OutcomeEncoder:
+    return OutcomeEncoder(
         signer=Signer(settings.keys, settings.results_topic),
         results_topic=settings.results_topic,
         dlq_topic=settings.dlq_topic,
@@ -196,17 +201,17 @@ def _writer(settings: ConsumerSettings, embedder: Embedder, captioner: Captioner
     )
 
 
-def _lane_maker(
-    settings: ConsumerSettings, preparation: FetchAndDecode, engine: Engine, writer: Writer
-) -> MakeLane:
+def _worker_maker(
+    settings: ConsumerSettings, preparation: FetchAndDecode, engine: Engine, writer: OutcomeEncoder
+) -> MakeWorker:
     verifier = Verifier(settings.keys, settings.ingest_topic)
     freshness = Freshness(
         append_window_seconds=settings.append_window_seconds,
         create_window_seconds=settings.create_window_seconds,
     )
 
-    def make_lane(completion: Completion, commit: Commit) -> Lane:
-        stages = Stages(
+    def make_worker(completion: OffsetTracker, commit: Commit) -> PartitionWorker:
+        pipeline = Pipeline(
             verifier=verifier,
             freshness=freshness,
             brake=Brake(settings.brake_policy),
@@ -214,10 +219,10 @@ def _lane_maker(
             preparation=preparation,
             inferences=engine,
         )
-        return Lane(
+        return PartitionWorker(
             completion=completion,
-            process=lambda record: process(record, stages),
-            recall=lambda record: recall(record, stages),
+            process=lambda record: process(record, pipeline),
+            recall=lambda record: recall(record, pipeline),
             write=writer.write,
             commit=commit,
             policy=CommitPolicy(
@@ -226,4 +231,4 @@ def _lane_maker(
             records_in_flight=settings.records_in_flight,
         )
 
-    return make_lane
+    return make_worker

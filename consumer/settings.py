@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic.fields import FieldInfo
 
-from consumer.brake import BrakePolicy
-from consumer.completion import MAX_OPEN
-from consumer.decoding.limits import DEFAULT_FORMATS, DEFAULT_MEMORY_BYTES, Format
-from consumer.retry import RetryPolicy
-from schemas.settings import CommaSeparated, WireSettings
+from consumer.images.decoding.limits import DEFAULT_FORMATS, DEFAULT_MEMORY_BYTES, Format
+from consumer.images.retry import RetryPolicy
+from consumer.partition.offsets import MAX_OPEN
+from consumer.record.brake import BrakePolicy
+from imagelane.settings import CommaSeparated, WireSettings
 
 
 def _never(value: object) -> object:

@@ -6,8 +6,8 @@ async with Publisher(ProducerSettings.from_env(os.environ), results=True) as pub
 print(outcome.status, outcome.result)
 """
 
-from producer.awaiting import Outcome
 from producer.ids import new_id
+from producer.outcomes import Outcome
 from producer.publisher import Keyed, Published, Publisher, TooLarge, image_request
 from producer.settings import ProducerSettings
 

@@ -7,8 +7,8 @@ import sys
 import typer
 from dotenv import dotenv_values
 
-from producer.commands import application
-from schemas.exits import Halt
+from imagelane.exits import FatalError
+from producer.cli.commands import application
 
 _INTERRUPTED = 130
 
@@ -20,7 +20,7 @@ def main() -> int:
     given = {name: value for name, value in dotenv_values(".env").items() if value is not None}
     try:
         application(rich=sys.stdout.isatty())(obj={**given, **os.environ})
-    except Halt as halt:
+    except FatalError as halt:
         typer.echo(f"producer: {halt}", err=True)
         return halt.code
     except SystemExit as end:

@@ -9,9 +9,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
+from imagelane.exits import ExitCode, FatalError
 from producer.settings import ProducerSettings
 from schemas import Record, TimestampType
-from schemas.exits import ExitCode, Halt
 
 _STOP_SECONDS: Final = 5.0
 _GIVE_UP_SECONDS: Final = 0.2
@@ -28,24 +28,26 @@ def _client_arguments(settings: ProducerSettings) -> dict[str, Any]:
 
 @asynccontextmanager
 async def answering(settings: ProducerSettings, doing: str) -> AsyncIterator[None]:
-    """Bound the body by the setting, and raise whatever keeps the brokers from answering as `Halt`.
+    """Bound the body by the setting; whatever keeps the brokers from answering is a `FatalError`.
 
     Raises:
-        Halt: `BROKER` when they refuse, are away or take too long; `TOPIC` when one is missing.
+        FatalError: `BROKER`: they refuse, are away or take too long; `TOPIC`: one is missing.
     """
     seconds, brokers = settings.broker_timeout_seconds, ",".join(settings.bootstrap_servers)
     try:
         async with asyncio.timeout(seconds):
             yield
     except UnknownTopicOrPartitionError as exc:
-        raise Halt(ExitCode.TOPIC, f"{doing}: a topic is missing on {brokers}") from exc
+        raise FatalError(ExitCode.TOPIC, f"{doing}: a topic is missing on {brokers}") from exc
     except (KafkaError, TimeoutError) as exc:
         reason = str(exc) or f"no answer in {seconds:g} s"
-        raise Halt(ExitCode.BROKER, f"{doing}: {brokers}: {reason}; see BOOTSTRAP_SERVERS") from exc
+        raise FatalError(
+            ExitCode.BROKER, f"{doing}: {brokers}: {reason}; see BOOTSTRAP_SERVERS"
+        ) from exc
 
 
 def administration(settings: ProducerSettings) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:
-    """Open an admin client; raises `Halt` when no broker answers, as the others do."""
+    """Open an admin client; raises `FatalError` when no broker answers, as the others do."""
     client = AIOKafkaAdminClient(**_client_arguments(settings))
     return _started(settings, client, client.close)
 
@@ -114,7 +116,7 @@ async def existing_partitions(
     """Return the partitions of all these topics.
 
     Raises:
-        Halt: no broker answers, or a topic does not exist.
+        FatalError: no broker answers, or a topic does not exist.
     """
     async with administration(settings) as admin, answering(settings, "listing the topics"):
         # All of them: to ask for one by name would have the broker create it.
@@ -122,7 +124,7 @@ async def existing_partitions(
     missing = [topic for topic in topics if topic not in found]
     if missing:
         brokers = ",".join(settings.bootstrap_servers)
-        raise Halt(
+        raise FatalError(
             ExitCode.TOPIC,
             f"no topic {', '.join(missing)} on {brokers}; `python -m producer topics` creates it",
         )
@@ -137,7 +139,7 @@ async def poll(consumer: AIOKafkaConsumer, timeout_ms: int) -> list[Record]:
     """Return what is there, or comes within the time.
 
     Raises:
-        Halt: the next record has a header name that is not UTF-8: the client stops there for ever.
+        FatalError: the next record has a header name that is not UTF-8: the client stops there.
     """
     records: list[Record] = []
     try:
@@ -152,11 +154,11 @@ async def poll(consumer: AIOKafkaConsumer, timeout_ms: int) -> list[Record]:
     return records
 
 
-def _unreadable(consumer: AIOKafkaConsumer) -> Halt:
+def _unreadable(consumer: AIOKafkaConsumer) -> FatalError:
     """Say where the client stopped; nothing public knows. It is next in the first that it has."""
     (topic, partition), fetched = next(iter(consumer._fetcher._records.items()))
     offset = fetched._partition_records.next_fetch_offset
-    return Halt(
+    return FatalError(
         ExitCode.FAILED,
         f"{topic}[{partition}]@{offset}: a header name is not UTF-8, and what is behind it cannot "
         f"be read; kafka-delete-records up to offset {offset + 1} removes it",

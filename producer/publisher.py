@@ -12,9 +12,9 @@ from typing import Any, Final, NamedTuple, Self
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 
-from producer.awaiting import Outcome, Outcomes, Waiting, following
 from producer.connection import answering, existing_partitions, writer
 from producer.ids import new_id
+from producer.outcomes import Outcome, Outcomes, Waiting, following
 from producer.settings import ProducerSettings
 from schemas import ImageReference, Request, Signer, Task, encode_request
 from schemas.codec import MAX_VALUE_BYTES
@@ -106,7 +106,7 @@ class Publisher:
         """Connect.
 
         Raises:
-            Halt: no broker answers, or a topic does not exist (none is created).
+            FatalError: no broker answers, or a topic does not exist (none is created).
         """
         settings = self._settings
         topics = [settings.ingest_topic]
@@ -143,8 +143,8 @@ class Publisher:
 
         Raises:
             TooLarge: nothing was published.
-            Halt: no acknowledgement in time. The record may still arrive: to publish the same id
-                again is safe, the consumer takes it once.
+            FatalError: no acknowledgement in time. The record may still arrive: to publish the same
+                id again is safe, the consumer takes it once.
         """
         return await self._acknowledged(await self._send(item))
 
@@ -185,7 +185,7 @@ class Publisher:
         Raises:
             TimeoutError: nothing came in time; it may be asked for again.
             ValueError: the publisher was not opened with `results=True`.
-            Halt: the results or dead letters can no longer be read.
+            FatalError: the results or dead letters can no longer be read.
         """
         if published.waiting is None:
             raise ValueError("the publisher was not opened with results=True")

@@ -2,7 +2,7 @@
 
 from pydantic import Field, SecretStr
 
-from schemas.settings import WireSettings
+from imagelane.settings import WireSettings
 
 
 class ProducerSettings(WireSettings):

@@ -95,7 +95,7 @@ async def ensure_topics(
     """Create the topics that do not exist, and compare those that do.
 
     Raises:
-        Halt: no broker answers, or one refuses to create a topic.
+        FatalError: no broker answers, or one refuses to create a topic.
     """
     async with administration(settings) as admin, answering(settings, "creating the topics"):
         existing = {topic["topic"]: topic for topic in await admin.describe_topics()}

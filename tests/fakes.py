@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from consumer.completion import Position
-from consumer.engine import Inference
+from consumer.images.byte_budget import ByteBudget
+from consumer.images.sources import Source
+from consumer.outcome import ImageFacts, Inference
+from consumer.partition.offsets import Position
 from consumer.pixels import Pixels
-from consumer.record import ImageFacts, Prepared
-from consumer.sources import Source
-from consumer.sources.budget import ByteBudget
+from consumer.record.process import Prepared
 from schemas import (
     KeyRing,
     OutgoingRecord,
@@ -87,7 +87,7 @@ class FakePreparation:
 
     @asynccontextmanager
     async def prepare(self, request: Request):
-        """Satisfy `consumer.record.Preparation`."""
+        """Satisfy `consumer.record.process.Preparation`."""
         if event := self.waits.get(request.id):
             await event.wait()
         for _ in range(self.turns.get(request.id, 0)):
@@ -107,7 +107,7 @@ class FakeInferences:
 
     @contextmanager
     def expect_caption(self):
-        """Satisfy `consumer.record.Inferences`."""
+        """Satisfy `consumer.record.process.InferenceEngine`."""
         self.expected += 1
         self.most_expected = max(self.most_expected, self.expected)
         try:
@@ -116,7 +116,7 @@ class FakeInferences:
             self.expected -= 1
 
     async def infer(self, pixels: Mapping[Task, Pixels]) -> Inference:
-        """Satisfy `consumer.record.Inferences`."""
+        """Satisfy `consumer.record.process.InferenceEngine`."""
         await asyncio.sleep(0)
         embed, caption = Task.EMBED in pixels, Task.CAPTION in pixels
         return Inference(

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from aiohttp.abc import AbstractResolver
 
+from consumer.images.sources.http import HttpSource, open_http
 from consumer.settings import ConsumerSettings
-from consumer.sources.http import HttpSource, open_http
 from tests.fakes import SECRET
 
 Behaviour = Callable[[asyncio.StreamWriter], Awaitable[None]]

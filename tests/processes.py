@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-_MODULE = b"consumer.decoding.worker"
+_MODULE = b"consumer.images.decoding.worker"
 
 
 def child_workers(parent: int | None = None) -> set[int]:

@@ -15,7 +15,7 @@ import time
 from examples.demo.plan import Plan
 from examples.demo.screen import Screen
 from examples.demo.stage import play
-from schemas.exits import ExitCode, Halt
+from imagelane.exits import ExitCode, FatalError
 
 _INTERRUPTED = 130
 
@@ -27,7 +27,7 @@ def main() -> int:
     try:
         plan = Plan.from_env(os.environ, secrets.token_hex(4))
         faults = asyncio.run(_interruptible(plan, screen))
-    except (Halt, TimeoutError) as error:  # the latter from the publisher: no result in time
+    except (FatalError, TimeoutError) as error:  # the latter from the publisher: no result in time
         faults = [str(error)]
     except (KeyboardInterrupt, asyncio.CancelledError):
         screen.say("interrupted; everything is down again", "yellow")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from examples.demo.plan import ROOT
-from schemas.exits import ExitCode, Halt
+from imagelane.exits import ExitCode, FatalError
 
 _BROKER: Final = ROOT / "build" / "broker"
 _STOP_SECONDS: Final = 30
@@ -80,7 +80,7 @@ class Consumer:
         """Wait for the first wanted event from number `after` on.
 
         Raises:
-            Halt: it did not come in time, or the consumer ended.
+            FatalError: it did not come in time, or the consumer ended.
         """
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -88,7 +88,7 @@ class Consumer:
                     if wanted(event):
                         return event
         except TimeoutError as exc:
-            raise Halt(ExitCode.FAILED, f"not in the consumer's log in time: {what}") from exc
+            raise FatalError(ExitCode.FAILED, f"not in the consumer's log in time: {what}") from exc
         raise _ended_by_itself(await self.ended())
 
     async def follow(self, after: int = 0) -> AsyncIterator[Event]:
@@ -155,10 +155,10 @@ async def running_broker(folder: Path) -> AsyncIterator[str]:
     """Run the embedded broker, its records in `folder`, while the body runs; yield its address.
 
     Raises:
-        Halt: it is not built, or does not start.
+        FatalError: it is not built, or does not start.
     """
     if not _BROKER.exists():
-        raise Halt(ExitCode.BROKER, "build/broker is not there: `make broker` builds it")
+        raise FatalError(ExitCode.BROKER, "build/broker is not there: `make broker` builds it")
     process = await asyncio.create_subprocess_exec(
         *(str(_BROKER), "--data", str(folder)),
         stdin=DEVNULL,
@@ -170,7 +170,7 @@ async def running_broker(folder: Path) -> AsyncIterator[str]:
         assert process.stdout is not None
         address = (await process.stdout.readline()).decode().strip()
         if not address:
-            raise Halt(ExitCode.BROKER, "build/broker does not start: `make clean broker`?")
+            raise FatalError(ExitCode.BROKER, "build/broker does not start: `make clean broker`?")
         yield address
     finally:
         await _stop(process)
@@ -180,7 +180,7 @@ async def while_running(consumer: Consumer, body: Coroutine[Any, Any, T]) -> T:
     """Return what `body` returns, unless the consumer ends before it.
 
     Raises:
-        Halt: it ended; with its own last words.
+        FatalError: it ended; with its own last words.
     """
     work, death = asyncio.create_task(body), asyncio.create_task(consumer.ended())
     try:
@@ -194,8 +194,10 @@ async def while_running(consumer: Consumer, body: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait({work, death})
 
 
-def _ended_by_itself(code: int) -> Halt:
-    return Halt(ExitCode.FAILED, f"the consumer ended by itself, exit code {code}; see its log")
+def _ended_by_itself(code: int) -> FatalError:
+    return FatalError(
+        ExitCode.FAILED, f"the consumer ended by itself, exit code {code}; see its log"
+    )
 
 
 async def _stop(process: Process) -> int | None:

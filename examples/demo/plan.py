@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from imagelane.exits import ExitCode, FatalError
+from producer.cli.references import BadReference, entries
 from producer.publisher import image_request
-from producer.references import BadReference, entries
 from schemas import Request
-from schemas.exits import ExitCode, Halt
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PICTURES: Final = ROOT / "examples" / "pictures"
@@ -53,14 +53,16 @@ class Plan:
         """Read `MODELS`, `PICTURES` and `BOOTSTRAP_SERVERS`; `tag` sets this run's topics apart.
 
         Raises:
-            Halt: `MODELS` is unknown, or `PICTURES` is no folder.
+            FatalError: `MODELS` is unknown, or `PICTURES` is no folder.
         """
         models = environment.get("MODELS") or "tiny"
         if models not in ("tiny", "hub"):
-            raise Halt(ExitCode.SETTINGS, f"MODELS={models}: leave it empty, or say MODELS=hub")
+            raise FatalError(
+                ExitCode.SETTINGS, f"MODELS={models}: leave it empty, or say MODELS=hub"
+            )
         pictures = Path(environment.get("PICTURES") or PICTURES).resolve()
         if not pictures.is_dir():
-            raise Halt(ExitCode.SETTINGS, f"PICTURES={pictures}: no such folder")
+            raise FatalError(ExitCode.SETTINGS, f"PICTURES={pictures}: no such folder")
         tiny, bootstrap = models == "tiny", environment.get("BOOTSTRAP_SERVERS") or None
         own = f".demo-{tag}" if bootstrap else ""
         folder = ROOT / "examples" / "models"
@@ -91,7 +93,7 @@ class Plan:
         """Return the pictures of the folder, sorted by name.
 
         Raises:
-            Halt: there are none.
+            FatalError: there are none.
         """
         try:
             found = [
@@ -99,9 +101,9 @@ class Plan:
                 for entry in entries([str(self.pictures)], recursive=False, stdin=io.BytesIO())
             ]
         except (BadReference, OSError) as exc:
-            raise Halt(ExitCode.SETTINGS, f"PICTURES={self.pictures}: {exc}") from exc
+            raise FatalError(ExitCode.SETTINGS, f"PICTURES={self.pictures}: {exc}") from exc
         if not found:
-            raise Halt(ExitCode.SETTINGS, f"PICTURES={self.pictures}: no pictures in it")
+            raise FatalError(ExitCode.SETTINGS, f"PICTURES={self.pictures}: no pictures in it")
         return found
 
     def wire(self, bootstrap: str, secret: str) -> dict[str, str]:

@@ -12,10 +12,10 @@ from examples.demo.plan import MOST_PICTURES, Picture, Plan
 from examples.demo.screen import Screen
 from examples.demo.story import Story
 from examples.demo.witness import witnessing
+from imagelane.exits import ExitCode, FatalError
 from producer import ProducerSettings
 from producer.connection import administration
 from producer.topics import TopicState, ensure_topics, topic_plans
-from schemas.exits import ExitCode, Halt
 
 _LOG_LINES: Final = 20
 
@@ -24,7 +24,7 @@ async def play(plan: Plan, screen: Screen, environment: Mapping[str, str]) -> li
     """Run the demo and return what was not as expected; everything is down when it returns.
 
     Raises:
-        Halt: it could not go on; with the reason. The consumer's last log lines are shown.
+        FatalError: it could not go on; with the reason. The consumer's last log lines are shown.
     """
     pictures = plan.good()
     async with AsyncExitStack() as stack:
@@ -81,7 +81,7 @@ async def _topics(plan: Plan, settings: ProducerSettings) -> AsyncIterator[None]
     """Create the topics; on somebody's cluster, delete them again."""
     reports = await ensure_topics(settings, topic_plans(settings, partitions=1, replication=None))
     if any(report.state is not TopicState.CREATED for report in reports):
-        raise Halt(ExitCode.TOPIC, "a topic of the demo's name is there already")
+        raise FatalError(ExitCode.TOPIC, "a topic of the demo's name is there already")
     try:
         yield
     finally:

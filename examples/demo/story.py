@@ -25,9 +25,9 @@ from examples.demo.expectations import (
 from examples.demo.plan import BLIP_IDLE_SECONDS, Picture, Plan
 from examples.demo.screen import Moment, Screen
 from examples.demo.witness import Witness
+from imagelane.exits import FatalError
 from producer import Outcome, ProducerSettings, Published, Publisher, image_request
 from schemas import Result, Task
-from schemas.exits import Halt
 
 _OUTCOME_SECONDS: Final = 20.0
 _NEIGHBOURS_OF: Final = 4  # pictures
@@ -208,7 +208,7 @@ class Story:
             await self.witness.until(
                 "all outcomes", lambda seen: is_complete(self.sent, seen), _OUTCOME_SECONDS
             )
-        except Halt as halt:
+        except FatalError as halt:
             self.screen.say(str(halt), "red")
 
     @asynccontextmanager

@@ -9,11 +9,11 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from producer.checks import verified_result
+from imagelane.exits import ExitCode, FatalError
 from producer.connection import existing_partitions, reader, to_record
+from producer.readers.verify import verified_result
 from producer.settings import ProducerSettings
 from schemas import Record, Refused, Result, Verifier
-from schemas.exits import ExitCode, Halt
 from schemas.headers import DLQ_CODE, DLQ_MESSAGE, DLQ_OFFSET, DLQ_PARTITION
 
 _POLL_MS: Final = 200
@@ -57,19 +57,19 @@ class Witness:
         """Wait until `true` holds of what was seen.
 
         Raises:
-            Halt: it never did.
+            FatalError: it never did.
         """
         try:
             async with asyncio.timeout(timeout_seconds), self._news:
                 await self._news.wait_for(lambda: true(self._seen))
         except TimeoutError as exc:
-            raise Halt(ExitCode.FAILED, f"not seen in {timeout_seconds:g} s: {what}") from exc
+            raise FatalError(ExitCode.FAILED, f"not seen in {timeout_seconds:g} s: {what}") from exc
 
     async def catch_up(self, timeout_seconds: float) -> None:
         """Read on to the present ends of both topics.
 
         Raises:
-            Halt: they were not reached.
+            FatalError: they were not reached.
         """
         partitions = list(self._consumer.assignment())
         try:
@@ -79,7 +79,7 @@ class Witness:
                         async with self._news:
                             await self._news.wait()
         except TimeoutError as exc:
-            raise Halt(ExitCode.FAILED, "the ends of the results were never reached") from exc
+            raise FatalError(ExitCode.FAILED, "the ends of the results were never reached") from exc
 
     async def read(self) -> None:
         """Take in what comes, for ever."""
@@ -112,7 +112,7 @@ async def witnessing(settings: ProducerSettings) -> AsyncIterator[Witness]:
     """Read results and dead letters from their beginning while the body runs.
 
     Raises:
-        Halt: no broker answers, or a topic does not exist.
+        FatalError: no broker answers, or a topic does not exist.
     """
     topics = (settings.results_topic, settings.dlq_topic)
     partitions: list[TopicPartition] = await existing_partitions(settings, topics)

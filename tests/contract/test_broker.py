@@ -106,7 +106,7 @@ async def test_offsets_and_their_metadata_commit_with_the_transaction(
     """Offsets with 4,000 bytes of metadata are there for the next owner, as they were sent.
 
     Not for anybody at once: a commit is answered before its markers are written. What waits for
-    them is the start of the next producer of that id, and so a lane reads its position after it.
+    them is the start of the next producer of that id, and so a worker reads its position after it.
     """
     producer = await producers(transactional_id=topics.results)
     position = OffsetAndMetadata(7, "m" * 4000)

@@ -1,4 +1,4 @@
-"""What the lanes rely on the stream for, the same on the embedded broker and on Apache Kafka."""
+"""What the workers rely on the stream for, the same on the embedded broker and on Apache Kafka."""
 
 import asyncio
 import time
@@ -12,14 +12,14 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
 from aiokafka.errors import KafkaError
 
-from consumer.cluster import Cluster, client_arguments
-from consumer.completion import Position
-from consumer.lane import Commit
+from consumer.broker.cluster import Cluster, client_arguments
+from consumer.broker.group import KafkaStream
+from consumer.broker.transactions import PartitionTransactions
+from consumer.partition.offsets import Position
+from consumer.partition.worker import Commit
 from consumer.settings import ConsumerSettings
-from consumer.stream import KafkaStream
-from consumer.transaction import LaneTransactions
+from imagelane.exits import ExitCode, FatalError
 from schemas import OutgoingRecord, Record
-from schemas.exits import ExitCode, Halt
 from tests.conftest import Broker, Topics, create_topics
 from tests.odd_names import NoText, send_in_one_batch
 
@@ -29,7 +29,7 @@ PATIENCE_SECONDS = 30
 
 
 class Recorder:
-    """Lanes that only remember what was opened and closed."""
+    """Workers that only remember what was opened and closed."""
 
     def __init__(self) -> None:
         self.positions: dict[int, Position] = {}
@@ -48,17 +48,17 @@ class Recorder:
 
 
 class Member:
-    """One consumer process's stream, with its lanes."""
+    """One consumer process's stream, with its workers."""
 
-    def __init__(self, stream: KafkaStream, lanes: Recorder) -> None:
-        self.stream, self.lanes = stream, lanes
+    def __init__(self, stream: KafkaStream, workers: Recorder) -> None:
+        self.stream, self.workers = stream, workers
 
     async def poll(self, count: int, room: int = 100) -> list[Record]:
         """Poll until `count` records came."""
         records: list[Record] = []
         async with asyncio.timeout(PATIENCE_SECONDS):
             while len(records) < count:
-                records += await self.stream.poll({0: room} if self.lanes.commits else {}, 0.05)
+                records += await self.stream.poll({0: room} if self.workers.commits else {}, 0.05)
         return records
 
     async def leave(self) -> None:
@@ -68,9 +68,9 @@ class Member:
     async def assigned(self) -> Position:
         """Poll until partition 0 is ours, and return where it begins."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not self.lanes.positions:
+            while not self.workers.positions:
                 await self.stream.poll({}, 0.05)
-        return self.lanes.positions[0]
+        return self.workers.positions[0]
 
 
 Join = Callable[..., Awaitable[Member]]
@@ -101,10 +101,10 @@ async def join(settings: ConsumerSettings) -> AsyncIterator[Join]:
         async def start(settings: ConsumerSettings = settings) -> Member:
             cluster = await stack.enter_async_context(Cluster(settings))
             _, *outputs = await cluster.topics()
-            lanes = Recorder()
+            workers = Recorder()
             stream = await stack.enter_async_context(KafkaStream(settings, cluster, outputs, 600))
-            stream.join(lanes)
-            return Member(stream, lanes)
+            stream.join(workers)
+            return Member(stream, workers)
 
         yield start
 
@@ -157,7 +157,7 @@ async def test_next_member_goes_on_from_the_commit(
     first = await join()
     await first.poll(3)
     position = Position(offset=1, metadata="il1:whatever")
-    await first.lanes.commits[0]([_output(topics, b"a"), _output(topics, b"b")], position)
+    await first.workers.commits[0]([_output(topics, b"a"), _output(topics, b"b")], position)
     await first.leave()
     second = await join()
     assert await second.assigned() == position
@@ -172,18 +172,18 @@ async def test_history_is_what_stands_before_the_position(
     await _publish(broker, topics.ingest, 3)
     first = await join()
     await first.poll(3)
-    await first.lanes.commits[0]([], Position(offset=2))
+    await first.workers.commits[0]([], Position(offset=2))
     await first.leave()
     second = await join()
     await second.assigned()
-    assert [record.value async for record in second.lanes.histories[0]] == [b"0", b"1"]
+    assert [record.value async for record in second.workers.histories[0]] == [b"0", b"1"]
 
 
 async def test_new_group_has_no_history(broker: Broker, topics: Topics, join: Join) -> None:
     """At the start of the log there is nothing to read back, and nothing to wait for."""
     member = await join()
     await member.assigned()
-    assert [record async for record in member.lanes.histories[0]] == []
+    assert [record async for record in member.workers.histories[0]] == []
 
 
 async def test_position_alone_can_be_committed(broker: Broker, topics: Topics, join: Join) -> None:
@@ -191,7 +191,7 @@ async def test_position_alone_can_be_committed(broker: Broker, topics: Topics, j
     await _publish(broker, topics.ingest, 1)
     first = await join()
     await first.poll(1)
-    await first.lanes.commits[0]([], Position(offset=1))
+    await first.workers.commits[0]([], Position(offset=1))
     await first.leave()
     assert await (await join()).assigned() == Position(offset=1)
 
@@ -206,7 +206,7 @@ async def test_outputs_of_many_batches_go_where_their_keys_belong(
     outputs = [OutgoingRecord(topic=spread, key=k, value=k * 200, headers=[]) for k in keys]
     member = await join()
     await member.assigned()
-    await member.lanes.commits[0](outputs, Position(offset=0))
+    await member.workers.commits[0](outputs, Position(offset=0))
     found = {}
     for partition in range(3):
         for value in await _committed_values(broker, spread, partition):
@@ -229,7 +229,7 @@ async def test_batches_are_as_small_as_the_topic_wants_them(
     await member.assigned()
     values = [b"%d" % number * 1000 for number in range(10)]
     outputs = [OutgoingRecord(topic=small, key=None, value=v, headers=[]) for v in values]
-    await member.lanes.commits[0](outputs, Position(offset=0))
+    await member.workers.commits[0](outputs, Position(offset=0))
     assert await _committed_values(broker, small) == values
 
 
@@ -240,7 +240,7 @@ async def test_output_with_neither_key_nor_value_is_written(
     member = await join()
     await member.assigned()
     letter = OutgoingRecord(topic=topics.dlq, key=None, value=None, headers=[("h", b"v")])
-    await member.lanes.commits[0]([letter], Position(offset=0))
+    await member.workers.commits[0]([letter], Position(offset=0))
     assert await _committed_values(broker, topics.dlq) == [None]
 
 
@@ -300,14 +300,16 @@ async def test_former_owner_cannot_commit_beside_the_next(
     """Whoever opens a partition takes it: of two that hold it, one writes an outcome."""
     member = await join()
     await member.assigned()
-    former = member.lanes.commits[0]
+    former = member.workers.commits[0]
     async with Cluster(settings) as cluster:
         partition = TopicPartition(topics.ingest, 0)
         committed = partial(cluster.committed, partition)
-        taker = LaneTransactions(**await _lane_arguments(cluster, settings, partition, committed))
+        taker = PartitionTransactions(
+            **await _lane_arguments(cluster, settings, partition, committed)
+        )
         await taker.start()
         if broker.name == "apache":  # the embedded broker has no name for a fenced producer
-            with pytest.raises(Halt) as caught:
+            with pytest.raises(FatalError) as caught:
                 await former([_output(topics, b"former")], Position(offset=1))
             assert caught.value.code is ExitCode.FENCED
         await asyncio.gather(
@@ -319,7 +321,7 @@ async def test_former_owner_cannot_commit_beside_the_next(
     assert len(await _committed_values(broker, topics.results)) == 1
 
 
-class Doubtful(LaneTransactions):
+class Doubtful(PartitionTransactions):
     """The first commit is done and its answer is lost; then the position cannot be read at once."""
 
     doubts, misses = 1, 1
@@ -339,28 +341,28 @@ async def test_nothing_is_written_again_before_the_position_is_read(
         partition = TopicPartition(topics.ingest, 0)
 
         async def committed() -> Position | None:
-            if not lane.doubts and lane.misses:
-                lane.misses -= 1
+            if not worker.doubts and worker.misses:
+                worker.misses -= 1
                 raise KafkaError("no coordinator, says the test")
             return await cluster.committed(partition)
 
-        lane = Doubtful(**await _lane_arguments(cluster, settings, partition, committed))
-        await lane.start()
-        await lane.commit([_output(topics, b"once")], Position(offset=1))
-        await lane.stop()
+        worker = Doubtful(**await _lane_arguments(cluster, settings, partition, committed))
+        await worker.start()
+        await worker.commit([_output(topics, b"once")], Position(offset=1))
+        await worker.stop()
     assert await _committed_values(broker, topics.results) == [b"once"]
 
 
 async def test_second_member_takes_over_after_the_first_has_closed(
     broker: Broker, topics: Topics, join: Join
 ) -> None:
-    """On a rebalance the lanes are closed before the partitions go."""
+    """On a rebalance the workers are closed before the partitions go."""
     await _publish(broker, topics.ingest, 1)
     first = await join()
     await first.assigned()
     polling = asyncio.create_task(first.poll(1_000_000))
     second = await join()
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not first.lanes.closed:
+        while not first.workers.closed:
             await second.stream.poll({}, 0.05)
     polling.cancel()

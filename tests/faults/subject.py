@@ -1,6 +1,6 @@
 """The consumer under test: `python -m tests.faults.subject`, with faults armed by the environment.
 
-Kafka, signatures, admission, decoding, lanes and commits are the real ones. The models are stubs
+Kafka, signatures, admission, decoding, workers and commits are the real ones. The models are stubs
 (no torch, so that a start takes a second), and images come from a `stub:` scheme. What kills,
 blocks or lies stands here, so that the consumer itself has no hook for tests.
 
@@ -34,16 +34,18 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.transaction import EndTxnRequest
 from PIL import Image
 
-from consumer import service, transaction
-from consumer.cluster import Cluster
-from consumer.completion import Position
-from consumer.engine import Engine, Inference, ModelIdentity
+from consumer import service
+from consumer.broker import transactions
+from consumer.broker.cluster import Cluster
+from consumer.errors import Failed, Unavailable
+from consumer.images.byte_budget import Budget
+from consumer.images.prepare import FetchAndDecode
+from consumer.images.sources import Sources
+from consumer.inference.engine import Engine
+from consumer.outcome import ImageFacts, Inference, ModelIdentity
+from consumer.partition.offsets import Position
 from consumer.pixels import Resize
-from consumer.preparation import FetchAndDecode
-from consumer.record import ImageFacts, Prepared
-from consumer.sources import Sources
-from consumer.sources.budget import Budget
-from consumer.verdicts import Failed, Unavailable
+from consumer.record.process import Prepared
 from schemas import Code, OutgoingRecord
 
 SIZE = Resize(height=8, width=8, resample=3, crop=False)
@@ -86,7 +88,7 @@ class StubSource:
 
     @asynccontextmanager
     async def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
-        """Satisfy `consumer.sources.Source`."""
+        """Satisfy `consumer.images.sources.Source`."""
         name = uri.removeprefix("stub:").partition("?")[0]
         if FAULTS.reached("block_loop"):
             time.sleep(float(os.environ["BLOCK_SECONDS"]))  # noqa: ASYNC251 - the fault itself
@@ -122,7 +124,7 @@ class StubModel:
 
 
 class FaultyProducer(AIOKafkaProducer):
-    """The lane's producer, with the points around a transaction."""
+    """The worker's producer, with the points around a transaction."""
 
     async def send_offsets_to_transaction(self, offsets: object, group_id: str) -> None:
         FAULTS.kill_at("after_produce")
@@ -157,12 +159,12 @@ def _send_and_pass(
     return answer
 
 
-_write = transaction.LaneTransactions._transaction
-_settle = transaction.LaneTransactions._settle
+_write = transactions.PartitionTransactions._transaction
+_settle = transactions.PartitionTransactions._settle
 
 
 async def _commit_before_produce(
-    self: transaction.LaneTransactions, outputs: Sequence[OutgoingRecord], position: Position
+    self: transactions.PartitionTransactions, outputs: Sequence[OutgoingRecord], position: Position
 ) -> None:
     """Broken: the position is committed, and the outputs come after it."""
     await _write(self, [], position)
@@ -170,7 +172,7 @@ async def _commit_before_produce(
 
 
 async def _no_transactional_id(
-    self: transaction.LaneTransactions, outputs: Sequence[OutgoingRecord], position: Position
+    self: transactions.PartitionTransactions, outputs: Sequence[OutgoingRecord], position: Position
 ) -> None:
     """Broken: outputs go out by a producer without a transactional id."""
     async with AIOKafkaProducer(**self._client) as plain:
@@ -182,7 +184,9 @@ async def _no_transactional_id(
     await _write(self, [], position)
 
 
-async def _no_seek_after_abort(self: transaction.LaneTransactions, position: Position) -> bool:
+async def _no_seek_after_abort(
+    self: transactions.PartitionTransactions, position: Position
+) -> bool:
     """Broken: after a doubt it goes on as if all was well.
 
     Kafka's own copier seeks back to the committed position after an abort. Ours keeps the outcomes
@@ -202,14 +206,14 @@ VARIANTS = {
 
 def arm() -> None:
     """Put stubs and faults in place of what they stand for."""
-    stub = types.ModuleType("consumer.models.opening")
+    stub = types.ModuleType("consumer.inference.models.load")
     models = types.SimpleNamespace(embedder=StubModel(), captioner=StubModel(), host_is_device=True)
     stub.open_models = lambda settings: models  # type: ignore[attr-defined]
-    sys.modules["consumer.models.opening"] = stub
+    sys.modules["consumer.inference.models.load"] = stub
     service.open_sources = lambda settings: nullcontext(
         Sources(by_scheme={"stub": StubSource()}, max_bytes=settings.max_image_bytes)
     )
-    transaction.AIOKafkaProducer = FaultyProducer
+    transactions.AIOKafkaProducer = FaultyProducer
     AIOKafkaConnection.send = _send_and_pass
     infer = Engine.infer
 
@@ -246,7 +250,7 @@ def arm() -> None:
         Cluster.committed = committed  # type: ignore[method-assign,assignment]
     if variant := os.environ.get("VARIANT"):
         name, broken = VARIANTS[variant]
-        setattr(transaction.LaneTransactions, name, broken)
+        setattr(transactions.PartitionTransactions, name, broken)
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ async def test_network_that_delays(
     """Every request and answer comes late: slower, and nothing else."""
     async with scenario(distant, tmp_path, bootstrap=f"127.0.0.1:{proxy_port}") as run:
         await run.publish(names(60))
-        # A lane is opened in some five seconds then, and no heartbeat is sent meanwhile.
+        # A worker is opened in some five seconds then, and no heartbeat is sent meanwhile.
         slow = {"SESSION_TIMEOUT_SECONDS": "15", "TRANSACTION_TIMEOUT_SECONDS": "10"}
         consumer = run.start(**slow)
         network.delay_seconds = 0.2

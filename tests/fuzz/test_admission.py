@@ -20,11 +20,11 @@ from hypothesis import seed as hypothesis_seed
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from consumer.errors import Failed
+from consumer.images.byte_budget import ByteBudget
+from consumer.images.sources import Sources, display
 from consumer.service import open_sources
 from consumer.settings import ConsumerSettings
-from consumer.sources import Sources, display
-from consumer.sources.budget import ByteBudget
-from consumer.verdicts import Failed
 from schemas import (
     Code,
     Record,

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from consumer.decoding.limits import DecodeLimits, Format
-from consumer.decoding.pool import Decoder
+from consumer.errors import Failed
+from consumer.images.decoding.limits import DecodeLimits, Format
+from consumer.images.decoding.pool import Decoder
 from consumer.pixels import Resize
-from consumer.verdicts import Failed
 from schemas import Code, Stage, Task
 from tests.camera import dng
 from tests.fuzz.conftest import Scale

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from consumer.models.blip import Blip
-from consumer.models.checkpoint import inspect
-from consumer.models.clip import load_clip
-from consumer.models.device import choose_device
+from consumer.inference.models.blip import Blip
+from consumer.inference.models.checkpoint import inspect
+from consumer.inference.models.clip import load_clip
+from consumer.inference.models.device import choose_device
 
 MODELS = Path(__file__).parents[2] / "examples/models"
 
@@ -64,7 +64,7 @@ def test_offload_frees_the_device_and_keeps_the_host(gpu, images):
 
 def test_out_of_memory_leaves_the_device_usable(images):
     """A batch that cannot fit is a lack of memory, and the next one works."""
-    from consumer.gpu import DeviceOutOfMemory
+    from consumer.inference.gpu import DeviceOutOfMemory
 
     clip = load_clip(inspect(str(MODELS / "tiny-clip"), "main", "clip"), choose_device("cuda"))
     free, _ = torch.cuda.mem_get_info()

@@ -9,8 +9,8 @@ from examples.demo.children import parse_event
 from examples.demo.expectations import Sent, caption_faults, faults_of, is_complete, nearest
 from examples.demo.plan import PICTURES, Plan
 from examples.demo.witness import Letter, Seen
+from imagelane.exits import FatalError
 from schemas import Code, Failure, ImageInfo, Result, Source, TimingMs
-from schemas.exits import Halt
 
 
 def ok_result(place: tuple[int, int]) -> Result:
@@ -152,13 +152,13 @@ def test_pictures_of_ones_own_bring_no_hostile_files(tmp_path) -> None:
 )
 def test_what_cannot_be_shown_is_said_at_once(environment: dict[str, str]) -> None:
     """An unknown checkpoint or folder ends the demo before anything is started."""
-    with pytest.raises(Halt, match=next(iter(environment))):
+    with pytest.raises(FatalError, match=next(iter(environment))):
         Plan.from_env(environment, "t")
 
 
 def test_folder_without_pictures_is_said(tmp_path) -> None:
     """An empty folder ends the demo as well."""
-    with pytest.raises(Halt, match="no pictures"):
+    with pytest.raises(FatalError, match="no pictures"):
         Plan.from_env({"PICTURES": str(tmp_path)}, "t").good()
 
 

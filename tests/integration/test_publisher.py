@@ -18,6 +18,7 @@ from aiokafka.admin import NewTopic
 from aiokafka.consumer import fetcher
 from aiokafka.record.memory_records import MemoryRecords
 
+from imagelane.exits import ExitCode, FatalError
 from producer import Keyed, ProducerSettings, Published, Publisher, TooLarge, image_request
 from schemas import (
     Code,
@@ -33,7 +34,6 @@ from schemas import (
     encode_request,
     encode_result,
 )
-from schemas.exits import ExitCode, Halt
 from schemas.headers import DLQ_CODE, DLQ_MESSAGE, DLQ_OFFSET, DLQ_PARTITION, DLQ_STAGE, DLQ_TOPIC
 from tests.conftest import Broker, Topics, create_topics
 from tests.containers import ApacheKafka
@@ -273,7 +273,7 @@ async def test_a_missing_topic_is_named_and_not_created(
     without = settings.model_copy(update={f"{missing}_topic": name})
 
     for _ in range(2):
-        with pytest.raises(Halt, match=name) as halt:
+        with pytest.raises(FatalError, match=name) as halt:
             async with Publisher(without, results=True):
                 pass
         assert halt.value.code is ExitCode.TOPIC
@@ -290,7 +290,7 @@ async def test_a_broker_that_does_not_answer_ends_within_the_bound(secret: str) 
             }
         )
         async with asyncio.timeout(10):
-            with pytest.raises(Halt) as halt:
+            with pytest.raises(FatalError) as halt:
                 async with Publisher(settings):
                     pass
     assert halt.value.code is ExitCode.BROKER
@@ -310,7 +310,7 @@ async def test_a_broker_that_goes_away_ends_the_publishing_within_the_bound(
         async with asyncio.timeout(30):
             async with Publisher(ProducerSettings.from_env(here), results=True) as publisher:
                 process.send_signal(how)
-                with pytest.raises(Halt) as halt:
+                with pytest.raises(FatalError) as halt:
                     await publisher.publish(next(images(1)))
         assert halt.value.code is ExitCode.BROKER
         assert asyncio.all_tasks() <= before
@@ -492,5 +492,5 @@ async def test_a_header_name_that_is_no_text_ends_the_waiting(settings: Producer
         published = await publisher.publish(next(images(1)))
         await write_unreadable(settings, settings.results_topic)
 
-        with pytest.raises(Halt, match=rf"{settings.results_topic}\[0\]@1: a header name"):
+        with pytest.raises(FatalError, match=rf"{settings.results_topic}\[0\]@1: a header name"):
             await publisher.result(published, timeout_seconds=20)

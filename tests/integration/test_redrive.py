@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from consumer.engine import ModelIdentity
-from consumer.outcomes import Writer
-from consumer.record import Error, Refusal
+from consumer.outcome import ErrorOutcome, ModelIdentity, RefusedOutcome
+from consumer.record.results import OutcomeEncoder
 from producer import ProducerSettings, image_request
-from producer.reading import batches_of
+from producer.readers.results import batches_of
 from schemas import (
     Code,
     Freshness,
@@ -38,7 +37,7 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 TWO_DAYS = 172_800
-STALE = Refusal(code=Code.STALE, reason="signed too long ago")
+STALE = RefusedOutcome(code=Code.STALE, reason="signed too long ago")
 
 
 @pytest.fixture
@@ -61,7 +60,7 @@ def settings(here: dict[str, str]) -> ProducerSettings:
 def dead_letter(
     settings: ProducerSettings,
     id: str,
-    died: Refusal | Code,
+    died: RefusedOutcome | Code,
     *,
     age_seconds: float = TWO_DAYS,
     keys: KeyRing | None = None,
@@ -85,7 +84,7 @@ def dead_letter(
         headers=[("traceparent", b"00-1"), *signature],
     )
     model = ModelIdentity(model="m", revision="r")
-    writer = Writer(
+    writer = OutcomeEncoder(
         signer=Signer(settings.keys, settings.results_topic),
         results_topic=settings.results_topic,
         dlq_topic=settings.dlq_topic,
@@ -93,12 +92,12 @@ def dead_letter(
         embedder=model,
         captioner=model,
     )
-    outcome = died if isinstance(died, Refusal) else failure(request, died)
+    outcome = died if isinstance(died, RefusedOutcome) else failure(request, died)
     return writer.write(record, outcome, then)[-1]
 
 
-def failure(request: Request, code: Code) -> Error:
-    return Error(request=request, code=code, message="gone", attempts=1, timing=TimingMs())
+def failure(request: Request, code: Code) -> ErrorOutcome:
+    return ErrorOutcome(request=request, code=code, message="gone", attempts=1, timing=TimingMs())
 
 
 async def write(settings: ProducerSettings, *letters: OutgoingRecord) -> None:
@@ -181,7 +180,9 @@ async def test_what_cannot_be_redriven_is_named_and_the_rest_goes(
     await write(
         settings,
         dead_letter(settings, "forged", STALE, keys=forger),
-        dead_letter(settings, "large", Refusal(code=Code.TOO_LARGE, reason="b"), padding=1_000_000),
+        dead_letter(
+            settings, "large", RefusedOutcome(code=Code.TOO_LARGE, reason="b"), padding=1_000_000
+        ),
         dead_letter(settings, "recent", Code.NOT_FOUND, age_seconds=10),
         dead_letter(settings, "old", Code.NOT_FOUND, age_seconds=700),
         dead_letter(settings, "old", Code.NOT_FOUND, age_seconds=690),

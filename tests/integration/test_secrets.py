@@ -18,8 +18,8 @@ from urllib.parse import quote
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from imagelane.exits import ExitCode
 from schemas import KeyRing, Signer
-from schemas.exits import ExitCode
 from tests.conftest import ROOT, Broker, Topics
 from tests.consumer_process import (
     PICTURES,
@@ -40,9 +40,9 @@ PICTURE = (PICTURES / "large-red-circle.jpg").read_bytes()
 # In one line of a program, since the set-up of logging is the process's.
 LOGGED_FAULT = """
 import logging
-from consumer import logs
+from consumer.runtime import logging_setup
 from consumer.settings import ConsumerSettings
-logs.configure(ConsumerSettings.from_env({"SECRET_API_KEY": "x" * 32, "LOG_FORMAT": "%s"}))
+logging_setup.configure(ConsumerSettings.from_env({"SECRET_API_KEY": "x" * 32, "LOG_FORMAT": "%s"}))
 def fail():
     secret = "a-local" + "-variable"
     raise ValueError("what went wrong")

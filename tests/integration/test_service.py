@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import NewTopic
 from aiokafka.errors import TopicAlreadyExistsError
 
+from imagelane.exits import ExitCode
 from schemas import (
     Code,
     KeyRing,
@@ -24,7 +25,6 @@ from schemas import (
     encode_request,
     headers,
 )
-from schemas.exits import ExitCode
 from tests.conftest import Broker, Topics, create_topics
 from tests.consumer_process import (
     MODELS,

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from consumer.errors import Failed, Unavailable
+from consumer.images.byte_budget import ByteBudget
+from consumer.images.sources import Sources
+from consumer.images.sources.s3 import open_s3
 from consumer.settings import ConsumerSettings
-from consumer.sources import Sources
-from consumer.sources.budget import ByteBudget
-from consumer.sources.store import open_store
-from consumer.verdicts import Failed, Unavailable
 from schemas import Code, ImageReference
 from tests.conftest import ROOT
 from tests.fakes import SECRET, fetched
@@ -27,9 +27,9 @@ FETCH = """
 import asyncio, os, sys
 from consumer.settings import ConsumerSettings
 from consumer.service import open_sources
-from consumer.sources.budget import ByteBudget
+from consumer.images.byte_budget import ByteBudget
 from schemas import ImageReference
-from schemas.exits import Halt
+from imagelane.exits import FatalError
 
 async def main():
     async with open_sources(ConsumerSettings.from_env(os.environ)) as sources:
@@ -37,7 +37,7 @@ async def main():
             print(fetched.data.decode())
 try:
     asyncio.run(main())
-except Halt as halt:
+except FatalError as halt:
     print("halt:", halt)
 """
 
@@ -65,7 +65,7 @@ def _environment(store: S3Server, **changes: str) -> dict[str, str]:
 
 
 def _open(store: S3Server, **changes: str):
-    return open_store(ConsumerSettings.from_env(_environment(store, **changes)))
+    return open_s3(ConsumerSettings.from_env(_environment(store, **changes)))
 
 
 async def _fetch(store: S3Server, uri: str, **changes: str) -> bytes:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmarks.checkpoints import SMALL, save_random_blip, save_random_clip
-from consumer.models.device import Device
+from consumer.inference.models.device import Device
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,9 +9,9 @@ from transformers import BlipForConditionalGeneration
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.blip.processing_blip import BlipProcessor
 
-from consumer.gpu import ModelUnavailable
-from consumer.models.blip import Blip
-from consumer.models.checkpoint import inspect
+from consumer.inference.errors import ModelUnavailable
+from consumer.inference.models.blip import Blip
+from consumer.inference.models.checkpoint import inspect
 
 TINY = Path(__file__).parents[2] / "examples/models/tiny-blip"
 MAX_NEW_TOKENS = 12

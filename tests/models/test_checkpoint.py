@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
 
-from consumer.gpu import ModelUnavailable
-from consumer.models.blip import Blip
-from consumer.models.checkpoint import inspect, load
-from consumer.models.clip import load_clip
-from schemas.exits import ExitCode
+from consumer.inference.errors import ModelUnavailable
+from consumer.inference.models.blip import Blip
+from consumer.inference.models.checkpoint import inspect, load
+from consumer.inference.models.clip import load_clip
+from imagelane.exits import ExitCode
 
 
 @pytest.fixture

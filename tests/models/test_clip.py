@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from consumer.models.checkpoint import inspect
-from consumer.models.clip import load_clip
-from consumer.models.device import Device
+from consumer.inference.models.checkpoint import inspect
+from consumer.inference.models.clip import load_clip
+from consumer.inference.models.device import Device
 
 TINY = Path(__file__).parents[2] / "examples/models/tiny-clip"
 

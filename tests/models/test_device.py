@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from benchmarks.checkpoints import SMALL
-from consumer.gpu import DeviceFailed, DeviceOutOfMemory
-from consumer.models.blip import Blip
-from consumer.models.checkpoint import inspect
-from consumer.models.device import Device, choose_device, device_errors, meaning_of
-from schemas.exits import ExitCode, Halt
+from consumer.inference.errors import DeviceFailed, DeviceOutOfMemory
+from consumer.inference.models.blip import Blip
+from consumer.inference.models.checkpoint import inspect
+from consumer.inference.models.device import Device, choose_device, device_errors, meaning_of
+from imagelane.exits import ExitCode, FatalError
 
 
 class Elsewhere(Device):
@@ -28,7 +28,7 @@ def test_cpu_computes_in_float32():
 
 def test_device_that_is_not_there_is_refused():
     """The line says what torch sees, and the exit code is the device's."""
-    with pytest.raises(Halt, match="cuda:99") as halt:
+    with pytest.raises(FatalError, match="cuda:99") as halt:
         choose_device("cuda:99")
 
     assert halt.value.code is ExitCode.DEVICE

@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw, ImageOps
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from consumer.decoding.image import decode
-from consumer.decoding.limits import DecodeLimits
+from consumer.images.decoding.image import decode
+from consumer.images.decoding.limits import DecodeLimits
 from consumer.pixels import Pixels, Resize
 from schemas import Task
 

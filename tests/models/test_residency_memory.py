@@ -8,11 +8,11 @@ import pytest
 
 from benchmarks.checkpoints import SMALL, save_random_blip
 from benchmarks.memory import Memory, is_mapped
-from consumer.engine import Engine
-from consumer.models.blip import Blip
-from consumer.models.checkpoint import inspect
-from consumer.models.clip import load_clip
-from consumer.residency import ResidencyPolicy
+from consumer.inference.engine import Engine
+from consumer.inference.models.blip import Blip
+from consumer.inference.models.checkpoint import inspect
+from consumer.inference.models.clip import load_clip
+from consumer.inference.residency import ResidencyPolicy
 from schemas import Task
 
 # 95 MB of weights, most of them words: large beside the noise of a test process, quick to run.

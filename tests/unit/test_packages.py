@@ -1,4 +1,4 @@
-"""The three packages have common names: another distribution may bring one of them along."""
+"""The packages have common names: another distribution may bring one of them along."""
 
 from importlib import import_module
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("name", ["consumer", "producer", "schemas"])
+@pytest.mark.parametrize("name", ["consumer", "imagelane", "producer", "schemas"])
 def test_package_is_the_one_of_this_checkout(name: str) -> None:
     """Each name resolves to the folder beside this file's tests, not to an installed namesake."""
     package = import_module(name)

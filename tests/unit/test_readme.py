@@ -3,7 +3,7 @@
 import re
 
 from consumer.settings import settings_table
-from schemas.exits import ExitCode
+from imagelane.exits import ExitCode
 from tests.conftest import ROOT
 
 

@@ -14,12 +14,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from yarl import URL
 
-from consumer.sources.addresses import is_public
-from consumer.sources.connecting import open_session
-from consumer.sources.hosts import AllowedHost, HostRules, NotAllowedError
-from consumer.verdicts import Failed
+from consumer.errors import Failed
+from consumer.images.sources.addresses import is_public
+from consumer.images.sources.hosts import AllowedHost, HostRules, NotAllowedError
+from consumer.images.sources.sessions import open_session
+from imagelane.exits import FatalError
 from schemas import Code
-from schemas.exits import Halt
 from tests.fakes import fetched
 from tests.hostile_http import IMAGE, Names, Server, http_settings, opened, serving
 
@@ -181,7 +181,7 @@ async def test_form_is_refused_and_nothing_is_connected_to(form, loopback):
 def _listed(text: str) -> tuple[str, ...]:
     try:
         AllowedHost.parse(text)
-    except Halt:
+    except FatalError:
         return ()
     return (text,)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumer.batching import BatchSize, Step, next_step
+from consumer.inference.batching import BatchSize, Step, next_step
 
 
 @pytest.mark.parametrize(

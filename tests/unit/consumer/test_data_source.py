@@ -4,8 +4,8 @@ import base64
 
 import pytest
 
-from consumer.sources.data import DataSource
-from consumer.verdicts import Failed
+from consumer.errors import Failed
+from consumer.images.sources.data import DataSource
 from schemas import Code
 from tests.fakes import fetched
 

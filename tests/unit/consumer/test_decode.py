@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 from PIL.Image import Resampling, Transpose
 
-from consumer.decoding.image import decode
-from consumer.decoding.limits import DEFAULT_FORMATS, DecodeLimits, Format
-from consumer.decoding.magic import sniff
+from consumer.errors import Failed
+from consumer.images.decoding.image import decode
+from consumer.images.decoding.limits import DEFAULT_FORMATS, DecodeLimits, Format
+from consumer.images.decoding.magic import sniff
 from consumer.pixels import DecodedImage, Resize
-from consumer.verdicts import Failed
 from schemas import Code, Stage, Task
 from tests.camera import dng
 
-# As the consumer runs: see consumer/decoding/pool.py.
+# As the consumer runs: see consumer/images/decoding/pool.py.
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\..*")
 
 LIMITS = DecodeLimits(max_pixels=1_000_000, max_side=2_000, max_aspect_ratio=20)

@@ -5,10 +5,10 @@ import sys
 import pytest
 from PIL import Image
 
-from consumer.decoding.limits import DecodeLimits
-from consumer.decoding.pool import Decoder
+from consumer.errors import Failed
+from consumer.images.decoding.limits import DecodeLimits
+from consumer.images.decoding.pool import Decoder
 from consumer.pixels import Resize
-from consumer.verdicts import Failed
 from schemas import Code, Task
 from tests import corpus
 from tests.processes import child_workers, peak_bytes

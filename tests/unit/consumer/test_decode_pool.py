@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from consumer.decoding.channel import WorkerOptions
-from consumer.decoding.limits import DecodeLimits, Format
-from consumer.decoding.pool import Decoder, within_quota
-from consumer.decoding.process import Crashed, Worker
+from consumer.errors import Failed
+from consumer.images.decoding.channel import WorkerOptions
+from consumer.images.decoding.limits import DecodeLimits, Format
+from consumer.images.decoding.pool import Decoder, within_quota
+from consumer.images.decoding.process import Crashed, Worker
 from consumer.pixels import Resize
-from consumer.verdicts import Failed
+from imagelane.exits import ExitCode, FatalError
 from schemas import Code, Task
-from schemas.exits import ExitCode, Halt
 from tests import corpus
 from tests.processes import (
     child_workers,
@@ -271,7 +271,7 @@ async def test_process_sees_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_process_imports_neither_torch_nor_kafka() -> None:
     """It starts in a fraction of a second and holds nothing but the decoder."""
-    code = "import sys, consumer.decoding.worker; print(*sys.modules)"
+    code = "import sys, consumer.images.decoding.worker; print(*sys.modules)"
     command = [sys.executable, "-c", code]
     modules = subprocess.check_output(command, cwd=ROOT, text=True).split()
     heavy = {"torch", "transformers", "aiokafka", "aiohttp", "asyncio", "structlog", "dotenv"}
@@ -295,8 +295,8 @@ async def test_killed_consumer_leaves_no_process(busy: bool) -> None:
     """It is killed with its parent, also in the middle of an image."""
     code = """if True:
         import asyncio, sys
-        from consumer.decoding.limits import DecodeLimits
-        from consumer.decoding.pool import Decoder
+        from consumer.images.decoding.limits import DecodeLimits
+        from consumer.images.decoding.pool import Decoder
         from consumer.pixels import Resize
         from schemas import Task
         from tests import corpus
@@ -337,7 +337,7 @@ async def test_process_has_nothing_open_but_its_channel() -> None:
 
 async def test_too_little_memory_is_said_at_start() -> None:
     """Not image by image: the largest that is allowed has to fit."""
-    with pytest.raises(Halt, match=r"DECODE_MEMORY_BYTES=\d+ .*MAX_IMAGE_PIXELS") as caught:
+    with pytest.raises(FatalError, match=r"DECODE_MEMORY_BYTES=\d+ .*MAX_IMAGE_PIXELS") as caught:
         async with Decoder(DecodeLimits(), timeout_seconds=5, memory_bytes=2**29):
             pass
     assert caught.value.code is ExitCode.SETTINGS
@@ -346,7 +346,7 @@ async def test_too_little_memory_is_said_at_start() -> None:
 
 async def test_no_memory_at_all_is_said_at_start() -> None:
     """Nor does it try for ever."""
-    with pytest.raises(Halt, match="DECODE_MEMORY_BYTES"):
+    with pytest.raises(FatalError, match="DECODE_MEMORY_BYTES"):
         async with Decoder(DecodeLimits(), timeout_seconds=5, memory_bytes=2**20):
             pass
     assert not child_workers()
@@ -362,7 +362,7 @@ async def test_listed_format_without_its_library_is_said_at_start(
     missing = f"raise ModuleNotFoundError('gone', name={module!r})"
     (tmp_path / f"{module}.py").write_text(missing)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(Halt, match=f"{module}.*extra `formats`") as caught:
+    with pytest.raises(FatalError, match=f"{module}.*extra `formats`") as caught:
         async with Decoder(DecodeLimits(formats=(kind,)), timeout_seconds=5, workers=1):
             pass
     assert caught.value.code is ExitCode.SETTINGS
@@ -387,10 +387,10 @@ say(b'{"width": 9, "height": 9, "format": "TIFF"}'); send(bytes(48))""",
 
 def _stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> None:
     """Let processes that start from now on run `code` in place of the decoder."""
-    package = folder / "consumer" / "decoding"
+    package = folder / "consumer" / "images" / "decoding"
     package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package.parent / "__init__.py").touch()
+    for parent in (package, *package.parents[:2]):
+        (parent / "__init__.py").touch()
     (package / "worker.py").write_text(code)
     monkeypatch.syspath_prepend(folder)
 
@@ -426,7 +426,7 @@ async def test_process_that_cannot_be_replaced_ends_the_consumer(
         _stand_in(monkeypatch, tmp_path, "raise SystemExit(3)")
         for pid in child_workers():
             os.kill(pid, signal.SIGKILL)
-        with pytest.raises(Halt, match="ended with 3 before it was ready") as caught:
+        with pytest.raises(FatalError, match="ended with 3 before it was ready") as caught:
             await decoder.decode(_picture(), TARGETS)
     assert caught.value.code is ExitCode.DEVICE
     assert not child_workers()
@@ -436,7 +436,7 @@ def test_confined_process_can_reach_nothing() -> None:
     """No file, no socket, no signal to its parent, none of its parent's memory."""
     code = """if True:
         import ctypes, os, socket, sys
-        from consumer.decoding.confinement import confine
+        from consumer.images.decoding.confinement import confine
 
         libc = ctypes.CDLL(None, use_errno=True)
         word = ctypes.create_string_buffer(8)

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from consumer.engine import Engine, ModelIdentity
-from consumer.gpu import DeviceFailed, DeviceOutOfMemory, ModelUnavailable
+from consumer.errors import Failed
+from consumer.inference.engine import Engine
+from consumer.inference.errors import DeviceFailed, DeviceOutOfMemory, ModelUnavailable
+from consumer.inference.residency import ResidencyPolicy
+from consumer.outcome import ModelIdentity
 from consumer.pixels import Resize
-from consumer.residency import ResidencyPolicy
-from consumer.verdicts import Failed
+from imagelane.exits import ExitCode
 from schemas import Code, Task
-from schemas.exits import ExitCode
 
 IDENTITY = ModelIdentity(model="fake", revision="1")
 RESIZE = Resize(height=2, width=2, resample=3, crop=False)

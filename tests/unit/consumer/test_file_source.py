@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from consumer.sources.budget import ByteBudget, Hold
-from consumer.sources.file import FileSource, Root
-from consumer.verdicts import Failed, Unavailable
+from consumer.errors import Failed, Unavailable
+from consumer.images.byte_budget import ByteBudget, Hold
+from consumer.images.sources.file import FileSource, Root
+from imagelane.exits import ExitCode, FatalError
 from schemas import Code
-from schemas.exits import ExitCode, Halt
 from tests.fakes import fetched
 
 LIMIT = 100
@@ -404,7 +404,7 @@ async def test_file_that_changes_while_it_waits_is_checked_and_counted_again(roo
 )
 def test_bad_root_stops_the_start(path: str) -> None:
     """A root that is everything, relative, missing or a file is a bad setting."""
-    with pytest.raises(Halt) as caught:
+    with pytest.raises(FatalError) as caught:
         Root.resolve(path)
     assert caught.value.code is ExitCode.SETTINGS
     assert "FILE_ROOTS" in str(caught.value)
@@ -413,5 +413,5 @@ def test_bad_root_stops_the_start(path: str) -> None:
 def test_root_that_leads_to_everything_stops_the_start(tmp_path: Path) -> None:
     """A link to / is as good as /."""
     (tmp_path / "all").symlink_to("/")
-    with pytest.raises(Halt):
+    with pytest.raises(FatalError):
         Root.resolve(str(tmp_path / "all"))

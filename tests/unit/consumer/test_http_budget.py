@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.sources.budget import ByteBudget
-from consumer.verdicts import Failed
+from consumer.errors import Failed
+from consumer.images.byte_budget import ByteBudget
 from tests import hostile_http as hostile
 from tests.hostile_http import IMAGE, MAX_BYTES, answer, opened, raw, serving
 

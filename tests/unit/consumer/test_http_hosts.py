@@ -3,9 +3,9 @@
 import pytest
 
 from consumer.check import http_hosts
-from consumer.sources.hosts import HostRules, NotAllowedError
-from consumer.sources.http import open_http
-from schemas.exits import ExitCode, Halt
+from consumer.images.sources.hosts import HostRules, NotAllowedError
+from consumer.images.sources.http import open_http
+from imagelane.exits import ExitCode, FatalError
 from tests.hostile_http import http_settings
 
 RULES = HostRules.parse(
@@ -93,7 +93,7 @@ def test_public_hosts_are_asked_at_default_ports_only():
 )
 async def test_bad_entry_stops_the_start(entry):
     """A typing error must not allow more, or less, than was meant."""
-    with pytest.raises(Halt) as caught:
+    with pytest.raises(FatalError) as caught:
         async with open_http(http_settings(allowed_hosts=(entry,))):
             pass
     assert caught.value.code is ExitCode.SETTINGS
@@ -109,7 +109,7 @@ async def test_other_bad_settings_stop_the_start(tmp_path):
         ({"http_ca_file": str(tmp_path / "ca.pem")}, "HTTP_CA_FILE"),
         ({"http_ca_file": str(tmp_path / "no.pem")}, "HTTP_CA_FILE"),
     ]:
-        with pytest.raises(Halt, match=name):
+        with pytest.raises(FatalError, match=name):
             async with open_http(http_settings(allow_public_hosts=True, **changes)):
                 pass
 

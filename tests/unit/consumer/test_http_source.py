@@ -12,9 +12,9 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.sources.answers import retry_after_seconds
-from consumer.sources.budget import ByteBudget
-from consumer.verdicts import Failed, Unavailable
+from consumer.errors import Failed, Unavailable
+from consumer.images.byte_budget import ByteBudget
+from consumer.images.sources.responses import retry_after_seconds
 from schemas import Code
 from tests import hostile_http as hostile
 from tests.hostile_http import IMAGE, MAX_BYTES, Names, answer, opened, raw, redirect, serving

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.brake import Brake, BrakePolicy
-from consumer.replay import ReplayWindow
-from consumer.retry import RetryPolicy
+from consumer.images.retry import RetryPolicy
+from consumer.record.brake import Brake, BrakePolicy
+from consumer.record.replay_window import ReplayWindow
 from schemas import Freshness, ImageReference, Request, TimestampType
 from tests.fakes import signed_record
 

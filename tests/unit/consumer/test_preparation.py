@@ -8,15 +8,15 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from PIL import Image
 
-from consumer.decoding.limits import DecodeLimits
-from consumer.decoding.pool import Decoder
+from consumer.errors import Failed, Unavailable
+from consumer.images.byte_budget import ByteBudget
+from consumer.images.decoding.limits import DecodeLimits
+from consumer.images.decoding.pool import Decoder
+from consumer.images.prepare import FetchAndDecode
+from consumer.images.retry import RetryPolicy
+from consumer.images.sources import Sources
 from consumer.pixels import Resize
-from consumer.preparation import FetchAndDecode
-from consumer.record import Prepared
-from consumer.retry import RetryPolicy
-from consumer.sources import Sources
-from consumer.sources.budget import ByteBudget
-from consumer.verdicts import Failed, Unavailable
+from consumer.record.process import Prepared
 from schemas import Code, ImageReference, Request, Task
 
 SMALL = Resize(height=8, width=8, resample=3, crop=False)
@@ -32,7 +32,7 @@ class ScriptedSource:
 
     @asynccontextmanager
     async def fetch(self, uri: str, max_bytes: int, budget: ByteBudget) -> AsyncIterator[bytes]:
-        """Satisfy `consumer.sources.Source`."""
+        """Satisfy `consumer.images.sources.Source`."""
         self.tries += 1
         if self.script:
             raise self.script.pop(0)

@@ -2,10 +2,11 @@
 
 import pytest
 
-from consumer.brake import Brake, BrakePolicy
-from consumer.record import Error, Ok, Refusal, Repeat, Stages, process
-from consumer.replay import ReplayWindow
-from consumer.verdicts import Failed
+from consumer.errors import Failed
+from consumer.outcome import ErrorOutcome, OkOutcome, RefusedOutcome, RepeatOutcome
+from consumer.record.brake import Brake, BrakePolicy
+from consumer.record.process import Pipeline, process
+from consumer.record.replay_window import ReplayWindow
 from schemas import Code, Freshness, ImageReference, Request, Task, Verifier
 from tests.fakes import INGEST, KEYS, NOW, FakeInferences, FakePreparation, signed_record
 
@@ -20,7 +21,7 @@ def _stages(**changes):
         "inferences": FakeInferences(),
         "now": lambda: NOW + 1.5,
     }
-    return Stages(**(fields | changes))
+    return Pipeline(**(fields | changes))
 
 
 def _request(name="a", tasks=(Task.EMBED, Task.CAPTION)):
@@ -30,7 +31,7 @@ def _request(name="a", tasks=(Task.EMBED, Task.CAPTION)):
 async def test_good_record_gets_what_it_asked_for():
     """An authentic record leads to vector, caption and the time each stage took."""
     outcome = await process(signed_record(_request()), _stages())
-    assert isinstance(outcome, Ok)
+    assert isinstance(outcome, OkOutcome)
     assert outcome.inference.caption == "a red circle"
     assert outcome.queue_ms == 1500
     assert outcome.image.fetch_ms == 1.0
@@ -48,8 +49,8 @@ async def test_caption_is_expected_from_admission_to_the_end():
     """The captioner can load while the image is fetched, and is let go when the record ends."""
     inferences = FakeInferences()
     faults = {"a": Failed(Code.NOT_FOUND, "gone")}
-    stages = _stages(inferences=inferences, preparation=FakePreparation(faults=faults))
-    await process(signed_record(_request()), stages)
+    pipeline = _stages(inferences=inferences, preparation=FakePreparation(faults=faults))
+    await process(signed_record(_request()), pipeline)
     assert (inferences.most_expected, inferences.expected) == (1, 0)
 
 
@@ -57,9 +58,9 @@ async def test_failed_fetch_is_an_error_with_its_code():
     """A verdict of a later stage keeps code, message and attempts."""
     fault = Failed(Code.IMAGE_UNAVAILABLE, "no answer")
     fault.attempts = 4
-    stages = _stages(preparation=FakePreparation(faults={"a": fault}))
-    outcome = await process(signed_record(_request()), stages)
-    assert isinstance(outcome, Error)
+    pipeline = _stages(preparation=FakePreparation(faults={"a": fault}))
+    outcome = await process(signed_record(_request()), pipeline)
+    assert isinstance(outcome, ErrorOutcome)
     assert (outcome.code, outcome.message, outcome.attempts) == (
         Code.IMAGE_UNAVAILABLE,
         "no answer",
@@ -72,26 +73,26 @@ async def test_forged_record_is_refused_before_anything_is_fetched():
     preparation = FakePreparation(faults={"a": AssertionError("must not be asked")})
     record = signed_record(_request(), headers=[])
     outcome = await process(record, _stages(preparation=preparation))
-    assert isinstance(outcome, Refusal)
+    assert isinstance(outcome, RefusedOutcome)
     assert outcome.code is Code.UNSIGNED
 
 
 async def test_second_record_with_an_id_is_a_repeat():
     """An authentic repeat inside the window is counted, not processed."""
-    stages = _stages()
-    await process(signed_record(_request(), offset=0), stages)
-    assert await process(signed_record(_request(), offset=1), stages) == Repeat(id="a")
+    pipeline = _stages()
+    await process(signed_record(_request(), offset=0), pipeline)
+    assert await process(signed_record(_request(), offset=1), pipeline) == RepeatOutcome(id="a")
 
 
 async def test_unforeseen_error_is_no_outcome():
     """A fault of ours is not blamed on the record."""
-    stages = _stages(preparation=FakePreparation(faults={"a": ZeroDivisionError()}))
+    pipeline = _stages(preparation=FakePreparation(faults={"a": ZeroDivisionError()}))
     with pytest.raises(ZeroDivisionError):
-        await process(signed_record(_request()), stages)
+        await process(signed_record(_request()), pipeline)
 
 
 async def test_append_in_our_future_is_no_negative_queue_time():
     """Clocks differ; a queue time is never below zero."""
     outcome = await process(signed_record(_request()), _stages(now=lambda: NOW - 5))
-    assert isinstance(outcome, Ok)
+    assert isinstance(outcome, OkOutcome)
     assert outcome.queue_ms == 0

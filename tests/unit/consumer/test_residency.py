@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.residency import Move, Residency, ResidencyPolicy, State
+from consumer.inference.residency import Move, Residency, ResidencyPolicy, State
 
 GPU = ResidencyPolicy(idle_seconds=300, host_seconds=600)
 CPU = ResidencyPolicy(idle_seconds=300, host_is_device=True)

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from consumer.sources import Fetched, Sources, display
-from consumer.sources.budget import ByteBudget
-from consumer.verdicts import Failed
+from consumer.errors import Failed
+from consumer.images.byte_budget import ByteBudget
+from consumer.images.sources import Fetched, Sources, display
 from schemas import Code, ImageReference
 
 

@@ -4,16 +4,16 @@ import asyncio
 
 import pytest
 
-from consumer.watchdog import Bounds, Sight, Watchdog, watch
-from schemas.exits import ExitCode, Halt
+from consumer.runtime.watchdog import Bounds, Snapshot, Watchdog, watch
+from imagelane.exits import ExitCode, FatalError
 
 BOUNDS = Bounds(join_seconds=60, progress_seconds=180, loop_seconds=10, end_seconds=30)
-IDLE = Sight(joined=True, in_flight=0, commits=0)
+IDLE = Snapshot(joined=True, in_flight=0, commits=0)
 
 
 def _looks(watchdog, sights):
     """Look once a second; return the faults."""
-    return [watchdog.look(sight, now) for now, sight in enumerate(sights, start=1)]
+    return [watchdog.look(snapshot, now) for now, snapshot in enumerate(sights, start=1)]
 
 
 def test_idle_member_is_live():
@@ -23,25 +23,25 @@ def test_idle_member_is_live():
 
 def test_member_outside_the_group_is_not_live_and_then_ends():
     """Not being in the group has a bound, and being not live has another."""
-    watchdog, outside = Watchdog(BOUNDS, 0), Sight(joined=False, in_flight=0, commits=0)
+    watchdog, outside = Watchdog(BOUNDS, 0), Snapshot(joined=False, in_flight=0, commits=0)
     faults = _looks(watchdog, [outside] * 91)
     assert faults[59] is None
     assert "not in the group" in faults[60]
-    with pytest.raises(Halt) as caught:
+    with pytest.raises(FatalError) as caught:
         watchdog.look(outside, 92)
     assert caught.value.code is ExitCode.STUCK
 
 
 def test_work_without_a_commit_is_not_live():
     """Records in flight must lead to commits."""
-    faults = _looks(Watchdog(BOUNDS, 0), [Sight(joined=True, in_flight=3, commits=7)] * 190)
+    faults = _looks(Watchdog(BOUNDS, 0), [Snapshot(joined=True, in_flight=3, commits=7)] * 190)
     assert faults[100] is None
     assert "no commit" in faults[-1]
 
 
 def test_commits_are_progress_however_much_is_in_flight():
     """A full window that moves is no fault."""
-    sights = [Sight(joined=True, in_flight=256, commits=n // 100) for n in range(1000)]
+    sights = [Snapshot(joined=True, in_flight=256, commits=n // 100) for n in range(1000)]
     assert set(_looks(Watchdog(BOUNDS, 0), sights)) == {None}
 
 

@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from producer.awaiting import Outcomes, Waiting
+from producer.outcomes import Outcomes, Waiting
 from schemas import (
     Code,
     Failure,

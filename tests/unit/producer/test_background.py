@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from producer.background import in_thread
+from producer.cli.background import in_thread
 
 
 async def test_items_come_in_order_to_the_end() -> None:

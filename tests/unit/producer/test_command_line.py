@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from producer.commands import application
-from schemas.exits import Halt
+from imagelane.exits import FatalError
+from producer.cli.commands import application
 
 SECRET = "a-secret-that-only-this-test-knows-0123456789"
 COMMANDS = ("topics", "publish", "sign", "verify", "results", "redrive")
@@ -31,11 +31,11 @@ class Done:
 def producer(
     *arguments: str, stdin: bytes = b"", environment: dict[str, str] | None = None
 ) -> Done:
-    """Run the command line in this process: the exit code and the line of a `Halt` are its."""
+    """Run the command line in this process: exit code and line are those of a `FatalError`."""
     done = CliRunner().invoke(
         application(rich=False), arguments, input=stdin, obj=WIRE | (environment or {})
     )
-    if isinstance(done.exception, Halt):
+    if isinstance(done.exception, FatalError):
         return Done(code=done.exception.code, stdout=done.stdout, stderr=str(done.exception))
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception

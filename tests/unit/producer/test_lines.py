@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.checks import check_line
-from producer.lines import NotSignable, format_console, format_kcat, id_of, parse_line
+from imagelane.settings import WireSettings
+from producer.cli.console_lines import NotSignable, format_console, format_kcat, id_of, parse_line
+from producer.readers.verify import check_line
 from schemas import (
     Code,
     ImageInfo,
@@ -21,7 +22,6 @@ from schemas import (
     encode_request,
     encode_result,
 )
-from schemas.settings import WireSettings
 from tests.strategies import requests
 
 NOW = 1_764_000_000

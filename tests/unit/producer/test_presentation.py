@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from producer.awaiting import Outcome, outcome_of
-from producer.presentation import name_of, outcome_line
-from producer.progress import Tally
+from producer.cli.outcome_lines import name_of, outcome_line
+from producer.cli.progress import Tally
+from producer.outcomes import Outcome, outcome_of
 from schemas import Caption, ImageInfo, Result, Source, TimingMs
 
 

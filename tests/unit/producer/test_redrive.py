@@ -9,8 +9,8 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producer.cli.redrive import unix_seconds
 from producer.redrive import NotRedriven, Renewal, Selection
-from producer.redriving import unix_seconds
 from schemas import (
     Code,
     Freshness,

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.publisher import Keyed
-from producer.references import (
+from producer.cli.references import (
     BadReference,
     Entry,
     count_entries,
     entries,
     to_request,
 )
+from producer.publisher import Keyed
 from schemas import JsonObject, Task, encode_request
 from schemas.codec import MAX_VALUE_BYTES
 from tests.strategies import requests

@@ -14,11 +14,11 @@ from typing import Final
 import pytest
 
 import schemas
+from imagelane.settings import WireSettings
 from schemas import Code, Freshness, Request, admit, decode_request, decode_result
 from schemas import headers as header_names
 from schemas.codec import MAX_VALUE_BYTES
 from schemas.messages import MAX_METADATA_BYTES, MAX_URI_CHARS, ImageReference
-from schemas.settings import WireSettings
 from tests.unit.schemas.records import KEYS, SECRET, SIGNED_AT, TOPIC, VERIFIER, record
 from tests.unit.schemas.records import signed_headers as sign
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import Field, ValidationError
 
-from schemas.exits import ExitCode, Halt
-from schemas.settings import CommaSeparated, WireSettings
+from imagelane.exits import ExitCode, FatalError
+from imagelane.settings import CommaSeparated, WireSettings
 
 SECRET = "correct horse battery staple 0123456789"
 PREVIOUS = "purple monkey dishwasher 0123456789 ok"
@@ -15,7 +15,7 @@ GOOD = {"SECRET_API_KEY": SECRET}
 
 def halt(environment: dict[str, str], type_: type[WireSettings] = WireSettings) -> str:
     """Return the line that the program ends with."""
-    with pytest.raises(Halt) as caught:
+    with pytest.raises(FatalError) as caught:
         type_.from_env(environment)
     assert caught.value.code is ExitCode.SETTINGS
     assert "\n" not in str(caught.value)
@@ -231,7 +231,7 @@ def test_no_secret_is_in_any_text_of_good_settings() -> None:
 )
 def test_no_secret_is_in_any_text_of_a_fault(environment: dict[str, str]) -> None:
     """Neither in the line nor in what hangs behind it: a traceback may be printed."""
-    with pytest.raises(Halt) as caught:
+    with pytest.raises(FatalError) as caught:
         WireSettings.from_env(environment)
 
     chain = f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"

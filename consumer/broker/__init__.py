@@ -1,0 +1,1 @@
+"""Kafka as the consumer uses it: the group, transactions, cluster facts, history."""

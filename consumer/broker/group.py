@@ -1,0 +1,208 @@
+"""The ingest topic: poll and rebalance; each partition's commits go by its own transactions.
+
+The order on assignment makes exactly-once true: start the partition's producer (which fences the
+former owner), then read the committed position, then seek. By then aiokafka already prefetches from
+the offset that it read itself; those records are dropped, and the seek makes them come again.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final, Protocol, Self
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.errors import KafkaError, UnsupportedCodecError
+
+from consumer.broker.cluster import COMPRESSION_WARNING, Cluster, TopicFacts, client_arguments
+from consumer.broker.history import read_back, record_of
+from consumer.broker.transactions import PartitionTransactions
+from consumer.partition.offsets import Position
+from consumer.partition.worker import Commit
+from consumer.settings import ConsumerSettings
+from imagelane.exits import ExitCode, FatalError
+from imagelane.kafka.header_names import tolerate_header_names
+from schemas import Record
+
+log = structlog.get_logger()
+
+STOP_SECONDS: Final = 5
+ROOM_SECONDS: Final = 0.005  # how soon a worker that was full is looked at again
+
+
+class Workers(Protocol):
+    """Who works on the partitions."""
+
+    def open(
+        self, partition: int, position: Position, commit: Commit, history: AsyncIterator[Record]
+    ) -> None:
+        """Begin the work on a partition from a position, after a look at what was before it."""
+
+    async def close(self) -> None:
+        """Finish or give up what is in flight, and commit it; within a bound."""
+
+
+class KafkaStream:
+    """One member of the consumer group, once it has joined."""
+
+    def __init__(
+        self,
+        settings: ConsumerSettings,
+        cluster: Cluster,
+        outputs: Sequence[TopicFacts],
+        replay_seconds: float,
+    ) -> None:
+        self._settings = settings
+        self._cluster = cluster
+        self._outputs = outputs
+        self._replay_seconds = replay_seconds
+        self._transactions: dict[int, PartitionTransactions] = {}
+        self._fault: BaseException | None = None
+        self.joined = False
+        session_ms = int(settings.session_timeout_seconds * 1000)
+        self._consumer = AIOKafkaConsumer(
+            **client_arguments(settings),
+            group_id=settings.group_id,
+            group_instance_id=settings.group_instance_id,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=session_ms // 10,
+            # A full worker is not polled, maybe for long; the heartbeat goes on.
+            max_poll_interval_ms=2**31 - 1,
+        )
+
+    async def __aenter__(self) -> Self:
+        tolerate_header_names()
+        await self._consumer.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # While a broker is away aiokafka's stop waits long, or ends as if it had been cancelled.
+        await asyncio.wait({asyncio.ensure_future(self._consumer.stop())}, timeout=STOP_SECONDS)
+        await self._stop_transactions()
+
+    def join(self, workers: Workers) -> None:
+        """Join the group; partitions come and go by way of `workers`, while `poll` is called."""
+        listener = _Rebalance(self, workers)
+        self._consumer.subscribe([self._settings.ingest_topic], listener=listener)
+
+    async def poll(self, room: Mapping[int, int], timeout_seconds: float) -> list[Record]:
+        """Return the next records of partitions that have room, no more than the least room of one.
+
+        Raises:
+            FatalError: an assignment failed, or the group does.
+        """
+        if self._fault:
+            raise self._fault
+        wanted = self._pause_and_resume(room)
+        if len(wanted) < len(room):
+            timeout_seconds = min(timeout_seconds, ROOM_SECONDS)
+        if not wanted:  # to aiokafka no partition means every partition
+            await asyncio.sleep(timeout_seconds)
+            return []
+        try:
+            batches = await self._consumer.getmany(
+                *wanted,
+                timeout_ms=int(timeout_seconds * 1000),
+                max_records=min(room[p.partition] for p in wanted),
+            )
+        except UnsupportedCodecError as exc:
+            raise FatalError(ExitCode.TOPIC, f"topic: {COMPRESSION_WARNING}") from exc
+        except KafkaError as exc:
+            raise FatalError(ExitCode.BROKER, f"broker: {exc}") from exc
+        return [record_of(message) for batch in batches.values() for message in batch]
+
+    def _pause_and_resume(self, room: Mapping[int, int]) -> list[TopicPartition]:
+        """Let the partitions with room be fetched, and return them."""
+        assigned = self._consumer.assignment()
+        wanted = [p for p in assigned if room.get(p.partition, 0) > 0]
+        paused = self._consumer.paused()
+        for partition in assigned:
+            if partition in wanted and partition in paused:
+                self._consumer.resume(partition)
+            elif partition not in wanted and partition not in paused:
+                self._consumer.pause(partition)
+        return wanted
+
+    async def assign(self, partitions: Sequence[TopicPartition], workers: Workers) -> None:
+        """Open a worker for each partition, in the order that the head of this file gives."""
+        self.joined = True
+        for partition in partitions:
+            transactions = PartitionTransactions(
+                group_id=self._settings.group_id,
+                partition=partition,
+                outputs=self._outputs,
+                client=client_arguments(self._settings),
+                timeout_seconds=self._settings.transaction_timeout_seconds,
+                committed=lambda p=partition: self._cluster.committed(p),  # type: ignore[misc]
+            )
+            self._transactions[partition.partition] = transactions
+            start = time.monotonic()
+            position = await transactions.start() or await self._beginning(partition)
+            await self._refuse_beyond_end(partition, position)
+            self._consumer.seek(partition, position.offset)
+            history = read_back(
+                client_arguments(self._settings), partition, position.offset, self._replay_seconds
+            )
+            workers.open(partition.partition, position, transactions.commit, history)
+            log.info(
+                "partition assigned",
+                partition=partition.partition,
+                offset=position.offset,
+                seconds=round(time.monotonic() - start, 3),
+            )
+
+    async def revoke(self, workers: Workers) -> None:
+        """Close the workers, then let their partitions go."""
+        self.joined = False
+        await workers.close()
+        await self._stop_transactions()
+
+    async def _stop_transactions(self) -> None:
+        transactions, self._transactions = list(self._transactions.values()), {}
+        await asyncio.gather(*(t.stop() for t in transactions))
+
+    async def _beginning(self, partition: TopicPartition) -> Position:
+        offsets = await self._consumer.beginning_offsets([partition])
+        return Position(offset=offsets[partition])
+
+    async def _refuse_beyond_end(self, partition: TopicPartition, position: Position) -> None:
+        """A topic that was made anew would be skipped in silence up to the old position."""
+        end = (await self._consumer.end_offsets([partition]))[partition]
+        if position.offset > end:
+            raise FatalError(
+                ExitCode.TOPIC,
+                f"topic: group {self._settings.group_id} has committed offset {position.offset} of "
+                f"{partition.topic}-{partition.partition}, which ends at {end}: the log lost "
+                "records or was made anew; reset the group's offsets with kafka-consumer-groups.sh",
+            )
+
+    def fail(self, fault: BaseException) -> None:
+        """Make the next poll raise: aiokafka swallows what a rebalance callback raises."""
+        self._fault = self._fault or fault
+
+
+class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
+    def __init__(self, stream: KafkaStream, workers: Workers) -> None:
+        self._stream, self._workers = stream, workers
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        try:
+            await self._stream.assign(sorted(assigned), self._workers)
+        except (TimeoutError, KafkaError) as exc:
+            self._stream.fail(FatalError(ExitCode.BROKER, f"broker: assignment failed: {exc!r}"))
+        except BaseException as exc:
+            self._stream.fail(exc)
+            raise
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        try:
+            if revoked:
+                log.info("partitions revoked", partitions=sorted(p.partition for p in revoked))
+            await self._stream.revoke(self._workers)
+        except BaseException as exc:
+            self._stream.fail(exc)
+            raise

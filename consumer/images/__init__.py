@@ -1,0 +1,1 @@
+"""An image reference to pixels, within limits: fetch, retry, decode."""

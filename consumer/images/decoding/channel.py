@@ -1,0 +1,71 @@
+"""What the consumer and a decoding process say to each other, over one socket between the two.
+
+The consumer asks: two lengths, the targets as JSON, the image. The process answers: a length, a
+`Picture` or a `Verdict` as JSON, and after a `Picture` the pixels of each target, in order, in
+exactly the bytes that the targets take. A process that a hostile image took over may answer what
+it likes: the consumer holds all of it against these types, and nothing is unpickled.
+"""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
+
+from consumer.images.decoding.limits import DecodeLimits
+from consumer.pixels import Resize
+from schemas import Code, Stage, Task
+
+QUESTION: Final = struct.Struct(">IQ")  # byte lengths of targets and image
+ANSWER: Final = struct.Struct(">I")  # byte length of the JSON
+MAX_ANSWER_BYTES: Final = 4096
+
+_STRICT: Final = ConfigDict(extra="forbid", strict=True)
+
+
+def _of_decoding(code: Code) -> Code:
+    if code.stage is not Stage.DECODE:
+        raise ValueError("a code of another stage")
+    return code
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("not printable")
+    return text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """What a process is started with: the limits of an image, and its own."""
+
+    limits: DecodeLimits
+    memory_bytes: int  # of its address space
+    cpu_seconds: int  # for each image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """The image was decoded; its pixels follow."""
+
+    __pydantic_config__ = _STRICT
+
+    width: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+    format: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """There are no pixels; `code` says why."""
+
+    __pydantic_config__ = _STRICT
+
+    code: Annotated[Code, AfterValidator(_of_decoding)]
+    message: Annotated[str, Field(max_length=500), AfterValidator(_printable)]
+
+
+OPTIONS_JSON: Final = TypeAdapter(WorkerOptions)
+TARGETS_JSON: Final[TypeAdapter[Mapping[Task, Resize]]] = TypeAdapter(Mapping[Task, Resize])
+ANSWER_JSON: Final[TypeAdapter[Picture | Verdict]] = TypeAdapter(Picture | Verdict)

@@ -1,0 +1,223 @@
+"""Decode hostile bytes with Pillow, within limits, to the pixels the models take.
+
+The format is judged by its first bytes and only that format's parser is tried. Size, sides and
+shape are checked after the header is read and before a pixel is decoded.
+Colour profiles are ignored, as the models' own processors ignore them: an embedding is compared
+with embeddings that others made of the same file. Metadata is dropped.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+import numpy as np
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError
+
+from consumer.errors import Failed
+from consumer.images.decoding.limits import RAW_KINDS, DecodeLimits, Format
+from consumer.images.decoding.magic import sniff
+from consumer.pixels import DecodedImage, Pixels, Resize
+from schemas import Code, Task
+
+_PILLOW_NAMES: Final = {"HEIC": "HEIF"}  # where Pillow's name of a format is another than ours
+_Box = tuple[float, float, float, float]  # left, top, right, bottom
+# An upright image, maybe reduced; the size of the whole one; and which part of it is the picture.
+_Upright = tuple[Image.Image, tuple[int, int], _Box]
+
+_MIN_SIDE: Final = 3  # below that there is nothing to see, and channel guessing goes wrong
+_ORIENTATION_TAG: Final = 0x0112
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TURNED: Final = frozenset({5, 6, 7, 8})  # width and height change places
+_MIRRORED_X: Final = frozenset({2, 3, 6, 7})  # what was at the left or top comes to the right
+_MIRRORED_Y: Final = frozenset({3, 4, 7, 8})
+# With twice the target left after the reduced JPEG decode, pixels change by 0.2 of 255 on average,
+# and a photo of 12 megapixels is ready six times as fast.
+_DRAFT_MARGIN: Final = 2
+_NO_MEMORY: Final = ("decoder error -9", "Out of memory")  # how libtiff's codec and libavif say it
+# What Pillow's parsers raise on broken data. Warnings only come as exceptions where the process
+# runs with -W error.
+_BROKEN: Final = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Warning,
+)
+
+
+def prepare(limits: DecodeLimits) -> None:
+    """Make Pillow ready in a process of its own, which may open no file later.
+
+    Raises:
+        ImportError: a format is listed whose library is not installed.
+    """
+    Image.init()  # all parsers, or Pillow looks for more when one of them refuses a file
+    # What a parser makes when it opens a file is refused at twice this number.
+    Image.MAX_IMAGE_PIXELS = (limits.max_pixels + 1) // 2
+    # One thread an image: the processes are what runs side by side.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    if Format.HEIC in limits.formats:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(
+            thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
+        )
+    if Format.RAW in limits.formats:
+        import consumer.images.decoding.raw  # noqa: F401 - so that it is there
+
+
+def decode(data: bytes, targets: Mapping[Task, Resize], limits: DecodeLimits) -> DecodedImage:
+    """Decode the first frame, upright, on white, and resize it for each target.
+
+    Returns size and format of the whole image, and for each target an RGB array of uint8, shape
+    (height, width, 3), that owns its memory.
+
+    Raises:
+        Failed: `not_an_image`, `unsupported_format`, `too_many_pixels`, `corrupt_image`, or
+            `decoder_crashed` when memory runs out.
+    """
+    kind = sniff(data)
+    if kind is None:
+        raise Failed(Code.NOT_AN_IMAGE, "its first bytes are not those of an image")
+    if not limits.allows(kind):
+        listed = ", ".join(limits.formats)
+        raise Failed(Code.UNSUPPORTED_FORMAT, f"{kind} is not decoded; {listed} are")
+    edges = [max(to.height, to.width, to.shortest_edge) for to in targets.values()]
+    edge = _DRAFT_MARGIN * max(edges, default=1)
+    with _translated(kind):
+        opened = _developed if kind in RAW_KINDS else _opened
+        image, size, box = opened(data, kind, edge, limits)
+        pixels = {task: _resized(image, size, box, to) for task, to in targets.items()}
+    return DecodedImage(width=size[0], height=size[1], format=kind, pixels=pixels)
+
+
+def _opened(data: bytes, kind: str, edge: int, limits: DecodeLimits) -> _Upright:
+    parser = _PILLOW_NAMES.get(kind, kind)
+    with Image.open(io.BytesIO(data), formats=(parser,)) as opened:
+        width, height = opened.size
+        _check_size(width, height, limits)
+        # libjpeg decodes at 1/2, 1/4 or 1/8 where that leaves enough; others ignore it. The box is
+        # the part of the reduced image that is the picture: its sides are rounded up.
+        drafted = opened.draft(None, (edge, edge))
+        box: _Box = drafted[1] if drafted else (0, 0, *opened.size)
+        opened.load()  # a truncated file fails here, not in the batch
+        orientation = _orientation(opened)
+        size = (height, width) if orientation in _TURNED else (width, height)
+        image, box = _upright(_on_white(opened), orientation, box)
+    return image, size, box
+
+
+def _developed(data: bytes, kind: str, edge: int, limits: DecodeLimits) -> _Upright:
+    from consumer.images.decoding.raw import develop  # an extra
+
+    pixels, size = develop(data, edge, lambda width, height: _check_size(width, height, limits))
+    image = Image.fromarray(pixels)
+    return image, size, (0, 0, *image.size)
+
+
+@contextmanager
+def _translated(kind: str) -> Iterator[None]:
+    """Translate what Pillow raises; the one place where that is done."""
+    try:
+        yield
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+        raise Failed(Code.TOO_MANY_PIXELS, f"{kind} far over the limit of pixels") from exc
+    except UnidentifiedImageError as exc:  # its text is the address of a buffer
+        raise Failed(Code.CORRUPT_IMAGE, f"broken {kind}: its header cannot be read") from exc
+    except MemoryError as exc:  # the image may be sound, so it is not called corrupt
+        raise Failed(Code.DECODER_CRASHED, f"no memory to decode this {kind}") from exc
+    except _BROKEN as exc:
+        if isinstance(exc, OSError) and exc.errno is not None:
+            raise  # of the system, not of these bytes: a bug of ours
+        if str(exc).endswith(_NO_MEMORY):
+            raise Failed(Code.DECODER_CRASHED, f"no memory to decode this {kind}") from exc
+        reason = "".join(char for char in str(exc)[:100] if char.isprintable())
+        raise Failed(Code.CORRUPT_IMAGE, f"broken {kind}: {reason}") from exc
+
+
+def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
+    short, long = sorted((width, height))
+    size = f"{width} x {height} pixels"
+    if width * height > limits.max_pixels:
+        raise Failed(Code.TOO_MANY_PIXELS, f"{size}, over the limit of {limits.max_pixels}")
+    if long > limits.max_side:
+        raise Failed(Code.TOO_MANY_PIXELS, f"{size}, a side over the limit of {limits.max_side}")
+    if short < _MIN_SIDE:  # well-formed, so not corrupt
+        raise Failed(Code.UNSUPPORTED_FORMAT, f"{size}, a side below {_MIN_SIDE}")
+    if long > short * limits.max_aspect_ratio:
+        raise Failed(
+            Code.TOO_MANY_PIXELS,
+            f"{size}, longer than {limits.max_aspect_ratio} times its short side",
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where there is none that can be read."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG)
+    except _BROKEN:  # broken metadata does not make a sound picture worthless
+        return 1
+    return value if isinstance(value, int) and value in _UPRIGHT else 1
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Return the image as 8-bit RGB, what is transparent in it white."""
+    if image.mode.startswith("I;16"):
+        # convert() would clip at 255. The high byte is what Pillow takes of 16-bit colour.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise Failed(Code.UNSUPPORTED_FORMAT, "pixels of 32 bits have no defined white")
+    if image.has_transparency_data:
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", rgba.size, (255, 255, 255))
+        white.paste(rgba, mask=rgba)
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _upright(image: Image.Image, orientation: int, box: _Box) -> tuple[Image.Image, _Box]:
+    """Turn the image and the part of it that is the picture."""
+    if orientation not in _UPRIGHT:
+        return image, box
+    # Before the resize, not after: which axis is resized first shows by some grey levels.
+    image = image.transpose(_UPRIGHT[orientation])
+    width, height = box[2:]
+    if orientation in _TURNED:
+        width, height = height, width
+    left = image.width - width if orientation in _MIRRORED_X else 0
+    top = image.height - height if orientation in _MIRRORED_Y else 0
+    return image, (left, top, left + width, top + height)
+
+
+def _resized(image: Image.Image, full_size: tuple[int, int], box: _Box, to: Resize) -> Pixels:
+    """Return the pixels as the model's own processor would make them.
+
+    The geometry follows from `full_size` (width, height): `image` may be a reduced decode, of
+    which `box` is the picture.
+    """
+    width, height = to.width, to.height
+    if to.crop:
+        # The short edge comes out exact; the long one is cut, not rounded.
+        short = min(full_size)
+        width, height = (int(to.shortest_edge * side / short) for side in full_size)
+    resized = image.resize((width, height), to.resample, box)
+    left, top = (width - to.width) // 2, (height - to.height) // 2
+    # Where the crop is larger than the image, Pillow pads with black, as the processors do.
+    return np.array(resized.crop((left, top, left + to.width, top + to.height)))

@@ -1,0 +1,74 @@
+"""A reference to pixels: fetch, again if it may heal, then decode."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from time import monotonic
+
+from consumer.errors import Unavailable
+from consumer.images.byte_budget import ByteBudget, Lease
+from consumer.images.decoding.pool import Decoder
+from consumer.images.retry import RetryPolicy
+from consumer.images.sources import Fetched, Sources
+from consumer.outcome import ImageFacts
+from consumer.pixels import Resize
+from consumer.record.process import Prepared
+from schemas import ImageReference, Request, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchAndDecode:
+    """`resizes` says which pixels each task's model takes."""
+
+    sources: Sources
+    decoder: Decoder
+    resizes: Mapping[Task, Resize]
+    retry: RetryPolicy
+    budget: ByteBudget
+
+    @asynccontextmanager
+    async def prepare(self, request: Request) -> AsyncIterator[Prepared]:
+        """Open the pixels for the tasks of a request, held from the budget until the block ends.
+
+        Raises:
+            Failed: the first reason why there are none, with the number of tries.
+        """
+        start = monotonic()
+        targets = {task: self.resizes[task] for task in request.tasks}
+        pixel_bytes = sum(to.byte_length for to in targets.values())
+        async with self.budget.lease(pixel_bytes) as lease:
+            # The fetched bytes are held until they are pixels.
+            async with AsyncExitStack() as held:
+                fetched = await self._fetch(request.image, lease, held)
+                fetched_at, sha256 = monotonic(), fetched.sha256
+                image = await self.decoder.decode(fetched.data, targets)
+            del fetched
+            facts = ImageFacts(
+                sha256=sha256,
+                width=image.width,
+                height=image.height,
+                format=image.format,
+                fetch_ms=(fetched_at - start) * 1000,
+                decode_ms=(monotonic() - fetched_at) * 1000,
+            )
+            yield Prepared(image=facts, pixels=image.pixels)
+
+    async def _fetch(self, image: ImageReference, lease: Lease, held: AsyncExitStack) -> Fetched:
+        start, attempt = monotonic(), 0
+        while True:
+            attempt += 1
+            try:
+                return await held.enter_async_context(self.sources.fetch(image, lease))
+            except Unavailable as unavailable:
+                unavailable.attempts = attempt
+                delay = self.retry.delay_seconds(
+                    attempt=attempt,
+                    age_seconds=monotonic() - start,
+                    retry_after_seconds=unavailable.retry_after_seconds,
+                    chance=random.random(),  # noqa: S311 - spreads retries, keeps no secret
+                )
+                if delay is None:
+                    raise
+            await asyncio.sleep(delay)

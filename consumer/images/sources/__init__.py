@@ -1,0 +1,122 @@
+"""Where images come from: a reference to its bytes, within limits.
+
+`Sources` is the table of allowed schemes. A scheme more is one entry more; what is not in the table
+is forbidden. Each source raises `Failed` or `Unavailable` with a code of stage `fetch`, and names
+the image by `display` only: messages go into results, dead letters and logs.
+"""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from consumer.errors import Failed, Unavailable
+from consumer.images.byte_budget import Budget
+from schemas import Code, ImageReference
+
+BROKEN_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_MAX_DISPLAY_CHARS: Final = 200
+# 64 KiB take about 0.1 ms to hash: less than a hop to a thread and back is worth.
+_HASH_ON_LOOP_BYTES: Final = 65_536
+# `file:` has a host only after exactly two slashes; what else is written so may hold a password
+# after any number of them, as lenient parsers read it.
+_FILE_USER = re.compile(r"//[^/]*@")
+_OTHER_USER = re.compile(r"[/\\]*[^/\\]*@")
+
+
+class Source(Protocol):
+    """Fetches what one scheme names."""
+
+    def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AbstractAsyncContextManager[bytes]:
+        """Open the bytes at `uri`, at most `max_bytes` of them, held from `budget` while open.
+
+        Bytes are held before they are read: what hangs without an answer holds none.
+
+        Raises:
+            Failed: the reference is not allowed, names nothing, or too much.
+            Unavailable: the place does not answer now.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """The bytes of an image and their SHA-256, 64 lower-case hex."""
+
+    data: bytes
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """The allowed schemes, lower case and without the colon, each with its source."""
+
+    by_scheme: Mapping[str, Source]
+    max_bytes: int
+
+    @asynccontextmanager
+    async def fetch(self, reference: ImageReference, budget: Budget) -> AsyncIterator[Fetched]:
+        """Open the image, held from `budget`, and check its digest, if the reference has one.
+
+        Raises:
+            Failed: `forbidden_source` for a scheme that is not in the table, `digest_mismatch`,
+                or what the source says.
+            Unavailable: the source does not answer now.
+        """
+        uri = reference.uri
+        source = self.by_scheme.get(uri.partition(":")[0].lower()) if ":" in uri else None
+        if source is None:
+            allowed = ", ".join(f"{scheme}:" for scheme in sorted(self.by_scheme)) or "nothing"
+            raise forbidden(uri, f"its scheme is not allowed ({allowed} is)")
+        async with source.fetch(uri, self.max_bytes, budget) as data:
+            sha256 = await _sha256(data)
+            if reference.sha256 is not None and reference.sha256 != sha256:
+                raise Failed(
+                    Code.DIGEST_MISMATCH,
+                    f"{display(uri)}: its SHA-256 is {sha256}, the request says {reference.sha256}",
+                )
+            yield Fetched(data=data, sha256=sha256)
+
+
+def display(uri: str) -> str:
+    """Return `uri` for messages: without user, password, query or payload, printable and short."""
+    scheme, colon, rest = uri.partition(":")
+    if scheme.lower() == "data":
+        return "data:..."  # all of it may be payload, if it is malformed
+    # A query is where signed links carry their signature.
+    place, *hidden = re.split(r"[?#]", rest if colon else scheme, maxsplit=1)
+    if colon:
+        user = _FILE_USER if scheme.lower() == "file" else _OTHER_USER
+        place = f"{scheme}:" + user.sub(_slashes, place, count=1)
+    text = "".join(char if char.isprintable() else "?" for char in place)
+    cut = len(text) > _MAX_DISPLAY_CHARS
+    return text[:_MAX_DISPLAY_CHARS] + ("..." if cut or hidden else "")
+
+
+def forbidden(uri: str, reason: str) -> Failed:
+    """Return the verdict of a reference that may not be followed."""
+    return Failed(Code.FORBIDDEN_SOURCE, f"{display(uri)}: {reason}")
+
+
+def too_large(uri: str, max_bytes: int) -> Failed:
+    """Return the verdict of an image over the limit."""
+    return Failed(Code.IMAGE_TOO_LARGE, f"{display(uri)}: over {max_bytes} bytes")
+
+
+def unavailable(uri: str, reason: str, seconds: float | None = None) -> Unavailable:
+    """Return the verdict of what may heal, after `seconds` if the host says so."""
+    return Unavailable(Code.IMAGE_UNAVAILABLE, f"{display(uri)}: {reason}", seconds)
+
+
+def _slashes(match: re.Match[str]) -> str:
+    text = match.group()
+    return text[: len(text) - len(text.lstrip("/\\"))]
+
+
+async def _sha256(data: bytes) -> str:
+    if len(data) <= _HASH_ON_LOOP_BYTES:
+        return hashlib.sha256(data).hexdigest()
+    return (await asyncio.to_thread(hashlib.sha256, data)).hexdigest()

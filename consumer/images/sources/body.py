@@ -1,0 +1,87 @@
+"""A body that comes over HTTP, within its limits."""
+
+import asyncio
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Final, Self
+
+from aiohttp import ClientResponse
+
+from consumer.images.byte_budget import Budget, Hold
+from consumer.images.sources import too_large, unavailable
+from consumer.settings import ConsumerSettings
+
+_FIRST_HOLD_BYTES: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How slow a host may be: seconds for all of it, and bytes a second once the grace is over."""
+
+    total_seconds: float
+    grace_seconds: float
+    min_bytes_per_second: float
+
+    @classmethod
+    def of(cls, settings: ConsumerSettings) -> Self:
+        """Return what the settings say."""
+        return cls(
+            total_seconds=settings.fetch_total_seconds,
+            grace_seconds=settings.fetch_grace_seconds,
+            min_bytes_per_second=settings.fetch_min_bytes_per_second,
+        )
+
+    def allows(self, byte_length: int, seconds: float) -> bool:
+        """Tell whether `byte_length` bytes in `seconds` are fast enough."""
+        return seconds <= self.grace_seconds or byte_length >= seconds * self.min_bytes_per_second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """Reads a body into memory that is held before it is read."""
+
+    uri: str
+    max_bytes: int
+    budget: Budget
+    held: Hold
+    pace: Pace
+
+    async def read(self, response: ClientResponse, clock: asyncio.Timeout) -> bytes:
+        """Return the whole body; `clock`, its deadline, stands still while memory is waited for.
+
+        Raises:
+            Failed: `image_too_large`, by the length that is said or by what comes.
+            Unavailable: it comes too slowly.
+        """
+        said = response.content_length
+        limit = self.max_bytes + 1 if said is None else said
+        if said is not None and said > self.max_bytes:  # not read at all
+            raise too_large(self.uri, self.max_bytes)
+        content, size = BytesIO(), 0  # BytesIO hands out what it holds without a copy
+        start_seconds = left_seconds(clock)
+        while size < limit:
+            if size == self.held.byte_length:
+                await self._grow(min(limit, max(_FIRST_HOLD_BYTES, 2 * size)), clock)
+            chunk = await response.content.read(self.held.byte_length - size)
+            if not chunk:
+                break
+            size += content.write(chunk)
+            if not self.pace.allows(size, start_seconds - left_seconds(clock)):
+                raise unavailable(self.uri, "it comes too slowly")
+        if size > self.max_bytes:
+            raise too_large(self.uri, self.max_bytes)
+        await self.budget.resize(self.held, size)
+        return content.getvalue()
+
+    async def _grow(self, byte_length: int, clock: asyncio.Timeout) -> None:
+        left = left_seconds(clock)
+        clock.reschedule(None)
+        await self.budget.resize(self.held, byte_length)
+        clock.reschedule(asyncio.get_running_loop().time() + left)
+
+
+def left_seconds(clock: asyncio.Timeout) -> float:
+    """Return the time until the deadline of `clock`, which must have one."""
+    when = clock.when()
+    assert when is not None
+    return when - asyncio.get_running_loop().time()

@@ -1,0 +1,56 @@
+"""`data:` references: a small image inside the request itself, in strict base64."""
+
+import base64
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from consumer.errors import Failed
+from consumer.images.byte_budget import Budget
+from consumer.images.sources import display, forbidden, too_large
+from schemas import Code
+
+_HEADER: Final = re.compile(r"data:image/[a-z0-9][a-z0-9.+-]*;base64", re.IGNORECASE | re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSource:
+    """Decodes `data:image/...;base64,`, up to `max_bytes` decoded; 0 allows none."""
+
+    max_bytes: int
+
+    @asynccontextmanager
+    async def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
+        """Open the decoded bytes, up to the smaller of the two limits.
+
+        Raises:
+            Failed: `forbidden_source` (switched off, not an image type, not base64),
+                `image_too_large`, or `not_an_image`: a payload that is not base64 was found, and
+                is no bytes at all, so what is wrong is the content and not the place.
+        """
+        if self.max_bytes <= 0:
+            raise forbidden(uri, "switched off (DATA_MAX_BYTES)")
+        header, _, payload = uri.partition(",")
+        if not _HEADER.fullmatch(header):
+            raise forbidden(uri, "only data:image/...;base64, is allowed")
+        limit = min(self.max_bytes, max_bytes)
+        # Judged by the length of the text, so that nothing too large is ever decoded.
+        byte_length = len(payload) // 4 * 3 - payload[-2:].count("=")
+        if byte_length > limit:
+            raise too_large(uri, limit)
+        async with budget.hold(byte_length):
+            yield _decode(payload, uri)
+
+
+def _decode(payload: str, uri: str) -> bytes:
+    """Decode base64 that is written the one way that RFC 4648, section 3.5, calls canonical."""
+    try:
+        data = base64.b64decode(payload, validate=True)
+    except ValueError as exc:
+        raise Failed(Code.NOT_AN_IMAGE, f"{display(uri)}: not valid base64") from exc
+    # b64decode lets one padding too many pass, and bits after the last byte.
+    if base64.b64encode(data).decode() != payload:
+        raise Failed(Code.NOT_AN_IMAGE, f"{display(uri)}: not canonical base64")
+    return data

@@ -1,0 +1,61 @@
+"""What it means when a host answers, answers without an image, or does not answer."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from aiohttp import (
+    ClientConnectorCertificateError,
+    ClientConnectorDNSError,
+    ClientConnectorError,
+    ClientError,
+    ClientResponse,
+)
+
+from consumer.errors import Failed
+from consumer.images.sources import display, unavailable
+from schemas import Code
+
+# 407 is the egress proxy's: ours to heal.
+_BUSY: Final = {407, 408, 425, 429}
+
+
+def refusal(uri: str, response: ClientResponse, now: float, host: str) -> Failed:
+    """Return the verdict of an answer that is not 200. Its body is not read."""
+    status = response.status
+    # 2xx and 3xx without an image may have one later.
+    if status in _BUSY or not 400 <= status < 500:
+        retry_after = response.headers.get("Retry-After", "")
+        return unavailable(uri, f"{host} answers {status}", retry_after_seconds(retry_after, now))
+    return Failed(Code.NOT_FOUND, f"{display(uri)}: {host} answers {status}")
+
+
+def retry_after_seconds(text: str, now: float) -> float | None:
+    """Return what a Retry-After header asks for (RFC 9110, 10.2.3), or None if it is not one."""
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return float(text)
+    try:
+        when = parsedate_to_datetime(text)
+        return max(0.0, (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None
+
+
+@asynccontextmanager
+async def verdicts(uri: str, host: str) -> AsyncIterator[None]:
+    """Say what broke. Not in the error's own words: those hold the URL and addresses."""
+    try:
+        yield
+    except ClientConnectorCertificateError as exc:
+        raise unavailable(uri, f"the certificate of {host} is not valid") from exc
+    except TimeoutError as exc:
+        raise unavailable(uri, f"{host} does not answer in time") from exc
+    except ClientConnectorDNSError as exc:
+        raise unavailable(uri, f"{host} has no address") from exc
+    except ClientConnectorError as exc:
+        raise unavailable(uri, f"no connection to {host}") from exc
+    except (ClientError, OSError) as exc:
+        raise unavailable(uri, f"the connection to {host} broke") from exc

@@ -1,0 +1,208 @@
+"""`s3:` references: objects of allowed buckets, at the one endpoint of the settings.
+
+botocore, of which AWS makes its own tools, finds the credentials and signs. The request is one
+plain GET of ours: no redirect, no proxy or endpoint of the environment, no second try in here.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Protocol, Self
+from urllib.parse import quote, unquote
+
+from aiohttp import ClientResponse, ClientSession
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.exceptions import BotoCoreError
+from botocore.exceptions import ClientError as CredentialsRefused
+from botocore.session import Session
+from yarl import URL
+
+from consumer.errors import Failed
+from consumer.images.byte_budget import Budget
+from consumer.images.sources import BROKEN_PERCENT, forbidden, unavailable
+from consumer.images.sources.body import Body, Pace
+from consumer.images.sources.responses import refusal, verdicts
+from consumer.images.sources.sessions import open_trusted_session
+from consumer.settings import ConsumerSettings
+from imagelane.exits import ExitCode, FatalError
+
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+_VERSION: Final = re.compile(r"versionId=[A-Za-z0-9._~-]{1,1024}")
+_ERROR_CODE: Final = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
+_ERROR_BYTES: Final = 4096
+# Our own credentials, clock or region are at fault: the reference may be a good one.
+_OUR_FAULT: Final = {
+    "AuthorizationHeaderMalformed",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "XAdminUserNotFound",  # Versity's word for InvalidAccessKeyId
+}
+
+
+class CredentialSource(Protocol):
+    """Credentials that may have to be renewed; that may block."""
+
+    def get_frozen_credentials(self) -> object:
+        """Return those of this moment, as botocore signs with them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowed:
+    """A bucket, and the path segments that a key must begin with; none: every key."""
+
+    bucket: str
+    segments: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `bucket` or `bucket/prefix/`.
+
+        Raises:
+            FatalError: it is neither.
+        """
+        bucket, _, prefix = text.partition("/")
+        segments = tuple(prefix.removesuffix("/").split("/")) if prefix else ()
+        if not _BUCKET.fullmatch(bucket) or not {"", ".", ".."}.isdisjoint(segments):
+            raise FatalError(
+                ExitCode.SETTINGS, f"S3_BUCKETS: {text}: give bucket or bucket/prefix/"
+            )
+        return cls(bucket=bucket, segments=segments)
+
+    def has(self, bucket: str, segments: tuple[str, ...]) -> bool:
+        """Tell whether the key of `segments` is below the prefix."""
+        count = len(self.segments)
+        return bucket == self.bucket and len(segments) > count and segments[:count] == self.segments
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Source:
+    """Reads objects with one session, path-style, whatever the S3 store behind `endpoint`."""
+
+    allowed: tuple[Allowed, ...]
+    endpoint: str
+    region: str
+    credentials: CredentialSource
+    session: ClientSession
+    pace: Pace
+
+    @asynccontextmanager
+    async def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
+        """Open the content of the object.
+
+        Raises:
+            Failed: `forbidden_source` (not a plain s3 URI, not an allowed bucket and prefix),
+                `not_found` (also when we may not read it), `image_too_large`.
+            Unavailable: the store does not answer, is busy, redirects, or refuses our credentials.
+        """
+        url = self._url(uri)
+        try:
+            # In a thread: credentials that have to be renewed are asked for over the network.
+            headers = await asyncio.to_thread(self._signed_headers, url)
+        except (BotoCoreError, CredentialsRefused, OSError) as exc:
+            raise unavailable(uri, "no credentials can be had for the store") from exc
+        async with budget.hold(0) as held:
+            body = Body(uri=uri, max_bytes=max_bytes, budget=budget, held=held, pace=self.pace)
+            async with (
+                verdicts(uri, "the store"),
+                asyncio.timeout(self.pace.total_seconds) as clock,
+                self.session.get(
+                    URL(url, encoded=True), headers=headers, allow_redirects=False
+                ) as response,
+            ):
+                if response.status != 200:
+                    raise await _refusal(uri, response)
+                data = await body.read(response, clock)
+            yield data
+
+    def _url(self, uri: str) -> str:
+        """Return the address of an allowed object. No IO."""
+        path, question, query = uri.partition(":")[2].partition("?")
+        bucket, _, encoded_key = path.removeprefix("//").partition("/")
+        if not path.startswith("//") or "#" in uri or BROKEN_PERCENT.search(encoded_key):
+            raise forbidden(uri, "give s3://bucket/key, with ?, # and % percent-encoded")
+        if question and not _VERSION.fullmatch(query):
+            raise forbidden(uri, "only versionId may be in its query")
+        try:
+            key = unquote(encoded_key, errors="strict")
+            encoded_key = quote(key, safe="/")
+        except UnicodeError as exc:
+            raise forbidden(uri, "not valid Unicode") from exc
+        segments = tuple(key.split("/"))
+        # A key may hold any text, but what stands between us and the store may resolve these.
+        if not {".", ".."}.isdisjoint(segments):
+            raise forbidden(uri, "neither . nor .. may be in its path")
+        if not key or not any(allowed.has(bucket, segments) for allowed in self.allowed):
+            raise forbidden(uri, "not below an allowed bucket and prefix (S3_BUCKETS)")
+        return f"{self.endpoint}/{bucket}/{encoded_key}{question}{query}"
+
+    def _signed_headers(self, url: str) -> list[tuple[str, str]]:
+        request = AWSRequest(method="GET", url=url)
+        frozen = self.credentials.get_frozen_credentials()
+        S3SigV4Auth(frozen, "s3", self.region).add_auth(request)
+        return list(request.headers.items())
+
+
+@asynccontextmanager
+async def open_s3(settings: ConsumerSettings) -> AsyncIterator[S3Source]:
+    """Open a source for the buckets of the settings.
+
+    Raises:
+        FatalError: a bucket is not one, or there are no credentials.
+    """
+    allowed = tuple(map(Allowed.parse, settings.s3_buckets))
+    credentials = await asyncio.to_thread(_credentials, settings)
+    async with open_trusted_session(settings) as session:
+        yield S3Source(
+            allowed=allowed,
+            endpoint=settings.s3_url,
+            region=settings.s3_region,
+            credentials=credentials,
+            session=session,
+            pace=Pace.of(settings),
+        )
+
+
+def _credentials(settings: ConsumerSettings) -> CredentialSource:
+    """Return those of the settings, or what botocore finds: environment, files, instance role."""
+    if settings.s3_access_key_id and settings.s3_secret_access_key:
+        given: CredentialSource = Credentials(
+            settings.s3_access_key_id, settings.s3_secret_access_key.get_secret_value()
+        )
+        return given
+    try:
+        found: CredentialSource | None = Session().get_credentials()
+    except (BotoCoreError, CredentialsRefused) as exc:
+        raise FatalError(
+            ExitCode.SETTINGS, f"S3_BUCKETS: {type(exc).__name__} instead of credentials"
+        ) from exc
+    if found is None:
+        raise FatalError(
+            ExitCode.SETTINGS,
+            "S3_BUCKETS: no credentials; set S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY, or run "
+            "where botocore finds some (a role, AWS_ACCESS_KEY_ID)",
+        )
+    return found
+
+
+async def _refusal(uri: str, response: ClientResponse) -> Failed:
+    """Return the verdict of an answer without the object. Its body is shown to nobody."""
+    try:
+        body = await response.content.readexactly(_ERROR_BYTES)
+    except asyncio.IncompleteReadError as whole:
+        body = whole.partial
+    found = _ERROR_CODE.search(body)
+    if found and (reason := found[1].decode()) in _OUR_FAULT:
+        return unavailable(uri, f"the store does not accept our credentials ({reason})")
+    status = response.status
+    if status < 400:
+        return unavailable(uri, f"the store answers {status}: S3_ENDPOINT or S3_REGION is another")
+    # To somebody who may not list the bucket, S3 says 403 of an object that is missing.
+    return refusal(uri, response, time.time(), "the store")

@@ -1,0 +1,115 @@
+"""Sessions that keep nothing of a host and take nothing from the environment."""
+
+import socket
+import ssl
+from functools import partial
+from ipaddress import ip_address
+from typing import Final
+
+from aiohttp import (
+    AddrInfoType,
+    AsyncResolver,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    TCPConnector,
+)
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from consumer.images.sources.hosts import HostRules
+from consumer.settings import ConsumerSettings
+from imagelane.exits import ExitCode, FatalError
+
+# Long enough that a host is not left and asked again with each image, short enough that thousands
+# of hosts leave few connections behind.
+_KEEPALIVE_SECONDS: Final = 2.0
+
+
+def open_session(
+    settings: ConsumerSettings, rules: HostRules, resolver: AbstractResolver | None = None
+) -> ClientSession:
+    """Return a session for the hosts of `rules`; `resolver` instead of the system's servers.
+
+    Raises:
+        FatalError: HTTP_CA_FILE cannot be read.
+    """
+    # A proxy resolves and connects, so addresses are its matter; the one address here is its own.
+    checked = not settings.egress_proxy
+    connector = TCPConnector(
+        resolver=CheckedResolver(resolver or AsyncResolver(), rules) if checked else None,
+        socket_factory=partial(_checked_socket, rules) if checked else None,
+        ssl=_tls(settings.http_ca_file),
+        limit=0,  # the turns are the limit
+        keepalive_timeout=_KEEPALIVE_SECONDS,
+    )
+    return _session(settings, connector, settings.egress_proxy)
+
+
+def open_trusted_session(settings: ConsumerSettings) -> ClientSession:
+    """Return a session for a host that the settings name: no rule holds for its address."""
+    return _session(settings, TCPConnector(limit=0))
+
+
+def _session(
+    settings: ConsumerSettings, connector: TCPConnector, proxy: str | None = None
+) -> ClientSession:
+    return ClientSession(
+        connector=connector,
+        cookie_jar=DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        proxy=proxy,
+        headers={"User-Agent": "imagelane", "Accept-Encoding": "identity"},
+        timeout=ClientTimeout(
+            connect=settings.fetch_connect_seconds,
+            sock_connect=settings.fetch_connect_seconds,
+            sock_read=settings.fetch_idle_seconds,
+        ),
+    )
+
+
+class CheckedResolver(AbstractResolver):
+    """Hands on what `resolver` finds, if every address of it may be connected to."""
+
+    def __init__(self, resolver: AbstractResolver, rules: HostRules) -> None:
+        self._resolver = resolver
+        self._rules = rules
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Resolve a name.
+
+        Raises:
+            NotAllowedError: one of its addresses is not allowed.
+        """
+        results = await self._resolver.resolve(host, port, family)
+        for result in results:
+            self._rules.check(host, port, ip_address(result["host"]))
+        return results
+
+    async def close(self) -> None:
+        """Close the resolver within."""
+        await self._resolver.close()
+
+
+def _checked_socket(rules: HostRules, info: AddrInfoType) -> socket.socket:
+    """Return a socket for an allowed address.
+
+    aiohttp does not ask its resolver for a literal address. Those are checked with their URL; what
+    should ever slip by both gets no socket here.
+    """
+    family, kind, protocol, _, address = info
+    rules.check_any(ip_address(address[0]))
+    return socket.socket(family, kind, protocol)
+
+
+def _tls(ca_file: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file:
+        try:
+            context.load_verify_locations(ca_file)
+        except OSError as exc:  # ssl.SSLError too
+            reason = "not a PEM file of certificates" if isinstance(exc, ssl.SSLError) else exc
+            raise FatalError(ExitCode.SETTINGS, f"HTTP_CA_FILE: {ca_file}: {reason}") from exc
+    return context

@@ -1,0 +1,160 @@
+"""The one thread that may touch the device, and the images that wait for it.
+
+A step that raises is returned as a `StepFailed` value: the exception's traceback would pin the
+failed batch's memory through the retry. A batch that fails is halved, down to the image at fault.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from consumer.errors import Failed
+from consumer.inference.batching import BatchSize
+from consumer.inference.errors import DeviceOutOfMemory, ModelUnavailable
+from consumer.pixels import Pixels
+from schemas import Code
+
+_LONGEST_REASON: Final = 200  # characters; torch explains itself at length
+
+T = TypeVar("T")
+MakeRoom = Callable[[], Awaitable[bool]]  # frees memory of the device; False: there is none to free
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFailed:
+    """A step that did not work; the device is as good as before."""
+
+    reason: str
+    out_of_memory: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """What a model said of one image, and how long its whole batch took."""
+
+    value: T
+    batch_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Generic[T]):
+    """An image that waits. Cancel its `answer` to take it back."""
+
+    pixels: Pixels
+    answer: "asyncio.Future[Answer[T] | Failed]"
+
+
+class GpuThread:
+    """One step at a time, in one thread."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpu")
+
+    async def attempt(self, step: Callable[[], T]) -> T | StepFailed:
+        """Run `step` in the GPU thread.
+
+        Raises:
+            DeviceFailed: the process cannot go on.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, _attempt, step)
+
+    async def close(self) -> None:
+        """Wait for the step that is running, and end the thread."""
+        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
+
+
+def _attempt(step: Callable[[], T]) -> T | StepFailed:
+    try:
+        return step()
+    except DeviceOutOfMemory:
+        return StepFailed(reason="out of memory", out_of_memory=True)
+    except ModelUnavailable as exc:
+        return StepFailed(reason=str(exc), out_of_memory=False)
+    except (ValueError, RuntimeError) as exc:
+        first_line = str(exc).partition("\n")[0][:_LONGEST_REASON]
+        return StepFailed(reason=first_line or type(exc).__name__, out_of_memory=False)
+
+
+class ImageQueue(Generic[T]):
+    """Images that wait for one model, in order."""
+
+    def __init__(self, forward: Callable[[Sequence[Pixels]], Iterable[T]], size: BatchSize) -> None:
+        self._forward = forward
+        self._size = size
+        self._jobs: list[Job[T]] = []
+
+    def __len__(self) -> int:
+        self._jobs = [job for job in self._jobs if not job.answer.done()]
+        return len(self._jobs)
+
+    def put(self, pixels: Pixels) -> Job[T]:
+        """Let one image wait."""
+        job: Job[T] = Job(pixels=pixels, answer=asyncio.get_running_loop().create_future())
+        self._jobs.append(job)
+        return job
+
+    def fail(self, reason: str) -> None:
+        """Fail all that waits."""
+        for job in self._jobs:
+            _settle(job, Failed(Code.INFERENCE_FAILED, reason))
+        self._jobs.clear()
+
+    def cancel(self) -> None:
+        """Drop all that waits."""
+        for job in self._jobs:
+            job.answer.cancel()
+        self._jobs.clear()
+
+    async def run_batch(
+        self, gpu: GpuThread, clock: Callable[[], float], make_room: MakeRoom | None = None
+    ) -> None:
+        """Take what waits, up to the limit, and answer it.
+
+        `make_room`, if any, is asked first when memory runs out.
+        """
+        jobs, self._jobs = self._jobs[: self._size.limit], self._jobs[self._size.limit :]
+        started_at = clock()
+        try:
+            outcomes = await self._outcomes(gpu, [job.pixels for job in jobs], make_room)
+        except BaseException:
+            for job in jobs:
+                job.answer.cancel()
+            raise
+        batch_ms = (clock() - started_at) * 1000
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            answer = outcome if isinstance(outcome, Failed) else Answer(outcome, batch_ms)
+            _settle(job, answer)
+
+    async def _outcomes(
+        self, gpu: GpuThread, images: list[Pixels], make_room: MakeRoom | None
+    ) -> list[T | Failed]:
+        outcomes: list[T | Failed] = []
+        pieces = [images]
+        largest, ran_out = 0, False
+        while pieces:
+            piece = pieces.pop()
+            values = await gpu.attempt(lambda piece=piece: list(self._forward(piece)))  # type: ignore[misc]
+            if not isinstance(values, StepFailed):
+                outcomes += values
+                largest = max(largest, len(piece))
+                continue
+            ran_out = ran_out or values.out_of_memory
+            if values.out_of_memory and make_room and await make_room():
+                pieces.append(piece)
+            elif len(piece) == 1:
+                outcomes.append(Failed(Code.INFERENCE_FAILED, values.reason))
+            else:
+                half = len(piece) // 2
+                pieces += [piece[half:], piece[:half]]
+        if ran_out:
+            self._size.ran_out(len(images), worked=largest)
+        else:
+            self._size.worked(largest)
+        return outcomes
+
+
+def _settle(job: Job[T], outcome: Answer[T] | Failed) -> None:
+    if not job.answer.done():  # else its record went away
+        job.answer.set_result(outcome)

@@ -1,0 +1,217 @@
+"""A checkpoint on disk: found or downloaded, checked, and loaded whole or not at all.
+
+Safetensors only, and no code of the checkpoint's own: neither pickles nor remote code can run here.
+A checkpoint with tensors missing would load with random weights in their place and a printed
+report; here it is refused. A folder has no commit, so its revision is a digest of its
+configuration and of the first values of every tensor: no training leaves all of those as they were.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    HFValidationError,
+    RepositoryNotFoundError,
+    StrictDataclassError,
+)
+from huggingface_hub.utils.tqdm import disable_progress_bars
+from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.image_processing_backends import PilBackend
+from transformers.utils import logging
+
+from consumer.inference.errors import ModelUnavailable
+from consumer.inference.models.device import Normalization
+from consumer.outcome import ModelIdentity
+from consumer.pixels import Resize
+
+_SMALL_FILES: Final = ("*.json", "*.txt")
+_WEIGHTS: Final = ("model.safetensors", "model-*-of-*.safetensors")
+_SAMPLE_VALUES: Final = 256  # of each tensor
+# What the libraries raise for files that they cannot make sense of.
+_UNREADABLE: Final = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    MemoryError,
+    SafetensorError,
+    StrictDataclassError,
+)
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A folder that was checked, except for the weights' values."""
+
+    folder: Path
+    identity: ModelIdentity
+
+
+def inspect(model: str, revision: str, kind: Literal["clip", "blip"]) -> Checkpoint:
+    """Find `model`, a folder or a hub id, and check all that can be checked without loading it.
+
+    From the hub it is downloaded, weights included, unless it is in the cache already: what is
+    loaded later comes from the disk.
+
+    Raises:
+        ModelUnavailable: it is not there, not complete, not readable, or not of this kind.
+    """
+    _silence()
+    is_folder = Path(model).is_dir()
+    folder = Path(model) if is_folder else _download(model, revision)
+    config = folder / "config.json"
+    with unreadable(config):
+        found = json.loads(config.read_bytes()).get("model_type")
+    if found != kind:
+        raise ModelUnavailable(
+            f"{model} is no {kind.upper()} checkpoint: its config.json says model_type {found!r}"
+        )
+    digest = _digest(folder, _weights(folder, model))
+    commit = f"sha256-{digest[:16]}" if is_folder else folder.name
+    identity = ModelIdentity(model=model, revision=commit)
+    return Checkpoint(folder=folder, identity=identity)
+
+
+def load(
+    checkpoint: Checkpoint,
+    model_class: type[Model],
+    dtype: torch.dtype,
+    config: PreTrainedConfig | None = None,
+) -> Model:
+    """Read the weights into host memory, mapped from the file where the dtype is the file's.
+
+    `config` is for a part of a checkpoint; without, it is the folder's.
+
+    Raises:
+        ModelUnavailable: a tensor is missing or of another shape, or the files cannot be read.
+    """
+    with unreadable(checkpoint.folder):
+        loaded: Any = model_class.from_pretrained(
+            checkpoint.folder,
+            config=config,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are in the report, and refused below by name
+            output_loading_info=True,
+        )
+    model: Model = loaded[0]
+    report = loaded[1]
+    absent = sorted(report["missing_keys"]) + [key for key, *_ in report["mismatched_keys"]]
+    if absent:
+        raise ModelUnavailable(
+            f"{checkpoint.identity.model} lacks {len(absent)} tensors of the shape that its "
+            f"config.json calls for, such as {absent[0]}; download or save the checkpoint again"
+        )
+    return model
+
+
+@contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    """Translate what is raised for a file or folder that cannot be used."""
+    try:
+        yield
+    except _UNREADABLE as exc:
+        raise ModelUnavailable(
+            f"{path} cannot be read ({_in_one_line(exc)}); download or save the checkpoint again"
+        ) from exc
+
+
+def preprocessing(
+    checkpoint: Checkpoint, processor_class: type[PilBackend]
+) -> tuple[Resize, Normalization]:
+    """Read the image processor's configuration.
+
+    Raises:
+        ModelUnavailable: it is missing, or asks for steps that are not made here.
+    """
+    with unreadable(checkpoint.folder):
+        processor: Any = processor_class.from_pretrained(checkpoint.folder, local_files_only=True)
+        crop = bool(getattr(processor, "do_center_crop", False))
+        size = processor.crop_size if crop else processor.size
+        resize = Resize(
+            height=size["height"],
+            width=size["width"],
+            resample=int(processor.resample),
+            crop=crop,
+            shortest_edge=processor.size["shortest_edge"] if crop else 0,
+        )
+        normalization = Normalization(
+            scale=processor.rescale_factor,
+            mean=tuple(processor.image_mean),
+            std=tuple(processor.image_std),
+        )
+    if not (processor.do_resize and processor.do_rescale and processor.do_normalize):
+        raise ModelUnavailable(
+            f"{checkpoint.identity.model}: its image processor skips resizing or normalising, "
+            "which is not supported"
+        )
+    return resize, normalization
+
+
+def _download(model: str, revision: str) -> Path:
+    if model.startswith(("/", ".", "~")) or model.count("/") > 1:
+        raise ModelUnavailable(f"{model}: there is no such folder")
+    try:
+        folder = snapshot_download(
+            model, revision=revision, allow_patterns=[*_SMALL_FILES, *_WEIGHTS]
+        )
+    except (RepositoryNotFoundError, HFValidationError) as exc:
+        raise ModelUnavailable(
+            f"{model} is neither a folder here nor a model that the hub shows to this account"
+        ) from exc
+    except OSError as exc:
+        raise ModelUnavailable(
+            f"{model} at {revision} cannot be had from the hub and is not in its cache "
+            f"({_first_line(exc)}); check the network and the revision, or name a folder"
+        ) from exc
+    return Path(folder)
+
+
+def _silence() -> None:
+    """Keep the libraries from printing progress bars and reports."""
+    disable_progress_bars()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+
+
+def _weights(folder: Path, model: str) -> list[Path]:
+    files = sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
+    if not files:
+        raise ModelUnavailable(
+            f"{model} has no model.safetensors, and other formats are not read; save it with "
+            "save_pretrained, or name a revision that has one"
+        )
+    return files
+
+
+def _digest(folder: Path, weights: list[Path]) -> str:
+    digest = sha256((folder / "config.json").read_bytes())
+    for path in weights:
+        # Opening checks the header, and that the file has all it announces.
+        with unreadable(path), safe_open(path, "pt") as file:
+            for name in file.offset_keys():
+                tensor = file.get_tensor(name)
+                digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+                digest.update(tensor.flatten()[:_SAMPLE_VALUES].view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _in_one_line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].removeprefix("Got: ")[:200]

@@ -1,0 +1,40 @@
+"""The models of a process, opened from its settings."""
+
+from dataclasses import dataclass
+
+from consumer.inference.errors import DeviceFailed, DeviceOutOfMemory
+from consumer.inference.models.blip import Blip
+from consumer.inference.models.checkpoint import inspect
+from consumer.inference.models.clip import load_clip
+from consumer.inference.models.device import choose_device
+from consumer.inference.ports import Captioner, Embedder
+from consumer.settings import ConsumerSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    """CLIP, on the device; and BLIP, of which only the configuration is read so far."""
+
+    embedder: Embedder
+    captioner: Captioner
+    host_is_device: bool
+
+
+def open_models(settings: ConsumerSettings) -> Models:
+    """Load CLIP and look at BLIP; takes seconds, and minutes where the hub is asked.
+
+    Raises:
+        FatalError: which checkpoint or device cannot be had, and what to do.
+    """
+    device = choose_device(settings.device, settings.dtype, settings.torch_threads)
+    clip = inspect(settings.clip_model, settings.clip_revision, "clip")
+    blip = inspect(settings.blip_model, settings.blip_revision, "blip")
+    try:
+        embedder = load_clip(clip, device)
+    except DeviceOutOfMemory as exc:
+        raise DeviceFailed(f"{settings.clip_model} does not fit ({exc})") from exc
+    return Models(
+        embedder=embedder,
+        captioner=Blip(blip, device, max_new_tokens=settings.caption_max_tokens),
+        host_is_device=device.is_host,
+    )

@@ -1,0 +1,53 @@
+"""What the engine asks of its models. An implementation lives in `models/`."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumer.outcome import ModelIdentity
+from consumer.pixels import Pixels, Resize
+
+
+class Embedder(Protocol):
+    """CLIP's image side. Always on the device; called in the GPU thread only."""
+
+    @property
+    def identity(self) -> ModelIdentity: ...
+    @property
+    def resize(self) -> Resize: ...
+
+    def embed(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+        """Return unit vectors, shape (images, dim), float32."""
+
+
+class Captioner(Protocol):
+    """BLIP. `identity` and `resize` are known before it is loaded.
+
+    `load` runs in a thread of its own and touches host memory only; the rest in the GPU thread.
+    """
+
+    @property
+    def identity(self) -> ModelIdentity: ...
+    @property
+    def resize(self) -> Resize: ...
+
+    def load(self) -> None:
+        """Read the weights into host memory.
+
+        Raises:
+            ModelUnavailable: they cannot be read.
+        """
+
+    def to_device(self) -> None:
+        """Move the weights to the device and warm them up."""
+
+    def caption(self, images: Sequence[Pixels]) -> list[str]:
+        """Return one caption per image."""
+
+    def offload(self) -> None:
+        """Free the device; the weights stay in host memory."""
+
+    def unload(self) -> None:
+        """Free everything, from whatever state, half-made ones included."""

@@ -1,0 +1,1 @@
+"""One partition: its records in work, its offsets, when to commit. The only room with offsets."""

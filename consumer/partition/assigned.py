@@ -1,0 +1,91 @@
+"""The workers of this process: opened when a partition is assigned, closed when it is revoked."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final
+
+import structlog
+
+from consumer.partition.offsets import ForeignMetadata, OffsetTracker, Position
+from consumer.partition.worker import Commit, PartitionWorker
+from schemas import Record
+
+log = structlog.get_logger()
+
+LAST_COMMIT_SECONDS: Final = 5
+
+MakeWorker = Callable[[OffsetTracker, Commit], PartitionWorker]
+
+
+class PartitionWorkers:
+    """The workers of `consumer.broker.group`; `tasks` runs their records and commits."""
+
+    def __init__(self, make: MakeWorker, tasks: asyncio.TaskGroup, finish_seconds: float) -> None:
+        self._make = make
+        self._tasks = tasks
+        self._finish_seconds = finish_seconds
+        self._workers: dict[int, PartitionWorker] = {}
+        self._running: set[asyncio.Task[None]] = set()  # of workers that are being closed, too
+        self._stopping = False
+
+    def room(self) -> Mapping[int, int]:
+        """Return how many more records each partition's worker can take."""
+        return {partition: worker.room for partition, worker in self._workers.items()}
+
+    @property
+    def in_flight(self) -> int:
+        """Records that are taken and not committed, in all workers."""
+        return sum(worker.in_flight for worker in self._workers.values())
+
+    @property
+    def committed(self) -> int:
+        """Outcomes that the open workers have committed."""
+        return sum(worker.committed for worker in self._workers.values())
+
+    def take(self, record: Record) -> None:
+        """Give a record to its worker; without one it is dropped: the seek makes it come again."""
+        if worker := self._workers.get(record.partition):
+            worker.take(record, self._tasks)
+
+    def open(
+        self, partition: int, position: Position, commit: Commit, history: AsyncIterator[Record]
+    ) -> None:
+        """Begin the work on a partition from a position, after a look at what was before it.
+
+        Not while the process stops: the partition is given away again.
+        """
+        if self._stopping:
+            return
+        try:
+            completion = OffsetTracker.from_position(position)
+        except ForeignMetadata as exc:
+            log.warning("commit metadata ignored", partition=partition, reason=str(exc))
+            completion = OffsetTracker(position.offset)
+        worker = self._make(completion, commit)
+        self._workers[partition] = worker
+        running = self._tasks.create_task(worker.run(history))
+        self._running.add(running)
+        running.add_done_callback(self._running.discard)
+
+    async def stop(self) -> None:
+        """Close the workers, and open no more."""
+        self._stopping = True
+        await self.close()
+
+    async def close(self) -> None:
+        """Finish what is in flight within the bound, commit it, and give up the rest.
+
+        Returns when no worker runs any longer, those that another call closes included: their
+        producers are stopped next. A last commit that takes too long is left to the next owner.
+        """
+        closing, self._workers = list(self._workers.values()), {}
+        await asyncio.gather(*(worker.close(self._finish_seconds) for worker in closing))
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=LAST_COMMIT_SECONDS)
+            for running in late:
+                log.warning(
+                    "partition given up", reason="its last commit or its history takes too long"
+                )
+                running.cancel()
+            if late:
+                await asyncio.wait(late)

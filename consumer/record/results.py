@@ -1,0 +1,219 @@
+"""An outcome to the records that tell of it: a signed result, a dead letter, or none."""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final, Literal
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from consumer.outcome import (
+    ErrorOutcome,
+    ModelIdentity,
+    OkOutcome,
+    Outcome,
+    RefusedOutcome,
+    RepeatOutcome,
+)
+from schemas import (
+    Code,
+    Failure,
+    Headers,
+    OutgoingRecord,
+    Record,
+    Result,
+    Signer,
+    Source,
+    encode_result,
+    headers,
+)
+from schemas.messages import VERSION
+
+# Kafka's default limit of a batch is 1 MiB and 12 bytes; our own dead letter headers need some.
+MAX_DEAD_LETTER_BYTES: Final = 1_000_000
+# What a batch of one record adds is 61 bytes and the record's own fields, a header's two lengths
+# of at most 5 bytes each.
+_BATCH_BYTES: Final = 100
+_HEADER_BYTES: Final = 10
+# A longer key would leave too little room in the results topic: the id takes its place.
+MAX_RESULT_KEY_BYTES: Final = 64 * 1024
+MAX_REASON_BYTES: Final = 512
+_CE_TYPE: Final = b"imagelane.result.v1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeEncoder:
+    """Writes outcomes. `signer` signs for the results topic."""
+
+    signer: Signer
+    results_topic: str
+    dlq_topic: str
+    group_id: str
+    embedder: ModelIdentity
+    captioner: ModelIdentity
+    encoding: Literal["base64", "float"] = "base64"
+
+    def write(self, record: Record, outcome: Outcome, now: float) -> list[OutgoingRecord]:
+        """Return what one outcome adds to the transaction; `now` is Unix time in seconds."""
+        match outcome:
+            case OkOutcome(request=request):
+                return [self._result(record, request.id, self._ok(record, outcome), now)]
+            case ErrorOutcome(request=request, code=code, message=message, attempts=attempts):
+                letter = self._dead_letter(record, code, message, attempts)
+                return [self._result(record, request.id, _error(record, outcome), now), letter]
+            case RefusedOutcome(code=code, reason=reason):
+                return [self._dead_letter(record, code, reason, attempts=1)]
+            case RepeatOutcome():
+                return []
+
+    def _ok(self, record: Record, ok: OkOutcome) -> bytes:
+        """Return the JSON of a `Result`.
+
+        Not made of one: to validate what we say ourselves would take longer than all else here.
+        """
+        image, inference = ok.image, ok.inference
+        timing_ms = {
+            "queue": ok.queue_ms,
+            "fetch": image.fetch_ms,
+            "decode": image.decode_ms,
+            "embed": inference.embed_ms,
+            "caption": inference.caption_ms,
+            "total": ok.total_ms,
+        }
+        result: dict[str, object] = {
+            "version": VERSION,
+            "id": ok.request.id,
+            "status": "ok",
+            "image": {
+                "uri": ok.request.image.uri,
+                "sha256": image.sha256,
+                "width": image.width,
+                "height": image.height,
+                "format": image.format,
+            },
+            "timing_ms": {name: ms for name, ms in timing_ms.items() if ms is not None},
+            "source": {
+                "topic": record.topic,
+                "partition": record.partition,
+                "offset": record.offset,
+            },
+        }
+        if inference.vector is not None:
+            result["embedding"] = self._embedding(inference.vector)
+        if inference.caption is not None:
+            result["caption"] = self._caption(inference.caption)
+        if ok.request.metadata is not None:
+            result["metadata"] = orjson.Fragment(ok.request.metadata.as_sent)
+        return orjson.dumps(result)
+
+    def _embedding(self, vector: NDArray[np.float32]) -> dict[str, object]:
+        if self.encoding == "float":
+            data: object = vector.tolist()
+        else:
+            data = base64.b64encode(vector.astype("<f4").tobytes()).decode()
+        return {
+            "model": self.embedder.model,
+            "revision": self.embedder.revision,
+            "dim": len(vector),
+            "normalized": True,
+            "dtype": "float32",
+            "encoding": self.encoding,
+            "data": data,
+        }
+
+    def _caption(self, text: str) -> dict[str, object]:
+        return {"model": self.captioner.model, "revision": self.captioner.revision, "text": text}
+
+    def _result(self, record: Record, id: str, value: bytes, now: float) -> OutgoingRecord:
+        key = record.key
+        if key is None or len(key) > MAX_RESULT_KEY_BYTES:
+            key = id.encode()
+        return OutgoingRecord(
+            topic=self.results_topic,
+            key=key,
+            value=value,
+            headers=[
+                (headers.CONTENT_TYPE, headers.JSON_CONTENT_TYPE),
+                (headers.CE_SPECVERSION, b"1.0"),
+                (headers.CE_ID, id.encode()),
+                (headers.CE_SOURCE, f"/imagelane/{self.group_id}/{record.topic}".encode()),
+                (headers.CE_TYPE, _CE_TYPE),
+                (headers.CE_TIME, _timestamp(now)),
+                *self.signer.sign(id=id, timestamp=int(now), key=key, value=value),
+            ],
+        )
+
+    def _dead_letter(
+        self, record: Record, code: Code, message: str, attempts: int
+    ) -> OutgoingRecord:
+        about = {
+            headers.DLQ_TOPIC: record.topic,
+            headers.DLQ_PARTITION: str(record.partition),
+            headers.DLQ_OFFSET: str(record.offset),
+            headers.DLQ_GROUP: self.group_id,
+            headers.DLQ_DELIVERY_COUNT: str(attempts),
+            headers.DLQ_MESSAGE: message.encode()[:MAX_REASON_BYTES].decode(errors="ignore"),
+            headers.DLQ_CODE: str(code),
+            headers.DLQ_STAGE: str(code.stage),
+            headers.DLQ_ORIGINAL_TIMESTAMP: str(record.timestamp_ms),
+        }
+        letter = OutgoingRecord(
+            topic=self.dlq_topic,
+            key=record.key,
+            value=record.value,
+            headers=[h for h in record.headers if not headers.is_dead_letter_header(h[0])],
+        )
+        letter = _fit(letter)
+        return OutgoingRecord(
+            topic=letter.topic,
+            key=letter.key,
+            value=letter.value,
+            headers=[*letter.headers, *((name, text.encode()) for name, text in about.items())],
+        )
+
+
+@lru_cache(maxsize=1)  # one commit's results have one time
+def _timestamp(now: float) -> bytes:
+    """Return Unix seconds as RFC 3339, in UTC."""
+    text = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z").encode()
+
+
+def _error(record: Record, error: ErrorOutcome) -> bytes:
+    result = Result(
+        id=error.request.id,
+        status="error",
+        error=Failure(code=error.code, message=error.message, attempts=error.attempts),
+        timing_ms=error.timing,
+        source=Source(topic=record.topic, partition=record.partition, offset=record.offset),
+        metadata=error.request.metadata,
+    )
+    return encode_result(result)
+
+
+def _fit(letter: OutgoingRecord) -> OutgoingRecord:
+    """Cut down what the topic could not take: a dead letter must not fail on its size."""
+    if _byte_length(letter.key, letter.value, letter.headers) <= MAX_DEAD_LETTER_BYTES:
+        return letter
+    value = letter.value or b""
+    digest = hashlib.sha256(value).hexdigest()
+    small = f'{{"byte_length":{len(value)},"sha256":"{digest}"}}'.encode()
+    # What is too large can be the headers or the key as well, and nobody vouched for those.
+    whole = _byte_length(letter.key, small, letter.headers) <= MAX_DEAD_LETTER_BYTES
+    return OutgoingRecord(
+        topic=letter.topic,
+        key=letter.key if whole else None,
+        value=small,
+        headers=[*(letter.headers if whole else ()), (headers.DLQ_TRUNCATED, b"true")],
+    )
+
+
+def _byte_length(key: bytes | None, value: bytes | None, record_headers: Headers) -> int:
+    """Return how long the record is at most in a batch of its own, not compressed."""
+    # A header's value may be null, whatever its type says.
+    fields = sum(len(n.encode()) + len(v or b"") + _HEADER_BYTES for n, v in record_headers)
+    return len(key or b"") + len(value or b"") + fields + _BATCH_BYTES

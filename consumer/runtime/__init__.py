@@ -1,0 +1,1 @@
+"""The process itself: logs, watchdog, limits of the machine."""

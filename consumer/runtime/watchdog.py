@@ -1,0 +1,113 @@
+"""Notices that the process is stuck, says so, and after a bound ends it, to be started anew.
+
+Three things are stuck: a member that is not in the group, work that never gets committed, and an
+event loop that does not turn. What decides is pure; `watch` is the thin shell around it.
+"""
+
+import asyncio
+import faulthandler
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from imagelane.exits import ExitCode, FatalError
+
+log = structlog.get_logger()
+
+LOOK_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How long each state may last before the process is not live, in seconds.
+
+    `end_seconds` later it is ended. A loop that stands still for a session timeout is ended too:
+    the group has given its partitions away by then.
+    """
+
+    join_seconds: float
+    progress_seconds: float
+    loop_seconds: float
+    end_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What is seen at one look: in the group or not, records in flight, commits made so far."""
+
+    joined: bool
+    in_flight: int
+    commits: int
+
+
+class Watchdog:
+    """Remembers since when each state lasts. Pure: the time is an argument."""
+
+    def __init__(self, bounds: Bounds, now: float) -> None:
+        self._bounds = bounds
+        self._joined_at = self._progress_at = self._looked_at = now
+        self._commits = 0
+        self._faulty_since: float | None = None
+
+    def look(self, snapshot: Snapshot, now: float) -> str | None:
+        """Return why the process is not live, or None.
+
+        Raises:
+            FatalError: it has not been live for too long.
+        """
+        if snapshot.joined:
+            self._joined_at = now
+        if snapshot.commits != self._commits or not snapshot.in_flight:
+            self._commits, self._progress_at = snapshot.commits, now
+        fault = self._fault(snapshot, now)
+        self._looked_at = now
+        if fault is None:
+            self._faulty_since = None
+        elif self._faulty_since is None:
+            self._faulty_since = now
+        elif now - self._faulty_since > self._bounds.end_seconds:
+            raise FatalError(ExitCode.STUCK, f"stuck: {fault}; nothing is lost, start again")
+        return fault
+
+    def _fault(self, snapshot: Snapshot, now: float) -> str | None:
+        bounds = self._bounds
+        outside, barren = now - self._joined_at, now - self._progress_at
+        still = now - self._looked_at - LOOK_SECONDS
+        if outside > bounds.join_seconds:
+            return f"not in the group for {outside:.0f} s"
+        if barren > bounds.progress_seconds:
+            return f"{snapshot.in_flight} records in flight, no commit for {barren:.0f} s"
+        if still > bounds.loop_seconds:
+            return f"the event loop stood still for {still:.0f} s"
+        return None
+
+
+async def watch(
+    bounds: Bounds, snapshot: Callable[[], Snapshot], *, end_loop_seconds: float, alive: Path | None
+) -> None:
+    """Look every second until cancelled; touch the file `alive` whenever all is well.
+
+    Raises:
+        FatalError: the process has not been live for too long.
+    """
+    watchdog = Watchdog(bounds, time.monotonic())
+    was: str | None = None
+    try:
+        while True:
+            # Ends the process, with every thread's stack, unless it is called again in time.
+            faulthandler.dump_traceback_later(end_loop_seconds, exit=True)
+            await asyncio.sleep(LOOK_SECONDS)
+            fault = watchdog.look(snapshot(), time.monotonic())
+            if fault and not was:
+                log.error("not live", reason=fault)
+            if was and not fault:
+                log.info("live again")
+            if alive and not fault:
+                alive.touch()  # noqa: ASYNC240 - microseconds: not worth a thread
+            was = fault
+    finally:
+        faulthandler.cancel_dump_traceback_later()

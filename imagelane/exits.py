@@ -1,0 +1,27 @@
+"""How the two programs end: one list of exit codes, and the error that carries one."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes, sysexits.h's where one fits; 2 is a usage error of the command line."""
+
+    OK = 0
+    FAILED = 1  # something asked for was refused, failed or did not come in time
+    SETTINGS = 78  # EX_CONFIG: a setting is missing or has a bad value
+    BROKER = 69  # EX_UNAVAILABLE: no broker answers
+    TOPIC = 72  # EX_OSFILE: a topic does not exist
+    MODEL = 66  # EX_NOINPUT: a checkpoint is missing, broken, or not CLIP or BLIP
+    DEVICE = 71  # EX_OSERR: the device is not there, or failed
+    BRAKE = 77  # EX_NOPERM: too many records were refused
+    FENCED = 75  # EX_TEMPFAIL: another consumer owns the partition now; start again
+    STUCK = 74  # EX_IOERR: no progress, or not in the group, for too long; start again
+    BUG = 70  # EX_SOFTWARE: an error nobody foresaw
+
+
+class FatalError(Exception):
+    """Ends the program: one line that says what is wrong and what to do, and the exit code."""
+
+    def __init__(self, code: ExitCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code

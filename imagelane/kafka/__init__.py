@@ -1,0 +1,1 @@
+"""How a Kafka client is made, and what its answers mean."""

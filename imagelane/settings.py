@@ -1,0 +1,159 @@
+"""The settings that both sides share. The caller hands the environment in, as a mapping."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from imagelane.exits import ExitCode, FatalError
+from schemas.signing import KEY_ID_PATTERN, MIN_SECRET_BYTES, KeyRing
+
+_FILE_SUFFIX: Final = "_FILE"  # Docker and Kubernetes mount secrets as files
+_MIN_SECRET: Final = f"at least {MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes one"
+
+
+def _split(value: object) -> object:
+    return (
+        [part.strip() for part in value.split(",") if part.strip()]
+        if isinstance(value, str)
+        else value
+    )
+
+
+CommaSeparated = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Broker = Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$")]
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+
+
+class WireSettings(BaseModel):
+    """Where the topics are and which secret signs. A subclass adds what its own side needs."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    bootstrap_servers: Annotated[tuple[Broker, ...], BeforeValidator(_split)] = Field(
+        default=("localhost:9092",), min_length=1, description="Kafka brokers, host:port, by comma"
+    )
+    secret_api_key: SecretStr = Field(
+        description=f"shared secret that signs and verifies, {_MIN_SECRET}"
+    )
+    secret_api_key_id: str = Field(
+        default="k1", pattern=f"^{KEY_ID_PATTERN}$", description="key id of SECRET_API_KEY"
+    )
+    secret_api_keys_previous: SecretStr = Field(
+        default=SecretStr(""),
+        description="`kid:secret` pairs by comma: still accepted, never used to sign",
+    )
+    ingest_topic: TopicName = Field(
+        default="image.ingest", description="topic of the signed image requests"
+    )
+    results_topic: TopicName = Field(
+        default="image.results", description="topic of the signed results"
+    )
+    dlq_topic: TopicName = Field(
+        default="image.ingest.dlq", description="topic of the dead letters"
+    )
+
+    @field_validator("secret_api_key")
+    @classmethod
+    def _long_enough(cls, secret: SecretStr) -> SecretStr:
+        if len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
+            raise ValueError(_MIN_SECRET)
+        return secret
+
+    @field_validator("secret_api_keys_previous")
+    @classmethod
+    def _pairs(cls, pairs: SecretStr) -> SecretStr:
+        _previous(pairs)
+        return pairs
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        faults = []
+        if self.secret_api_key_id in _previous(self.secret_api_keys_previous):
+            faults.append("SECRET_API_KEYS_PREVIOUS names the key id of SECRET_API_KEY")
+        if len({self.ingest_topic, self.results_topic, self.dlq_topic}) < 3:
+            faults.append("INGEST_TOPIC, RESULTS_TOPIC and DLQ_TOPIC must be three topics")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @property
+    def keys(self) -> KeyRing:
+        """The secrets, as signer and verifier take them."""
+        current = {self.secret_api_key_id: self.secret_api_key.get_secret_value().encode()}
+        return KeyRing(
+            current_id=self.secret_api_key_id,
+            secrets=_previous(self.secret_api_keys_previous) | current,
+        )
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str]) -> Self:
+        """Make settings from environment variables, `NAME` or (for any of them) `NAME_FILE`.
+
+        Raises:
+            FatalError: with every bad value in one message, never with the value of a secret.
+        """
+        given: dict[str, Any] = {}
+        faults: dict[str, str] = {}
+        for name in map(str.upper, cls.model_fields):
+            try:
+                value = _value(environment, name)
+            except (OSError, UnicodeDecodeError) as exc:
+                reason = getattr(exc, "strerror", None) or "not UTF-8"
+                faults[name] = f"the file that {name}{_FILE_SUFFIX} names cannot be read: {reason}"
+            else:
+                if value is not None:
+                    given[name.lower()] = value
+        try:
+            settings = cls.model_validate(given)
+        except ValidationError as exc:
+            faults = cls._faults(exc) | faults
+        if faults:
+            lines = [f"{name}: {fault}" if name else fault for name, fault in faults.items()]
+            raise FatalError(ExitCode.SETTINGS, "settings: " + "; ".join(lines))
+        return settings
+
+    @classmethod
+    def _faults(cls, error: ValidationError) -> dict[str, str]:
+        """Return what is wrong by setting name, without the inputs: one may be the secret."""
+        faults: dict[str, str] = {}
+        for detail in error.errors(include_url=False, include_input=False, include_context=False):
+            name = str(detail["loc"][0]) if detail["loc"] else ""
+            if detail["type"] == "value_error":
+                fault = detail["msg"].removeprefix("Value error, ")
+            else:
+                what = "missing" if detail["type"] == "missing" else detail["msg"]
+                fault = f"{what} ({cls.model_fields[name].description})"
+            faults.setdefault(name.upper(), fault)
+        return faults
+
+
+def _value(environment: Mapping[str, str], name: str) -> str | None:
+    """Return the value of `name`; an empty one is no value, as compose hands on what is not set."""
+    path = environment.get(name + _FILE_SUFFIX)
+    if not environment.get(name) and path:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n") or None
+    return environment.get(name) or None
+
+
+def _previous(pairs: SecretStr) -> dict[str, bytes]:
+    secrets: dict[str, bytes] = {}
+    for pair in filter(None, pairs.get_secret_value().split(",")):
+        key_id, _, secret = pair.strip().partition(":")
+        if not re.fullmatch(KEY_ID_PATTERN, key_id) or len(secret.encode()) < MIN_SECRET_BYTES:
+            raise ValueError(f"each must be kid:secret, the secret {_MIN_SECRET}")
+        if key_id in secrets:
+            raise ValueError("a key id comes twice")
+        secrets[key_id] = secret.encode()
+    return secrets

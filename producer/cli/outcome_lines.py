@@ -1,0 +1,62 @@
+"""Outcomes as lines: for people without control characters, for machines as JSON."""
+
+from pathlib import PurePosixPath
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import orjson
+
+from producer.outcomes import Outcome
+from schemas import Record
+
+_NAME_CHARS: Final = 60
+
+
+def outcome_line(outcome: Outcome, uri: str | None, as_json: bool) -> str:
+    """Return the id, status, milliseconds, name of the image, and caption or code and message.
+
+    As JSON: the result as it was received; without one, `id`, `status` and `error`.
+    """
+    if as_json and outcome.value is not None:
+        return outcome.value.decode(errors="replace")
+    if as_json:
+        error = {"code": outcome.code, "message": outcome.message}
+        line = {"id": outcome.id, "status": outcome.status, "error": error}
+        return orjson.dumps(line).decode()
+    result = outcome.result
+    total_ms = result.timing_ms.total if result else None
+    milliseconds = "-" if total_ms is None else f"{total_ms:.0f} ms"
+    if outcome.status != "ok":
+        said = ": ".join(filter(None, (outcome.code, outcome.message)))
+    elif result and result.caption:
+        said = result.caption.text
+    else:
+        said = f"embedding of {result.embedding.dim}" if result and result.embedding else ""
+    name = "-" if uri is None else name_of(uri)
+    columns = f"{outcome.id:<26}  {outcome.status:<7}  {milliseconds:>8}  {name}  {said}"
+    return printable(columns).rstrip()
+
+
+def place_of(record: Record) -> str:
+    """Return where a record stands in the log."""
+    return f"{record.topic}[{record.partition}]@{record.offset}"
+
+
+def printable(text: str) -> str:
+    """Return `text` in one line that cannot move a terminal's cursor."""
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+
+
+def name_of(uri: str) -> str:
+    """Return the last part of the URI's path: for a person, short, without user and query."""
+    scheme = uri.partition(":")[0].lower()
+    try:
+        parts = urlsplit(uri)
+        # Without a host, a path may begin with a user and a password.
+        has_path = scheme == "file" or (scheme != "data" and parts.netloc)
+        name = PurePosixPath(unquote(parts.path)).name if has_path else ""
+    except ValueError:  # not a URI after all; the consumer says so
+        name = ""
+    return (name or f"{scheme}:")[:_NAME_CHARS]

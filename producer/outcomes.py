@@ -1,0 +1,169 @@
+"""Wait for what becomes of what was published.
+
+A result counts when its signature holds. A record that is refused gets no result: a dead letter
+tells of it. Dead letters are not signed, so `refused` is information and not proof.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Literal
+from weakref import WeakValueDictionary
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from producer.connection import answering, poll, reader
+from producer.readers.verify import verified_result
+from producer.settings import ProducerSettings
+from schemas import KeyRing, Record, Refused, Result, Stage, Verifier
+from schemas.headers import (
+    DLQ_CODE,
+    DLQ_MESSAGE,
+    DLQ_OFFSET,
+    DLQ_PARTITION,
+    DLQ_STAGE,
+    DLQ_TOPIC,
+    SIG_ID,
+)
+
+_POLL_MS: Final = 1000
+
+Place = tuple[str, int, int]  # topic, partition, offset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one request: its result (`ok` or `error`), or why there is none.
+
+    `code` and `message` are those of an error or of a refusal; `value` is the result as received.
+    The last two are for who shows outcomes: `Publisher.result` raises a timeout, and passes over
+    what cannot be verified (its `id` is its place then, for what it says of itself may be forged).
+    """
+
+    id: str
+    status: Literal["ok", "error", "refused", "timeout", "unverifiable"]
+    result: Result | None = None
+    code: str | None = None
+    message: str | None = None
+    value: bytes | None = None
+
+
+class Waiting:
+    """One request whose outcome may come before or after the broker's acknowledgement."""
+
+    __slots__ = ("__weakref__", "_letters", "_place", "outcome")
+
+    def __init__(self) -> None:
+        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._place: Place | None = None
+        self._letters: dict[Place, Outcome] = {}
+
+    def acknowledged(self, place: Place) -> None:
+        """Take in where the record stands: a dead letter is ours when it names that place."""
+        self._place = place
+        if place in self._letters:
+            self.settle(self._letters[place])
+        self._letters.clear()
+
+    def refused(self, place: Place, outcome: Outcome) -> None:
+        """Take in a dead letter that names our id."""
+        if self._place is None:
+            self._letters[place] = outcome
+        elif self._place == place:
+            self.settle(outcome)
+
+    def settle(self, outcome: Outcome) -> None:
+        """End the wait; the first outcome stands."""
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
+
+class Outcomes:
+    """Takes in results and dead letters for those who wait."""
+
+    def __init__(self, keys: KeyRing, results_topic: str) -> None:
+        self._verifier = Verifier(keys, results_topic)
+        self._results_topic = results_topic
+        # Weak: an outcome nobody holds a `Published` for is forgotten, so nothing grows for ever.
+        self._waiting: WeakValueDictionary[str, Waiting] = WeakValueDictionary()
+        self.unverifiable_count = 0
+
+    def expect(self, id: str) -> Waiting:
+        """Begin to wait for `id`, before it is published; an id twice shares one outcome."""
+        return self._waiting.setdefault(id, Waiting())
+
+    def take(self, record: Record) -> None:
+        """Settle the wait that `record` answers, if there is one."""
+        if record.topic == self._results_topic:
+            self._take_result(record)
+        else:
+            self._take_dead_letter(record)
+
+    def _take_result(self, record: Record) -> None:
+        try:
+            result = verified_result(record, self._verifier)
+        except Refused:
+            self.unverifiable_count += 1
+            return
+        waiting = self._waiting.get(result.id)
+        if waiting is not None:
+            waiting.settle(outcome_of(result, record.value))
+
+    def _take_dead_letter(self, record: Record) -> None:
+        text = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
+        waiting = self._waiting.get(text.get(SIG_ID, ""))
+        # A dead letter of a later stage comes with an error result, and that one is signed.
+        if waiting is None or text.get(DLQ_STAGE) != Stage.ADMIT:
+            return
+        try:
+            place = (text[DLQ_TOPIC], int(text[DLQ_PARTITION]), int(text[DLQ_OFFSET]))
+        except (KeyError, ValueError):
+            return  # not one of ours
+        outcome = Outcome(
+            id=text[SIG_ID],
+            status="refused",
+            code=text.get(DLQ_CODE, ""),
+            message=text.get(DLQ_MESSAGE, ""),
+        )
+        waiting.refused(place, outcome)
+
+
+def outcome_of(result: Result, value: bytes | None) -> Outcome:
+    """Return the outcome that a verified result tells of; `value` is its bytes."""
+    return Outcome(
+        id=result.id,
+        status=result.status,
+        result=result,
+        code=result.error.code if result.error else None,
+        message=result.error.message if result.error else None,
+        value=value,
+    )
+
+
+@asynccontextmanager
+async def following(
+    settings: ProducerSettings, partitions: list[TopicPartition], outcomes: Outcomes
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Follow these partitions from their present ends, as a task, while the body runs.
+
+    Raises:
+        FatalError: no broker answers.
+    """
+    async with reader(settings) as consumer:
+        consumer.assign(partitions)
+        async with answering(settings, "asking for the ends of the results"):
+            for partition, offset in (await consumer.end_offsets(partitions)).items():
+                consumer.seek(partition, offset)
+        task = asyncio.create_task(_follow(consumer, outcomes))
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+
+async def _follow(consumer: AIOKafkaConsumer, outcomes: Outcomes) -> None:
+    while True:
+        for record in await poll(consumer, _POLL_MS):
+            outcomes.take(record)

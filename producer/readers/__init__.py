@@ -1,0 +1,1 @@
+"""Results and dead letters, read and verified."""

@@ -1,0 +1,78 @@
+"""Whether a record that was read, or printed by a console tool, is what it claims to be."""
+
+from imagelane.settings import WireSettings
+from producer.cli.console_lines import ConsoleLine
+from schemas import (
+    Code,
+    Freshness,
+    Record,
+    Refused,
+    Result,
+    TimestampType,
+    Verifier,
+    admit,
+    decode_result,
+)
+
+
+def verified_result(record: Record, verifier: Verifier) -> Result:
+    """Return the result that an authentic record of the results topic holds.
+
+    Raises:
+        Refused: the signature does not hold, or what it vouches for is no result.
+    """
+    signed = verifier.verify(record.headers, record.key, record.value)
+    if record.value is None:
+        raise Refused(Code.MALFORMED, "the value is null")
+    result = decode_result(record.value)
+    if result.id != signed.id:
+        raise Refused(
+            Code.ID_MISMATCH, f"the value's id is {result.id}, the signature's {signed.id}"
+        )
+    return result
+
+
+def check_line(
+    line: ConsoleLine, topic: str, settings: WireSettings, *, at: float | None, now: float
+) -> str:
+    """Return the id that the signature of a line vouches for, checked as the topic's reader would.
+
+    `at` (Unix seconds) stands for the time of the append; without it the printed time counts, else
+    `now`. Lines of the ingest topic are requests, of the results topic results; others are bytes.
+
+    Raises:
+        Refused: with the code that the reader of the topic would give.
+    """
+    verifier = Verifier(settings.keys, topic)
+    timestamp_type, timestamp_ms = line.timestamp_type, line.timestamp_ms
+    if at is not None or timestamp_ms is None:
+        timestamp_type = TimestampType.APPEND
+        timestamp_ms = int((now if at is None else at) * 1000)
+    readings = [
+        Record(
+            topic=topic,
+            partition=0,
+            offset=0,
+            timestamp_ms=timestamp_ms,
+            timestamp_type=timestamp_type,
+            key=key,
+            value=value,
+            headers=line.headers,
+        )
+        for key, value in line.readings
+    ]
+    # None holds: the likeliest says why.
+    record = next((one for one in readings if _is_signed(one, verifier)), readings[0])
+    if topic == settings.ingest_topic:
+        return admit(record, verifier=verifier, freshness=Freshness(), now=now).id
+    if topic == settings.results_topic:
+        return verified_result(record, verifier).id
+    return verifier.verify(record.headers, record.key, record.value).id
+
+
+def _is_signed(record: Record, verifier: Verifier) -> bool:
+    try:
+        verifier.verify(record.headers, record.key, record.value)
+    except Refused:
+        return False
+    return True

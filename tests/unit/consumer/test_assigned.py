@@ -1,0 +1,86 @@
+"""The workers of a process: opened and closed by a rebalance, by a stop, and by both at once."""
+
+import asyncio
+
+from consumer.partition.assigned import PartitionWorkers
+from consumer.partition.offsets import Position
+from consumer.partition.worker import CommitPolicy, PartitionWorker
+from consumer.record.brake import Brake, BrakePolicy
+from consumer.record.process import Pipeline, process, recall
+from consumer.record.replay_window import ReplayWindow
+from schemas import Freshness, ImageReference, Request, Task, Verifier
+from tests.fakes import (
+    INGEST,
+    KEYS,
+    NOW,
+    FakeInferences,
+    FakePreparation,
+    FakeStream,
+    signed_record,
+)
+
+REQUEST = Request(id="r0", image=ImageReference(uri="file:///a.png"), tasks=(Task.EMBED,))
+
+
+def _maker(hanging: asyncio.Event):
+    pipeline = Pipeline(
+        verifier=Verifier(KEYS, INGEST),
+        freshness=Freshness(),
+        brake=Brake(BrakePolicy(max_consecutive=0, max_share=0)),
+        replay=ReplayWindow(Freshness()),
+        preparation=FakePreparation(waits={"r0": hanging}),
+        inferences=FakeInferences(),
+        now=lambda: NOW,
+    )
+    return lambda completion, commit: PartitionWorker(
+        completion=completion,
+        process=lambda record: process(record, pipeline),
+        recall=lambda record: recall(record, pipeline),
+        write=lambda record, outcome, now: [],
+        commit=commit,
+        policy=CommitPolicy(max_outcomes=1, max_seconds=0),
+        records_in_flight=8,
+    )
+
+
+async def _history(known: asyncio.Event | None = None):
+    if known:
+        await known.wait()
+    for record in ():
+        yield record
+
+
+async def test_second_close_waits_for_the_first():
+    """A stop in the middle of a rebalance: nobody stops a producer under a worker that finishes."""
+    stream, hanging = FakeStream([signed_record(REQUEST)]), asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        workers = PartitionWorkers(_maker(hanging), tasks, finish_seconds=30)
+        workers.open(0, Position(offset=0), stream.commit, _history())
+        await asyncio.sleep(0)
+        workers.take(stream.records[0])
+        first = tasks.create_task(workers.close())
+        await asyncio.sleep(0)
+        second = tasks.create_task(workers.stop())
+        done, _ = await asyncio.wait({second}, timeout=0.1)
+        assert not done
+        hanging.set()
+        await asyncio.gather(first, second)
+    assert stream.committed == Position(offset=1)
+
+
+async def test_no_lane_is_opened_while_the_process_stops():
+    """An assignment that comes late would never be closed."""
+    async with asyncio.TaskGroup() as tasks:
+        workers = PartitionWorkers(_maker(asyncio.Event()), tasks, finish_seconds=0)
+        await workers.stop()
+        workers.open(0, Position(offset=0), FakeStream([]).commit, _history())
+        assert workers.room() == {}
+
+
+async def test_lane_that_reads_its_history_can_be_closed():
+    """However long that takes; nothing of it is lost."""
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        workers = PartitionWorkers(_maker(asyncio.Event()), tasks, finish_seconds=0)
+        workers.open(0, Position(offset=0), FakeStream([]).commit, _history(asyncio.Event()))
+        await asyncio.sleep(0)
+        await workers.close()

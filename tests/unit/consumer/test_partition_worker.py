@@ -1,0 +1,316 @@
+"""A partition worker: one outcome for each record, and commits that never run ahead."""
+
+import asyncio
+import contextlib
+import dataclasses
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumer.errors import Failed
+from consumer.outcome import ModelIdentity
+from consumer.partition.offsets import MAX_METADATA_BYTES, MAX_SPAN, OffsetTracker, Position
+from consumer.partition.worker import CommitPolicy, PartitionWorker
+from consumer.record.brake import Brake, BrakePolicy
+from consumer.record.process import Pipeline, process, recall
+from consumer.record.replay_window import ReplayWindow
+from consumer.record.results import OutcomeEncoder
+from imagelane.exits import ExitCode, FatalError
+from schemas import (
+    Code,
+    Freshness,
+    ImageReference,
+    Request,
+    Signer,
+    Task,
+    Verifier,
+    decode_result,
+    headers,
+)
+from tests.fakes import (
+    DLQ,
+    INGEST,
+    KEYS,
+    NOW,
+    RESULTS,
+    FakeInferences,
+    FakePreparation,
+    FakeStream,
+    signed_record,
+)
+
+IDENTITY = ModelIdentity(model="tiny", revision="0")
+WRITER = OutcomeEncoder(
+    signer=Signer(KEYS, RESULTS),
+    results_topic=RESULTS,
+    dlq_topic=DLQ,
+    group_id="g",
+    embedder=IDENTITY,
+    captioner=IDENTITY,
+)
+
+
+def _records(verdicts):
+    records = []
+    for offset, verdict in enumerate(verdicts):
+        request = Request(
+            id=f"r{offset}", image=ImageReference(uri="file:///a.png"), tasks=(Task.EMBED,)
+        )
+        changes = {"headers": []} if verdict == "forged" else {}
+        records.append(signed_record(request, offset=offset, **changes))
+    return records
+
+
+def _worker(stream, *, preparation=None, completion=None, brake=None, policy=None, in_flight=256):
+    pipeline = Pipeline(
+        verifier=Verifier(KEYS, INGEST),
+        freshness=Freshness(),
+        brake=brake or Brake(BrakePolicy(max_consecutive=0, max_share=0)),
+        replay=ReplayWindow(Freshness()),
+        preparation=preparation or FakePreparation(),
+        inferences=FakeInferences(),
+        now=lambda: NOW,
+    )
+    return PartitionWorker(
+        completion=completion or OffsetTracker(0),
+        process=lambda record: process(record, pipeline),
+        recall=lambda record: recall(record, pipeline),
+        write=WRITER.write,
+        commit=stream.commit,
+        policy=policy or CommitPolicy(max_outcomes=3, max_seconds=0),
+        records_in_flight=in_flight,
+    )
+
+
+async def _history(records=()):
+    for record in records:
+        yield record
+
+
+async def _run(worker, records, finish_seconds=5.0):
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(worker.run(_history()))
+        for record in records:
+            worker.take(record, tasks)
+        await worker.close(finish_seconds)
+        await running
+
+
+def _answered(stream):
+    """Count the outcomes by offset: a result, or a dead letter without one."""
+    results = Counter(
+        decode_result(out.value).source.offset for out in stream.outputs if out.topic == RESULTS
+    )
+    letters = Counter(
+        int(dict(out.headers)[headers.DLQ_OFFSET]) for out in stream.outputs if out.topic == DLQ
+    )
+    refused = {offset: n for offset, n in letters.items() if offset not in results}
+    assert max(letters.values(), default=1) == 1
+    return results + Counter(refused)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_every_record_has_exactly_one_outcome(data):
+    """Any script of good, bad and slow records, with the process ended anywhere in between."""
+    verdicts = data.draw(
+        st.lists(st.sampled_from(["good", "failed", "forged"]), min_size=1, max_size=25)
+    )
+    slow = data.draw(st.dictionaries(st.integers(0, 24), st.integers(1, 40), max_size=8))
+    stream = FakeStream(_records(verdicts))
+    faults = {
+        f"r{i}": Failed(Code.NOT_FOUND, "gone") for i, v in enumerate(verdicts) if v == "failed"
+    }
+    turns = {f"r{offset}": count for offset, count in slow.items()}
+
+    async def script():
+        for _ in range(data.draw(st.integers(0, 3))):
+            await _until_crash(stream, faults, turns, data.draw(st.integers(0, 30)))
+        worker = _worker(
+            stream,
+            preparation=FakePreparation(faults=faults, turns=turns),
+            completion=OffsetTracker.from_position(stream.committed or Position(offset=0)),
+        )
+        await _run(worker, stream.read())
+
+    asyncio.run(script())
+    assert _answered(stream) == Counter(range(len(verdicts)))
+    offsets = [position.offset for position in stream.commits]
+    assert offsets == sorted(offsets)
+    assert stream.committed == Position(offset=len(verdicts))
+
+
+async def _until_crash(stream, faults, turns, after_turns):
+    """Run a worker for some turns of the loop, then end it as a kill would: no last commit."""
+    worker = _worker(
+        stream,
+        preparation=FakePreparation(faults=faults, turns=turns),
+        completion=OffsetTracker.from_position(stream.committed or Position(offset=0)),
+    )
+    with contextlib.suppress(ExceptionGroup):
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(worker.run(_history()))
+            for record in stream.read():
+                worker.take(record, tasks)
+            for _ in range(after_turns):
+                await asyncio.sleep(0)
+            raise InterruptedError
+
+
+async def test_hanging_record_holds_back_no_other():
+    """The others are answered and recorded as done while one image never comes."""
+    never = asyncio.Event()
+    stream = FakeStream(_records(["good"] * 6))
+    worker = _worker(stream, preparation=FakePreparation(waits={"r2": never}))
+    await _run(worker, stream.records, finish_seconds=0.05)
+    assert _answered(stream) == Counter([0, 1, 3, 4, 5])
+    assert stream.committed is not None
+    assert stream.committed.offset == 2
+    again = OffsetTracker.from_position(stream.committed)
+    assert [r.offset for r in stream.records if again.take(r.offset)] == [2]
+
+
+async def test_room_counts_what_is_not_committed():
+    """The window is from taken to committed."""
+    stream = FakeStream(_records(["good"] * 3))
+    worker = _worker(stream, in_flight=4, policy=CommitPolicy(max_outcomes=500, max_seconds=60))
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(worker.run(_history()))
+        await asyncio.sleep(0)
+        assert worker.room == 4
+        for record in stream.records:
+            worker.take(record, tasks)
+        assert worker.room == 1
+        await worker.close(1)
+        await running
+
+
+async def test_no_record_is_taken_before_the_history_is_recalled():
+    """A repeat of a record before the position is known as one, however soon it comes."""
+    stream = FakeStream(_records(["good"] * 2))
+    first, again = stream.records
+    stream.records[1] = dataclasses.replace(first, offset=again.offset)
+    worker = _worker(stream, completion=OffsetTracker(1))
+    assert worker.room == 0
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(worker.run(_history([first])))
+        while not worker.room:  # noqa: ASYNC110 - what is awaited are turns of the loop
+            await asyncio.sleep(0)
+        worker.take(stream.records[1], tasks)
+        await worker.close(1)
+        await running
+    assert stream.outputs == []
+    assert stream.committed == Position(offset=2)
+
+
+async def test_outcomes_share_a_transaction():
+    """What is there together is committed together, up to the limit."""
+    stream = FakeStream(_records(["good"] * 10))
+    worker = _worker(stream, policy=CommitPolicy(max_outcomes=5, max_seconds=1))
+    await _run(worker, stream.records)
+    assert len(stream.commits) == 2
+
+
+async def test_brake_ends_the_process_uncommitted():
+    """A run of forgeries halts, and what was not committed stays for the next start."""
+    stream = FakeStream(_records(["forged"] * 10))
+    brake = Brake(BrakePolicy(max_consecutive=4, max_share=0))
+    worker = _worker(stream, brake=brake, policy=CommitPolicy(max_outcomes=500, max_seconds=60))
+    with pytest.raises(ExceptionGroup) as caught:
+        await _run(worker, stream.records)
+    halt = caught.value.exceptions[0]
+    assert isinstance(halt, FatalError)
+    assert halt.code is ExitCode.BRAKE
+    assert "SECRET_API_KEY" in str(halt)
+    assert stream.commits == []
+
+
+async def test_brake_counts_in_the_order_of_the_log():
+    """Forgeries are done at once and images are not: they are no run for that."""
+    stream = FakeStream(_records(["good", "forged"] * 20))
+    brake = Brake(BrakePolicy(max_consecutive=4, max_share=0))
+    turns = {f"r{offset}": 50 for offset in range(40)}
+    await _run(
+        _worker(stream, brake=brake, preparation=FakePreparation(turns=turns)), stream.records
+    )
+    assert stream.committed == Position(offset=40)
+
+
+async def test_what_is_beyond_the_metadata_waits_for_its_commit():
+    """Where the log has gaps a batch reaches far; what no metadata can hold is not committed."""
+    records = _records(["good"] * 3)
+    far = [dataclasses.replace(records[2], offset=offset) for offset in (MAX_SPAN, MAX_SPAN + 7)]
+    stream = FakeStream([records[0], records[1]])
+    hanging = asyncio.Event()
+    worker = _worker(stream, preparation=FakePreparation(waits={"r0": hanging}))
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(worker.run(_history()))
+        for record in (*records[:2], *far):
+            worker.take(record, tasks)
+        while not stream.commits:  # noqa: ASYNC110 - what is awaited are turns of the loop
+            await asyncio.sleep(0)
+        assert len(stream.outputs) == 1
+        assert all(len(p.metadata) <= MAX_METADATA_BYTES for p in stream.commits)
+        hanging.set()
+        await worker.close(5)
+        await running
+    assert stream.committed == Position(offset=MAX_SPAN + 8)
+
+
+async def test_failed_commit_is_no_outcome():
+    """Without a commit nothing counts as done, and the error ends the worker."""
+    stream = FakeStream(_records(["good"]))
+
+    async def commit(outputs, position):
+        raise FatalError(ExitCode.FENCED, "fenced")
+
+    stream.commit = commit
+    with pytest.raises(ExceptionGroup):
+        await _run(_worker(stream), stream.records)
+    assert stream.outputs == []
+
+
+async def test_commit_gives_its_room_back():
+    """After a commit the worker takes as many again."""
+    stream = FakeStream(_records(["good"] * 2))
+    worker = _worker(stream, in_flight=2)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(worker.run(_history()))
+        for record in stream.records:
+            worker.take(record, tasks)
+        while len(stream.commits) < 1:  # noqa: ASYNC110 - likewise
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert worker.room == 2
+        await worker.close(1)
+        await running
+
+
+async def test_closed_lane_takes_nothing():
+    """A record that arrives after the close is left to the next owner."""
+    stream = FakeStream(_records(["good"] * 2))
+    worker = _worker(stream)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(worker.run(_history()))
+        worker.take(stream.records[0], tasks)
+        await worker.close(1)
+        worker.take(stream.records[1], tasks)
+        await running
+    assert stream.committed == Position(offset=1)
+
+
+async def test_commit_does_not_wait_for_records_that_are_not_there():
+    """With nothing else in flight an outcome is committed at once, however long it may wait."""
+    stream = FakeStream(_records(["good"] * 2))
+    worker = _worker(stream, policy=CommitPolicy(max_outcomes=500, max_seconds=3600))
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(60):
+        running = tasks.create_task(worker.run(_history()))
+        for record in stream.records:
+            worker.take(record, tasks)
+        while not stream.commits:  # noqa: ASYNC110 - what is awaited are turns of the loop
+            await asyncio.sleep(0)
+        await worker.close(1)
+        await running
+    assert stream.commits == [Position(offset=2)]
