@@ -5,8 +5,8 @@ one result for each, of the same size, and commit outputs and position in transa
 smallest loop does nothing else. Ours verifies and parses each record, gives it a coroutine, a
 worker and its place in the commit, and signs its result; images and models are stubs. In turn, in
 one run, after the smallest loop has run alone a while: a broker that has just started gets
-faster for minutes, and while it is slow whoever needs less of it is flattered. The rate is by the timestamps
-of the results, first to last.
+faster for minutes, and while it is slow whoever needs less of it is flattered. The rate is by the
+timestamps of the results, first to last.
 """
 
 import argparse
