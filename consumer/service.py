@@ -32,6 +32,7 @@ from consumer.record.process import Pipeline, process, recall
 from consumer.record.replay_window import ReplayWindow
 from consumer.record.results import OutcomeEncoder
 from consumer.runtime import limits
+from consumer.runtime.readiness import Readiness
 from consumer.runtime.watchdog import Bounds, Snapshot, watch
 from consumer.settings import ConsumerSettings
 from schemas import Freshness, Signer, Task, Verifier
@@ -48,6 +49,7 @@ async def run(settings: ConsumerSettings) -> None:
         FatalError: what is wrong and what to do, bare or in an exception group.
     """
     start = time.monotonic()
+    readiness = Readiness()
     limits.tune()
     limits.allow_descriptors()
     async with open_sources(settings) as sources, Cluster(settings) as cluster:
@@ -79,7 +81,7 @@ async def run(settings: ConsumerSettings) -> None:
             writer = _writer(settings, models.embedder, models.captioner)
             make_worker = _worker_maker(settings, preparation, engine, writer)
             workers = PartitionWorkers(make_worker, tasks, settings.stop_seconds)
-            guarding = tasks.create_task(_watch(settings, stream, workers))
+            guarding = tasks.create_task(_watch(settings, stream, workers, readiness))
             stream.join(workers)
             log.info("ready", seconds=round(time.monotonic() - start, 3))
             while not stop.is_set():
@@ -145,7 +147,10 @@ def _freshness_seconds(settings: ConsumerSettings, ingest: TopicFacts) -> int:
 
 
 async def _watch(
-    settings: ConsumerSettings, stream: KafkaStream, workers: PartitionWorkers
+    settings: ConsumerSettings,
+    stream: KafkaStream,
+    workers: PartitionWorkers,
+    readiness: Readiness,
 ) -> None:
     session_seconds = settings.session_timeout_seconds
     await watch(
@@ -158,6 +163,7 @@ async def _watch(
         lambda: Snapshot(
             joined=stream.joined, in_flight=workers.in_flight, commits=workers.committed
         ),
+        readiness,
         end_loop_seconds=2 * session_seconds + settings.stuck_seconds,
         alive=Path(settings.alive_file) if settings.alive_file else None,
     )

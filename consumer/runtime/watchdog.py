@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 
+from consumer.runtime.readiness import Readiness
 from imagelane.exits import ExitCode, FatalError
 
 log = structlog.get_logger()
@@ -87,9 +88,16 @@ class Watchdog:
 
 
 async def watch(
-    bounds: Bounds, snapshot: Callable[[], Snapshot], *, end_loop_seconds: float, alive: Path | None
+    bounds: Bounds,
+    snapshot: Callable[[], Snapshot],
+    readiness: Readiness,
+    *,
+    end_loop_seconds: float,
+    alive: Path | None,
 ) -> None:
-    """Look every second until cancelled; touch the file `alive` whenever all is well.
+    """Look every second until cancelled; touch the file `alive` whenever the process is live.
+
+    What keeps it from being ready is logged, and changes nothing else.
 
     Raises:
         FatalError: the process has not been live for too long.
@@ -109,5 +117,6 @@ async def watch(
             if alive and not fault:
                 alive.touch()  # noqa: ASYNC240 - microseconds: not worth a thread
             was = fault
+            readiness.report(time.monotonic())
     finally:
         faulthandler.cancel_dump_traceback_later()

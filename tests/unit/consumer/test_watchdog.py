@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from consumer.runtime.readiness import Readiness
 from consumer.runtime.watchdog import Bounds, Snapshot, Watchdog, watch
 from imagelane.exits import ExitCode, FatalError
 
@@ -54,9 +55,13 @@ def test_loop_that_stood_still_is_seen_at_the_next_look():
 
 
 async def test_file_is_touched_while_live(tmp_path):
-    """A health check can look at the age of a file."""
+    """A health check can look at the age of a file; a process that is not ready is live."""
     alive = tmp_path / "alive"
-    watching = asyncio.create_task(watch(BOUNDS, lambda: IDLE, end_loop_seconds=60, alive=alive))
+    readiness = Readiness()
+    readiness.block("transaction:0", "left open by somebody else, whom no restart of ours stops")
+    watching = asyncio.create_task(
+        watch(BOUNDS, lambda: IDLE, readiness, end_loop_seconds=60, alive=alive)
+    )
     async with asyncio.timeout(30):
         while not alive.exists():  # noqa: ASYNC110 - another process would look like this
             await asyncio.sleep(0.05)
