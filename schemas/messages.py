@@ -23,7 +23,6 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.codes import Code
 from schemas.signing import ID_PATTERN
 
 VERSION: Final = 1
@@ -132,13 +131,16 @@ class Request(_Message):
 
 
 class ImageInfo(_Answer):
-    """The image: `sha256` of its bytes as fetched, `width` and `height` after EXIF orientation."""
+    """The image: `sha256` of its bytes as fetched, `width` and `height` after EXIF orientation.
+
+    Of an image that failed only `uri` is known; an `ok` result has all five.
+    """
 
     uri: str
-    sha256: Sha256
-    width: int
-    height: int
-    format: str
+    sha256: Sha256 | None = None
+    width: int | None = None
+    height: int | None = None
+    format: str | None = None
 
 
 class Embedding(_Answer):
@@ -179,9 +181,12 @@ class Caption(_Answer):
 
 
 class Failure(_Answer):
-    """Why there is nothing else. `message` is for a person; `attempts` counts the tries."""
+    """Why there is nothing else. `message` is for a person; `attempts` counts the tries.
 
-    code: Code
+    `code` is any string: a newer consumer may give one that is not in this version's `Code`.
+    """
+
+    code: str
     message: str
     attempts: int
 
@@ -206,7 +211,10 @@ class Source(_Answer):
 
 
 class Result(_Answer):
-    """The outcome of one request: `ok` with what was asked for, or `error` with the reason."""
+    """The outcome of one request: `ok` with what was asked for, or `error` with the reason.
+
+    The `ok` result of a text has no `image`; an `error` may have one, with its `uri` alone.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={"required": ["version", "id", "status", "timing_ms", "source"]}
@@ -227,6 +235,6 @@ class Result(_Answer):
     def _whole(self) -> Self:
         if (self.status == "error") != (self.error is not None):
             raise ValueError("an error result has an error, an ok result has none")
-        if self.status == "ok" and self.image is None:
-            raise ValueError("an ok result has an image")
+        if self.status == "ok" and self.image and None in dict(self.image).values():
+            raise ValueError("the image of an ok result is described in full")
         return self

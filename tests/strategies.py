@@ -96,7 +96,8 @@ results = st.builds(
     Result,
     id=message_ids,
     status=st.just("ok"),
-    image=st.builds(ImageInfo, uri=uris, sha256=sha256s, width=counts, height=counts, format=words),
+    image=st.none()
+    | st.builds(ImageInfo, uri=uris, sha256=sha256s, width=counts, height=counts, format=words),
     embedding=st.none() | embeddings(),
     caption=st.none() | st.builds(Caption, model=words, revision=words, text=words),
     timing_ms=timings,
@@ -106,7 +107,10 @@ results = st.builds(
     Result,
     id=message_ids,
     status=st.just("error"),
-    error=st.builds(Failure, code=st.sampled_from(list(Code)), message=words, attempts=counts),
+    image=st.none() | st.builds(ImageInfo, uri=uris),
+    error=st.builds(
+        Failure, code=st.sampled_from(list(Code)) | words, message=words, attempts=counts
+    ),
     timing_ms=timings,
     source=sources,
     metadata=metadata,
