@@ -12,6 +12,8 @@ MODELS ?=
 PICTURES ?=
 PYTEST_ARGS ?=
 MIN_GO := 1.26
+EXTRAS := consumer,formats
+comma := ,
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -37,6 +39,10 @@ lint: $(STAMP) ## format, lint, types, import boundaries
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(addprefix -p ,$(TYPED))
 	$(BIN)/lint-imports
+
+.PHONY: unit
+unit: $(STAMP) ## the unit tests alone, on all cores
+	$(BIN)/pytest tests/unit -n auto -q $(PYTEST_ARGS)
 
 .PHONY: test
 test: lint $(BROKER) $(S3_SERVER) ## lint, then every test that can run here, and what was skipped and why
@@ -95,12 +101,33 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 
-# torch first where an index is given: the project's own requirement is then met already.
+# The locked versions, by uv where it is on PATH. A build of torch from another index has other hashes
+# than the lock, so with TORCH_INDEX it is installed first and the ranges of pyproject.toml hold.
+ifneq ($(TORCH_INDEX),)
 $(STAMP): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(if $(TORCH_INDEX),PIP_INDEX_URL=$(TORCH_INDEX) $(BIN)/python -m pip install --quiet torch)
-	$(BIN)/python -m pip install --quiet --editable '.[consumer,formats]' --group dev
+	PIP_INDEX_URL=$(TORCH_INDEX) $(BIN)/python -m pip install --quiet torch
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]' --group dev
 	@touch $@
+else
+$(STAMP): pyproject.toml requirements/dev.txt | $(BIN)/python
+	@if command -v uv >/dev/null; then \
+	  install="uv pip install --quiet --python $(BIN)/python"; \
+	else \
+	  install="$(BIN)/python -m pip install --quiet"; \
+	fi; \
+	set -x; $$install --require-hashes -r requirements/dev.txt; $$install --no-deps --editable .
+	@touch $@
+endif
+
+.PHONY: lock
+lock: ## write requirements/*.txt anew from pyproject.toml: versions and hashes (needs uv)
+	@lock() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" pyproject.toml "$$@"; }; \
+	lock $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) --group dev -o requirements/dev.txt; \
+	lock --extra consumer -o requirements/consumer.txt -c requirements/dev.txt; \
+	lock --extra consumer --extra formats -o requirements/consumer-formats.txt -c requirements/dev.txt; \
+	lock -o requirements/producer.txt -c requirements/dev.txt
 
 # Sets `go`: that of PATH if it is new enough (asked outside a module, which would fetch a newer one),
 # else a wheel's.
