@@ -14,6 +14,7 @@ from consumer import check, service
 from consumer.runtime import logging_setup
 from consumer.settings import ConsumerSettings, settings_table
 from imagelane.exits import ExitCode, FatalError
+from imagelane.terminal import say
 
 app = typer.Typer(
     help="The GPU side of imagelane: signed image references in, embeddings and captions out.",
@@ -66,7 +67,7 @@ def _exit_code(error: BaseException) -> ExitCode:
             (e for e in error.exceptions if isinstance(e, FatalError)), error.exceptions[0]
         )
     if isinstance(error, FatalError):
-        typer.echo(f"imagelane: {error}", err=True)
+        say(f"imagelane: {error}", err=True)
         return error.code
     structlog.get_logger().error("unforeseen error, nothing of it is committed", exc_info=error)
     return ExitCode.BUG

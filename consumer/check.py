@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
-import typer
-
 from consumer import service
 from consumer.broker.cluster import COMPRESSION_WARNING, Cluster
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
+from imagelane.terminal import say
 
 Look = Callable[[ConsumerSettings], Awaitable[str]]
 
@@ -31,9 +30,9 @@ async def run(settings: ConsumerSettings) -> None:
     }
     for name, look in looks.items():
         try:
-            typer.echo(f"ok     {name}: {await look(settings)}")
+            say(f"ok     {name}: {await look(settings)}")
         except FatalError as fault:
-            typer.echo(f"fault  {name}: {fault}")
+            say(f"fault  {name}: {fault}")
             first = first or fault.code
     if first:
         raise FatalError(first, "check: not ready; see the lines marked fault")

@@ -4,10 +4,10 @@ import logging
 import os
 import sys
 
-import typer
 from dotenv import dotenv_values
 
 from imagelane.exits import FatalError
+from imagelane.terminal import say
 from producer.cli.commands import application
 
 _INTERRUPTED = 130
@@ -21,11 +21,11 @@ def main() -> int:
     try:
         application(rich=sys.stdout.isatty())(obj={**given, **os.environ})
     except FatalError as halt:
-        typer.echo(f"producer: {halt}", err=True)
+        say(f"producer: {halt}", err=True)
         return halt.code
     except SystemExit as end:
         if end.code == _INTERRUPTED:  # what typer makes of Ctrl-C
-            typer.echo("producer: interrupted", err=True)
+            say("producer: interrupted", err=True)
         return end.code if isinstance(end.code, int) else 0
     return 0
 

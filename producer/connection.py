@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from imagelane.exits import ExitCode, FatalError
+from imagelane.kafka.header_names import tolerate_header_names
 from producer.settings import ProducerSettings
 from schemas import Record, TimestampType
 
@@ -62,6 +63,7 @@ def writer(settings: ProducerSettings) -> AbstractAsyncContextManager[AIOKafkaPr
 
 def reader(settings: ProducerSettings) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
     """Open a consumer of committed records, outside any group; the caller assigns and seeks."""
+    tolerate_header_names()
     client = AIOKafkaConsumer(
         **_client_arguments(settings),
         isolation_level="read_committed",
@@ -136,33 +138,9 @@ async def existing_partitions(
 
 
 async def poll(consumer: AIOKafkaConsumer, timeout_ms: int) -> list[Record]:
-    """Return what is there, or comes within the time.
-
-    Raises:
-        FatalError: the next record has a header name that is not UTF-8: the client stops there.
-    """
-    records: list[Record] = []
-    try:
-        # One by one: what the client takes together with such a record is lost with it.
-        while len(records) < _RECORDS_AT_ONCE and (
-            taken := await consumer.getmany(timeout_ms=0 if records else timeout_ms, max_records=1)
-        ):
-            records += [to_record(record) for found in taken.values() for record in found]
-    except UnicodeDecodeError as exc:
-        if not records:  # else the next call stops there again
-            raise _unreadable(consumer) from exc
-    return records
-
-
-def _unreadable(consumer: AIOKafkaConsumer) -> FatalError:
-    """Say where the client stopped; nothing public knows. It is next in the first that it has."""
-    (topic, partition), fetched = next(iter(consumer._fetcher._records.items()))
-    offset = fetched._partition_records.next_fetch_offset
-    return FatalError(
-        ExitCode.FAILED,
-        f"{topic}[{partition}]@{offset}: a header name is not UTF-8, and what is behind it cannot "
-        f"be read; kafka-delete-records up to offset {offset + 1} removes it",
-    )
+    """Return what is there, or comes within the time; at most 500 records."""
+    taken = await consumer.getmany(timeout_ms=timeout_ms, max_records=_RECORDS_AT_ONCE)
+    return [to_record(record) for found in taken.values() for record in found]
 
 
 def to_record(record: "ConsumerRecord[Any, Any]") -> Record:

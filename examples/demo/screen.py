@@ -16,7 +16,7 @@ from examples.demo.children import Event
 from examples.demo.expectations import Neighbour, Sent
 from examples.demo.plan import Plan
 from examples.demo.witness import Place, Seen
-from producer.cli.outcome_lines import printable
+from imagelane.terminal import printable
 from schemas import Result
 
 _SILENT_SECONDS: Final = 10  # after which a line says that it goes on

@@ -1,7 +1,8 @@
 """Header names that are no UTF-8: Kafka allows them, and aiokafka's reader stops at them for ever.
 
-Whoever can write to the topic could halt a partition with one such record. With this the odd bytes
-of a name are spelt out (`\\xff`), and the record is admitted or refused like any other.
+Whoever can write to a topic could halt its readers with one such record: a partition of the
+consumer, `results`, `redrive`, and whoever waits for a result. With this the odd bytes of a name
+are spelt out (`\\xff`), and the record is admitted or refused as any other.
 """
 
 from collections.abc import Iterator

@@ -12,8 +12,8 @@ from typing import Annotated, BinaryIO
 import typer
 
 from imagelane.exits import ExitCode, FatalError
+from imagelane.terminal import say
 from producer.cli.console_lines import format_console, format_kcat, id_of, parse_line
-from producer.cli.outcome_lines import printable
 from producer.cli.progress import Tally
 from producer.cli.publish import publish_all
 from producer.cli.redrive import redrive
@@ -73,7 +73,7 @@ def topics(
     plans = topic_plans(settings, partitions=partitions, replication=replication)
     reports = asyncio.run(ensure_topics(settings, plans))
     for report in reports:
-        typer.echo(_topic_line(report))
+        say(_topic_line(report))
     weakened = any(d.setting == TIMESTAMP_TYPE for report in reports for d in report.differences)
     raise typer.Exit(ExitCode.FAILED if weakened else ExitCode.OK)
 
@@ -160,7 +160,7 @@ def sign(
                 line = format_console(headers, key_bytes, value)
         except ValueError as exc:
             failed = True
-            typer.echo(f"line {number}: {exc}", err=True)
+            say(f"line {number}: {exc}", err=True)
         else:
             typer.echo(line)
     raise typer.Exit(ExitCode.FAILED if failed else ExitCode.OK)
@@ -189,10 +189,10 @@ def verify(
     for _, line in _stdin_lines():
         try:
             id = check_line(parse_line(line), topic, settings, at=at, now=time.time())
-            typer.echo(f"ok {id}")
+            say(f"ok {id}")
         except Refused as exc:
             refused = True
-            typer.echo(printable(f"{exc.code} {exc.reason}"))
+            say(f"{exc.code} {exc.reason}")
     raise typer.Exit(ExitCode.FAILED if refused else ExitCode.OK)
 
 

@@ -6,6 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 import orjson
 
+from imagelane.terminal import json_line, printable
 from producer.outcomes import Outcome
 from schemas import Record
 
@@ -15,14 +16,15 @@ _NAME_CHARS: Final = 60
 def outcome_line(outcome: Outcome, uri: str | None, as_json: bool) -> str:
     """Return the id, status, milliseconds, name of the image, and caption or code and message.
 
-    As JSON: the result as it was received; without one, `id`, `status` and `error`.
+    As JSON: the result as it was received, in one line and with controls as escapes; without one,
+    `id`, `status` and `error`.
     """
     if as_json and outcome.value is not None:
-        return outcome.value.decode(errors="replace")
+        return json_line(outcome.value.decode(errors="replace"))
     if as_json:
         error = {"code": outcome.code, "message": outcome.message}
         line = {"id": outcome.id, "status": outcome.status, "error": error}
-        return orjson.dumps(line).decode()
+        return json_line(orjson.dumps(line).decode())
     result = outcome.result
     total_ms = result.timing_ms.total if result else None
     milliseconds = "-" if total_ms is None else f"{total_ms:.0f} ms"
@@ -40,13 +42,6 @@ def outcome_line(outcome: Outcome, uri: str | None, as_json: bool) -> str:
 def place_of(record: Record) -> str:
     """Return where a record stands in the log."""
     return f"{record.topic}[{record.partition}]@{record.offset}"
-
-
-def printable(text: str) -> str:
-    """Return `text` in one line that cannot move a terminal's cursor."""
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
 
 
 def name_of(uri: str) -> str:

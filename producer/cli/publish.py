@@ -7,6 +7,7 @@ from typing import Final
 
 import typer
 
+from imagelane.terminal import say
 from producer.cli.background import in_thread
 from producer.cli.outcome_lines import outcome_line
 from producer.cli.progress import Tally, display
@@ -45,7 +46,7 @@ async def publish_all(
             await run.publish(references, tasks)
         if publisher.unverifiable_count:
             count = publisher.unverifiable_count
-            typer.echo(f"{count} results ignored: their signature does not hold", err=True)
+            say(f"{count} results ignored: their signature does not hold", err=True)
     return tally
 
 
@@ -81,7 +82,7 @@ class _Run:
             try:
                 yield to_request(entry, tasks, new_id)
             except BadReference as exc:
-                typer.echo(str(exc), err=True)
+                say(str(exc), err=True)
                 self._end(done=False)
 
     async def _wait(self, published: Published, patience: float) -> None:

@@ -12,7 +12,8 @@ import typer
 from aiokafka import AIOKafkaProducer
 
 from imagelane.exits import ExitCode
-from producer.cli.outcome_lines import place_of, printable
+from imagelane.terminal import say
+from producer.cli.outcome_lines import place_of
 from producer.connection import existing_partitions, writer
 from producer.publisher import TooLarge, sending
 from producer.readers.results import batches_of
@@ -123,7 +124,7 @@ class Redrive:
             self.redriven += 1
             said = "redriven" if self.producer else "would be redriven"
         id, code = text_of(letter, SIG_ID) or "-", text_of(letter, DLQ_CODE) or "-"
-        typer.echo(printable(f"{place_of(letter)}  {id}  {code}  {said}"))
+        say(f"{place_of(letter)}  {id}  {code}  {said}")
 
 
 async def redrive_letters(
@@ -158,7 +159,7 @@ async def redrive_letters(
                 raise failed.exceptions[0] from None  # the first fault is the cause of the others
     failed_count = run.selected - run.redriven
     done = "would be redriven" if dry_run else "redriven"
-    typer.echo(f"selected {run.selected}, {done} {run.redriven}, not {failed_count}", err=True)
+    say(f"selected {run.selected}, {done} {run.redriven}, not {failed_count}", err=True)
     return failed_count
 
 

@@ -45,6 +45,19 @@ def test_json_is_the_result_as_it_was_received() -> None:
     assert outcome_line(ok(), None, as_json=True) == '{"as":"received"}'
 
 
+def test_metadata_cannot_forge_a_line_of_json() -> None:
+    """JSON allows line ends between members, and C1 and bidirectional controls in strings."""
+    metadata = b'{"a":1,\n"b":"\xc2\x9b\xe2\x80\xae",\r\t"n":1.50}'
+    value = b'{"id":"a1","metadata":%s}' % metadata
+    outcome = outcome_of(ok().result, value)  # type: ignore[arg-type]  # there is one
+
+    line = outcome_line(outcome, None, as_json=True)
+
+    assert line.isprintable()
+    assert json.loads(line) == json.loads(value)
+    assert '"n":1.50}' in line
+
+
 def test_a_refusal_as_json_says_the_same_as_the_line() -> None:
     """In the form of an error result."""
     assert json.loads(outcome_line(refused(), None, as_json=True)) == {
