@@ -28,12 +28,11 @@ from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.decoding.pool import Decoder
 from consumer.images.prepare import FetchAndDecode
 from consumer.images.sources import Sources
-from consumer.images.sources.http import open_http
 from consumer.pixels import Resize
 from consumer.settings import ConsumerSettings
 from schemas import ImageReference, Request, Task
 from tests import hostile_http
-from tests.hostile_http import Names, answer, serving
+from tests.hostile_http import Names, answer, http_source, serving
 
 PROMISE = 0.9
 COMMIT_SECONDS = 0.15
@@ -83,7 +82,7 @@ async def _rates(load: Load) -> tuple[float, float]:
     resolver.answers |= {name: [["127.0.0.1"]] for name in [*GOOD, "hostile.test"]}
     async with (
         Decoder(DecodeLimits(), timeout_seconds=20) as decoder,
-        open_http(settings, resolver) as source,
+        http_source(settings, resolver) as source,
     ):
         preparation = FetchAndDecode(
             sources=Sources(by_scheme={"http": source}, max_bytes=settings.max_image_bytes),

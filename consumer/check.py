@@ -6,6 +6,7 @@ from typing import Literal
 
 from consumer import service
 from consumer.broker.cluster import COMPRESSION_WARNING, Cluster
+from consumer.image_sources import open_sources
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import say
@@ -39,7 +40,7 @@ async def run(settings: ConsumerSettings) -> None:
 
 
 async def _settings(settings: ConsumerSettings) -> str:
-    async with service.open_sources(settings):
+    async with open_sources(settings):
         pass  # it can be
     key_ids = ", ".join(settings.keys.secrets)
     roots = ", ".join(settings.file_roots) or "none, so file: is forbidden"

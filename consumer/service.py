@@ -3,8 +3,6 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -12,15 +10,11 @@ import structlog
 
 from consumer.broker.cluster import COMPRESSION_WARNING, Cluster, TopicFacts
 from consumer.broker.group import KafkaStream
+from consumer.image_sources import open_sources
 from consumer.images.byte_budget import ByteBudget
 from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.decoding.pool import Decoder
 from consumer.images.prepare import FetchAndDecode
-from consumer.images.sources import Source, Sources
-from consumer.images.sources.data import DataSource
-from consumer.images.sources.file import FileSource
-from consumer.images.sources.http import open_http
-from consumer.images.sources.s3 import open_s3
 from consumer.inference.engine import Engine
 from consumer.inference.ports import Captioner, Embedder
 from consumer.inference.residency import ResidencyPolicy
@@ -92,27 +86,6 @@ async def run(settings: ConsumerSettings) -> None:
             guarding.cancel()
             serving.cancel()
     log.info("stopped")
-
-
-@asynccontextmanager
-async def open_sources(settings: ConsumerSettings) -> AsyncIterator[Sources]:
-    """Open the allowed schemes; a scheme more is an entry more.
-
-    Raises:
-        FatalError: one of them cannot be opened as the settings say.
-    """
-    by_scheme: dict[str, Source] = {}
-    async with AsyncExitStack() as opened:
-        if settings.file_roots:
-            by_scheme["file"] = FileSource.under(settings.file_roots)
-        if settings.data_max_bytes:
-            by_scheme["data"] = DataSource(max_bytes=settings.data_max_bytes)
-        if settings.allowed_hosts or settings.allow_public_hosts:
-            http = await opened.enter_async_context(open_http(settings))
-            by_scheme |= {"http": http, "https": http}
-        if settings.s3_buckets:
-            by_scheme["s3"] = await opened.enter_async_context(open_s3(settings))
-        yield Sources(by_scheme=by_scheme, max_bytes=settings.max_image_bytes)
 
 
 def _stop_on_signals() -> asyncio.Event:

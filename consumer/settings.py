@@ -134,7 +134,17 @@ class ConsumerSettings(WireSettings):
         description="proxy that connects to the hosts instead, and must then check addresses",
     )
     http_ca_file: str | None = Field(
-        default=None, description="PEM file of further authorities for `https:`"
+        default=None, description="PEM file of further authorities for `https:` and S3_ENDPOINT"
+    )
+    http_user_agent: str = Field(
+        default="imagelane",
+        pattern=r"^[!-~]([ -~]{0,254}[!-~])?$",
+        description="User-Agent for `http(s):`; some hosts demand a contact in it",
+    )
+    http_headers: SecretStr = Field(
+        default=SecretStr(""),
+        description="headers for one host each, `host Name: value` a line, over `https:` only; "
+        "tokens belong into HTTP_HEADERS_FILE",
     )
     http_per_host: int = Field(default=16, ge=1, description="fetches from one host at once")
     s3_buckets: CommaSeparated = Field(

@@ -46,6 +46,7 @@ class Code(StrEnum):
     UNSUPPORTED_VERSION = "unsupported_version", Stage.ADMIT
     FORBIDDEN_SOURCE = "forbidden_source", Stage.FETCH
     NOT_FOUND = "not_found", Stage.FETCH
+    ACCESS_DENIED = "access_denied", Stage.FETCH
     IMAGE_UNAVAILABLE = "image_unavailable", Stage.FETCH, True
     IMAGE_TOO_LARGE = "image_too_large", Stage.FETCH
     DIGEST_MISMATCH = "digest_mismatch", Stage.FETCH

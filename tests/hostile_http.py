@@ -5,11 +5,12 @@ import gzip
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from aiohttp.abc import AbstractResolver
 
+from consumer.image_sources import fetch_limits, http_options
 from consumer.images.sources.http import HttpSource, open_http
 from consumer.settings import ConsumerSettings
 from tests.fakes import SECRET
@@ -221,5 +222,12 @@ async def opened(
         "allowed_networks": ("127.0.0.0/8",),
     }
     resolver = resolver or Names(image_test=[["127.0.0.1"]])
-    async with open_http(http_settings(**fields | changes), resolver) as source:
+    async with http_source(http_settings(**fields | changes), resolver) as source:
         yield source
+
+
+def http_source(
+    settings: ConsumerSettings, resolver: AbstractResolver | None = None
+) -> AbstractAsyncContextManager[HttpSource]:
+    """Return the source of these settings, not yet open."""
+    return open_http(http_options(settings), fetch_limits(settings), resolver)

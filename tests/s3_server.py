@@ -3,11 +3,12 @@
 import asyncio
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.session import Session
 
+from consumer.image_sources import fetch_limits, s3_options
+from consumer.images.sources.s3 import S3Source, open_s3
+from consumer.settings import ConsumerSettings
 from tests.conftest import ROOT
 
 PROGRAM = "build/versitygw"  # `make build/versitygw`
@@ -128,16 +132,18 @@ class Script:
 
 
 @asynccontextmanager
-async def scripted(reply: Reply | bytes) -> AsyncIterator[Script]:
+async def scripted(
+    reply: Reply | bytes, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Script]:
     """Start a server on the loop of the test; `bytes` are the whole answer."""
 
     async def whole(writer: asyncio.StreamWriter) -> None:
         writer.write(reply if isinstance(reply, bytes) else b"")
 
     script = Script(reply=whole if isinstance(reply, bytes) else reply)
-    server = await asyncio.start_server(script.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(script.serve, "127.0.0.1", 0, ssl=tls)
     host, port = server.sockets[0].getsockname()
-    script.endpoint = f"http://{host}:{port}"
+    script.endpoint = f"{'https' if tls else 'http'}://{host}:{port}"
     async with server:
         yield script
 
@@ -147,3 +153,8 @@ def answer(status: str, body: bytes = b"", **headers: Any) -> bytes:
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"]
     lines += [f"{name.replace('_', '-').title()}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def s3_source(settings: ConsumerSettings) -> AbstractAsyncContextManager[S3Source]:
+    """Return the source of these settings, not yet open."""
+    return open_s3(s3_options(settings), fetch_limits(settings))

@@ -21,9 +21,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from consumer.errors import Failed
+from consumer.image_sources import open_sources
 from consumer.images.byte_budget import ByteBudget
 from consumer.images.sources import Sources, display
-from consumer.service import open_sources
 from consumer.settings import ConsumerSettings
 from schemas import (
     Code,

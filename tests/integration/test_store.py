@@ -12,12 +12,19 @@ import pytest
 from consumer.errors import Failed, Unavailable
 from consumer.images.byte_budget import ByteBudget
 from consumer.images.sources import Sources
-from consumer.images.sources.s3 import open_s3
 from consumer.settings import ConsumerSettings
 from schemas import Code, ImageReference
 from tests.conftest import ROOT
 from tests.fakes import SECRET, fetched
-from tests.s3_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, S3Server, answer, s3_server, scripted
+from tests.s3_server import (
+    ACCESS_KEY_ID,
+    SECRET_ACCESS_KEY,
+    S3Server,
+    answer,
+    s3_server,
+    s3_source,
+    scripted,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -26,7 +33,7 @@ LIMIT = 1 << 20
 FETCH = """
 import asyncio, os, sys
 from consumer.settings import ConsumerSettings
-from consumer.service import open_sources
+from consumer.image_sources import open_sources
 from consumer.images.byte_budget import ByteBudget
 from schemas import ImageReference
 from imagelane.exits import FatalError
@@ -65,7 +72,7 @@ def _environment(store: S3Server, **changes: str) -> dict[str, str]:
 
 
 def _open(store: S3Server, **changes: str):
-    return open_s3(ConsumerSettings.from_env(_environment(store, **changes)))
+    return s3_source(ConsumerSettings.from_env(_environment(store, **changes)))
 
 
 async def _fetch(store: S3Server, uri: str, **changes: str) -> bytes:

@@ -21,6 +21,14 @@ BROKEN_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _MAX_DISPLAY_CHARS: Final = 200
 # 64 KiB take about 0.1 ms to hash: less than a hop to a thread and back is worth.
 _HASH_ON_LOOP_BYTES: Final = 65_536
+# Which setting allows a scheme that is not in the table.
+_SETTINGS: Final = {
+    "file": "FILE_ROOTS",
+    "data": "DATA_MAX_BYTES",
+    "http": "ALLOWED_HOSTS",
+    "https": "ALLOWED_HOSTS",
+    "s3": "S3_BUCKETS",
+}
 # `file:` has a host only after exactly two slashes; what else is written so may hold a password
 # after any number of them, as lenient parsers read it.
 _FILE_USER = re.compile(r"//[^/]*@")
@@ -70,7 +78,9 @@ class Sources:
         source = self.by_scheme.get(uri.partition(":")[0].lower()) if ":" in uri else None
         if source is None:
             allowed = ", ".join(f"{scheme}:" for scheme in sorted(self.by_scheme)) or "nothing"
-            raise forbidden(uri, f"its scheme is not allowed ({allowed} is)")
+            setting = _SETTINGS.get(uri.partition(":")[0].lower() if ":" in uri else "")
+            opens = f"; {setting} opens it" if setting else ""
+            raise forbidden(uri, f"its scheme is not allowed ({allowed} is{opens})")
         async with source.fetch(uri, self.max_bytes, budget) as data:
             sha256 = await _sha256(data)
             if reference.sha256 is not None and reference.sha256 != sha256:

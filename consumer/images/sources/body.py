@@ -3,33 +3,25 @@
 import asyncio
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Final, Self
+from typing import Final
 
 from aiohttp import ClientResponse
 
 from consumer.images.byte_budget import Budget, Hold
 from consumer.images.sources import too_large, unavailable
-from consumer.settings import ConsumerSettings
 
 _FIRST_HOLD_BYTES: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How slow a host may be: seconds for all of it, and bytes a second once the grace is over."""
+class FetchLimits:
+    """How slow a host may be, in seconds, and in bytes a second once the grace is over."""
 
+    connect_seconds: float
+    idle_seconds: float
     total_seconds: float
     grace_seconds: float
     min_bytes_per_second: float
-
-    @classmethod
-    def of(cls, settings: ConsumerSettings) -> Self:
-        """Return what the settings say."""
-        return cls(
-            total_seconds=settings.fetch_total_seconds,
-            grace_seconds=settings.fetch_grace_seconds,
-            min_bytes_per_second=settings.fetch_min_bytes_per_second,
-        )
 
     def allows(self, byte_length: int, seconds: float) -> bool:
         """Tell whether `byte_length` bytes in `seconds` are fast enough."""
@@ -44,7 +36,7 @@ class Body:
     max_bytes: int
     budget: Budget
     held: Hold
-    pace: Pace
+    limits: FetchLimits
 
     async def read(self, response: ClientResponse, clock: asyncio.Timeout) -> bytes:
         """Return the whole body; `clock`, its deadline, stands still while memory is waited for.
@@ -66,7 +58,7 @@ class Body:
             if not chunk:
                 break
             size += content.write(chunk)
-            if not self.pace.allows(size, start_seconds - left_seconds(clock)):
+            if not self.limits.allows(size, start_seconds - left_seconds(clock)):
                 raise unavailable(self.uri, "it comes too slowly")
         if size > self.max_bytes:
             raise too_large(self.uri, self.max_bytes)

@@ -9,9 +9,9 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 from aiohttp import ClientResponse, ClientSession
 from aiohttp.abc import AbstractResolver
@@ -20,16 +20,19 @@ from yarl import URL
 from consumer.errors import Failed
 from consumer.images.byte_budget import Budget
 from consumer.images.sources import display, forbidden
-from consumer.images.sources.body import Body, Pace, left_seconds
+from consumer.images.sources.body import Body, FetchLimits, left_seconds
+from consumer.images.sources.host_headers import HostHeaders
 from consumer.images.sources.host_limiter import HopelessError, HostLimiter
 from consumer.images.sources.hosts import HostRules, NotAllowedError
 from consumer.images.sources.responses import refusal, verdicts
 from consumer.images.sources.sessions import open_session
-from consumer.settings import ConsumerSettings
 from schemas import Code
 
 _MAX_REDIRECTS: Final = 3
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
+# Scheme and authority, whatever they are; `HostRules` judges them, and encodes a name itself.
+_ORIGIN: Final = re.compile(r"([^/?#]*(?://[^/?#]*)?)(.*)", re.DOTALL)
+_KEPT: Final = "".join(map(chr, range(128))).replace(" ", "")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -37,13 +40,14 @@ _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 class HttpSource:
     """Asks with one session, which connects to nothing but what `rules` allow.
 
-    Waiting for a turn at a host, and for memory, counts in no deadline.
+    Waiting for a slot at a host, and for memory, counts in no deadline.
     """
 
     rules: HostRules
     session: ClientSession
-    turns: HostLimiter
-    pace: Pace
+    headers: HostHeaders
+    limiter: HostLimiter
+    limits: FetchLimits
 
     @asynccontextmanager
     async def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
@@ -51,13 +55,13 @@ class HttpSource:
 
         Raises:
             Failed: `forbidden_source` (URL, host or address not allowed, here or where it is
-                redirected to; over 3 redirects), `not_found` (also when the host refuses us),
+                redirected to; over 3 redirects), `not_found`, `access_denied`,
                 `image_too_large`, or `image_unavailable` when trying again would not heal it.
             Unavailable: no connection, no valid certificate, an answer of 5xx or the like, a
                 deadline is over.
         """
         async with budget.hold(0) as held:
-            body = Body(uri=uri, max_bytes=max_bytes, budget=budget, held=held, pace=self.pace)
+            body = Body(uri=uri, max_bytes=max_bytes, budget=budget, held=held, limits=self.limits)
             try:
                 data = await self._follow(uri, body)
             except NotAllowedError as exc:
@@ -70,14 +74,16 @@ class HttpSource:
             yield data
 
     async def _follow(self, uri: str, body: Body) -> bytes:
-        url, seconds = self.rules.target(uri), self.pace.total_seconds
+        url, seconds = self.rules.target(uri), self.limits.total_seconds
         for _ in range(1 + _MAX_REDIRECTS):
             assert url.raw_host is not None
             async with (
-                self.turns.turn(url.raw_host),
+                self.limiter.turn(url.raw_host),
                 verdicts(uri, "its host"),
                 asyncio.timeout(seconds) as clock,
-                self.session.get(url, allow_redirects=False) as response,
+                self.session.get(
+                    url, headers=self.headers.of(url), allow_redirects=False
+                ) as response,
             ):
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or location is None:
@@ -91,7 +97,8 @@ class HttpSource:
         # urljoin would take the host of the origin for the one that `http:///path` lacks.
         absolute = _SCHEME.match(location)
         try:
-            url = self.rules.target(location if absolute else urljoin(str(origin), location))
+            target = location if absolute else urljoin(str(origin), location)
+            url = self.rules.target(_encoded(target))
         except (NotAllowedError, ValueError) as exc:
             raise NotAllowedError(f"it redirects, and {exc}") from exc
         if origin.scheme == "https" and url.scheme != "https":
@@ -99,27 +106,61 @@ class HttpSource:
         return url
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpOptions:
+    """Which hosts are asked, and how; `headers` as HTTP_HEADERS has them."""
+
+    allowed_hosts: tuple[str, ...]
+    allow_public: bool
+    networks: tuple[str, ...]
+    proxy: str | None
+    ca_file: str | None
+    user_agent: str
+    headers: str = field(repr=False)
+    per_host: int
+    max_waiters: int
+    max_age_seconds: float
+
+
 @asynccontextmanager
 async def open_http(
-    settings: ConsumerSettings, resolver: AbstractResolver | None = None
+    options: HttpOptions, limits: FetchLimits, resolver: AbstractResolver | None = None
 ) -> AsyncIterator[HttpSource]:
-    """Open a source for the hosts of the settings; `resolver` instead of the system's servers.
+    """Open a source for the hosts of the options; `resolver` instead of the system's servers.
 
     Raises:
-        FatalError: a host or a network is not one, or HTTP_CA_FILE cannot be read.
+        FatalError: a host, a network or a header is not one, or HTTP_CA_FILE cannot be read.
     """
     rules = HostRules.parse(
-        settings.allowed_hosts,
-        public=settings.allow_public_hosts,
-        networks=settings.allowed_networks,
+        options.allowed_hosts, public=options.allow_public, networks=options.networks
     )
-    turns = HostLimiter(
-        at_once=settings.http_per_host,
-        max_crowd=settings.records_in_flight // 4,
-        max_age_seconds=settings.retry_max_age_seconds,
+    headers = HostHeaders.parse(options.headers, rules)
+    limiter = HostLimiter(
+        at_once=options.per_host,
+        max_crowd=options.max_waiters,
+        max_age_seconds=options.max_age_seconds,
     )
-    async with open_session(settings, rules, resolver) as session:
-        yield HttpSource(rules=rules, session=session, turns=turns, pace=Pace.of(settings))
+    session = open_session(
+        limits,
+        rules,
+        proxy=options.proxy,
+        ca_file=options.ca_file,
+        user_agent=options.user_agent,
+        resolver=resolver,
+    )
+    async with session:
+        yield HttpSource(
+            rules=rules, session=session, headers=headers, limiter=limiter, limits=limits
+        )
+
+
+def _encoded(url: str) -> str:
+    """Percent-encode spaces and non-ASCII in the path and query of a Location, as browsers do.
+
+    aiohttp decodes headers as UTF-8, and keeps any other byte as a surrogate.
+    """
+    origin, rest = _ORIGIN.fullmatch(url).groups()  # type: ignore[union-attr]
+    return origin + quote(rest.encode("utf-8", "surrogateescape"), safe=_KEPT)
 
 
 def _check(uri: str, response: ClientResponse) -> None:

@@ -13,14 +13,24 @@ from aiohttp import (
     ClientConnectorError,
     ClientError,
     ClientResponse,
+    ClientResponseError,
 )
+from aiohttp.http_exceptions import LineTooLong
 
 from consumer.errors import Failed
 from consumer.images.sources import display, unavailable
+from consumer.images.sources.sessions import MAX_HEADER_BYTES
 from schemas import Code
 
 # 407 is the egress proxy's: ours to heal.
 _BUSY: Final = {407, 408, 425, 429}
+# Any other 4xx calls the request itself wrong: `image_unavailable`, not tried again.
+_CODES: Final = {
+    401: Code.ACCESS_DENIED,
+    403: Code.ACCESS_DENIED,
+    404: Code.NOT_FOUND,
+    410: Code.NOT_FOUND,
+}
 
 
 def refusal(uri: str, response: ClientResponse, now: float, host: str) -> Failed:
@@ -30,7 +40,9 @@ def refusal(uri: str, response: ClientResponse, now: float, host: str) -> Failed
     if status in _BUSY or not 400 <= status < 500:
         retry_after = response.headers.get("Retry-After", "")
         return unavailable(uri, f"{host} answers {status}", retry_after_seconds(retry_after, now))
-    return Failed(Code.NOT_FOUND, f"{display(uri)}: {host} answers {status}")
+    return Failed(
+        _CODES.get(status, Code.IMAGE_UNAVAILABLE), f"{display(uri)}: {host} answers {status}"
+    )
 
 
 def retry_after_seconds(text: str, now: float) -> float | None:
@@ -57,5 +69,18 @@ async def verdicts(uri: str, host: str) -> AsyncIterator[None]:
         raise unavailable(uri, f"{host} has no address") from exc
     except ClientConnectorError as exc:
         raise unavailable(uri, f"no connection to {host}") from exc
+    except ClientResponseError as exc:  # an answer, but not one of HTTP
+        if not _has_long_header(exc):
+            raise unavailable(uri, f"the connection to {host} broke") from exc
+        raise Failed(
+            Code.IMAGE_UNAVAILABLE,
+            f"{display(uri)}: {host} sends a header of over {MAX_HEADER_BYTES} bytes",
+        ) from exc
     except (ClientError, OSError) as exc:
         raise unavailable(uri, f"the connection to {host} broke") from exc
+
+
+def _has_long_header(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, LineTooLong):
+        error = error.__cause__
+    return error is not None

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol, Self
 from urllib.parse import quote, unquote
 
@@ -25,11 +25,11 @@ from yarl import URL
 from consumer.errors import Failed
 from consumer.images.byte_budget import Budget
 from consumer.images.sources import BROKEN_PERCENT, forbidden, unavailable
-from consumer.images.sources.body import Body, Pace
+from consumer.images.sources.body import Body, FetchLimits
 from consumer.images.sources.responses import refusal, verdicts
 from consumer.images.sources.sessions import open_trusted_session
-from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
+from schemas import Code
 
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _VERSION: Final = re.compile(r"versionId=[A-Za-z0-9._~-]{1,1024}")
@@ -40,9 +40,13 @@ _OUR_FAULT: Final = {
     "AuthorizationHeaderMalformed",
     "ExpiredToken",
     "InvalidAccessKeyId",
+    "InvalidSecurity",
     "InvalidToken",
+    "NotSignedUp",
+    "RequestExpired",
     "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
     "XAdminUserNotFound",  # Versity's word for InvalidAccessKeyId
 }
 
@@ -91,7 +95,7 @@ class S3Source:
     region: str
     credentials: CredentialSource
     session: ClientSession
-    pace: Pace
+    limits: FetchLimits
 
     @asynccontextmanager
     async def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
@@ -99,7 +103,7 @@ class S3Source:
 
         Raises:
             Failed: `forbidden_source` (not a plain s3 URI, not an allowed bucket and prefix),
-                `not_found` (also when we may not read it), `image_too_large`.
+                `not_found`, `access_denied`, `image_too_large`.
             Unavailable: the store does not answer, is busy, redirects, or refuses our credentials.
         """
         url = self._url(uri)
@@ -109,10 +113,10 @@ class S3Source:
         except (BotoCoreError, CredentialsRefused, OSError) as exc:
             raise unavailable(uri, "no credentials can be had for the store") from exc
         async with budget.hold(0) as held:
-            body = Body(uri=uri, max_bytes=max_bytes, budget=budget, held=held, pace=self.pace)
+            body = Body(uri=uri, max_bytes=max_bytes, budget=budget, held=held, limits=self.limits)
             async with (
                 verdicts(uri, "the store"),
-                asyncio.timeout(self.pace.total_seconds) as clock,
+                asyncio.timeout(self.limits.total_seconds) as clock,
                 self.session.get(
                     URL(url, encoded=True), headers=headers, allow_redirects=False
                 ) as response,
@@ -150,32 +154,42 @@ class S3Source:
         return list(request.headers.items())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Options:
+    """Which buckets of which store are read, and as whom; no key: as botocore finds it."""
+
+    buckets: tuple[str, ...]
+    endpoint: str
+    region: str
+    access_key_id: str | None
+    secret_access_key: str | None = field(repr=False)
+    ca_file: str | None
+
+
 @asynccontextmanager
-async def open_s3(settings: ConsumerSettings) -> AsyncIterator[S3Source]:
-    """Open a source for the buckets of the settings.
+async def open_s3(options: S3Options, limits: FetchLimits) -> AsyncIterator[S3Source]:
+    """Open a source for the buckets of the options.
 
     Raises:
-        FatalError: a bucket is not one, or there are no credentials.
+        FatalError: a bucket is not one, there are no credentials, or HTTP_CA_FILE cannot be read.
     """
-    allowed = tuple(map(Allowed.parse, settings.s3_buckets))
-    credentials = await asyncio.to_thread(_credentials, settings)
-    async with open_trusted_session(settings) as session:
+    allowed = tuple(map(Allowed.parse, options.buckets))
+    credentials = await asyncio.to_thread(_credentials, options)
+    async with open_trusted_session(limits, options.ca_file) as session:
         yield S3Source(
             allowed=allowed,
-            endpoint=settings.s3_url,
-            region=settings.s3_region,
+            endpoint=options.endpoint,
+            region=options.region,
             credentials=credentials,
             session=session,
-            pace=Pace.of(settings),
+            limits=limits,
         )
 
 
-def _credentials(settings: ConsumerSettings) -> CredentialSource:
-    """Return those of the settings, or what botocore finds: environment, files, instance role."""
-    if settings.s3_access_key_id and settings.s3_secret_access_key:
-        given: CredentialSource = Credentials(
-            settings.s3_access_key_id, settings.s3_secret_access_key.get_secret_value()
-        )
+def _credentials(options: S3Options) -> CredentialSource:
+    """Return those of the options, or what botocore finds: environment, files, instance role."""
+    if options.access_key_id and options.secret_access_key:
+        given: CredentialSource = Credentials(options.access_key_id, options.secret_access_key)
         return given
     try:
         found: CredentialSource | None = Session().get_credentials()
@@ -204,5 +218,10 @@ async def _refusal(uri: str, response: ClientResponse) -> Failed:
     status = response.status
     if status < 400:
         return unavailable(uri, f"the store answers {status}: S3_ENDPOINT or S3_REGION is another")
-    # To somebody who may not list the bucket, S3 says 403 of an object that is missing.
-    return refusal(uri, response, time.time(), "the store")
+    refused = refusal(uri, response, time.time(), "the store")
+    if refused.code is Code.ACCESS_DENIED:
+        return Failed(
+            refused.code,
+            f"{refused.message}; an object that is missing reads so to those who may not list it",
+        )
+    return refused

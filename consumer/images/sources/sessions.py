@@ -16,42 +16,55 @@ from aiohttp import (
 )
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from consumer.images.sources.body import FetchLimits
 from consumer.images.sources.hosts import HostRules
-from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 
 # Long enough that a host is not left and asked again with each image, short enough that thousands
 # of hosts leave few connections behind.
 _KEEPALIVE_SECONDS: Final = 2.0
+USER_AGENT: Final = "imagelane"
+# aiohttp's own 8,190 are fewer than the policies that some hosts send (Content-Security-Policy).
+MAX_HEADER_BYTES: Final = 65_536
 
 
 def open_session(
-    settings: ConsumerSettings, rules: HostRules, resolver: AbstractResolver | None = None
+    limits: FetchLimits,
+    rules: HostRules,
+    *,
+    proxy: str | None = None,
+    ca_file: str | None = None,
+    user_agent: str = USER_AGENT,
+    resolver: AbstractResolver | None = None,
 ) -> ClientSession:
     """Return a session for the hosts of `rules`; `resolver` instead of the system's servers.
 
     Raises:
         FatalError: HTTP_CA_FILE cannot be read.
     """
-    # A proxy resolves and connects, so addresses are its matter; the one address here is its own.
-    checked = not settings.egress_proxy
+    # A proxy resolves and connects: it checks the addresses, and its own is nobody's to refuse.
+    checked = not proxy
     connector = TCPConnector(
         resolver=CheckedResolver(resolver or AsyncResolver(), rules) if checked else None,
         socket_factory=partial(_checked_socket, rules) if checked else None,
-        ssl=_tls(settings.http_ca_file),
-        limit=0,  # the turns are the limit
+        ssl=_tls(ca_file),
+        limit=0,  # the host limiter is the limit
         keepalive_timeout=_KEEPALIVE_SECONDS,
     )
-    return _session(settings, connector, settings.egress_proxy)
+    return _session(limits, connector, user_agent, proxy)
 
 
-def open_trusted_session(settings: ConsumerSettings) -> ClientSession:
-    """Return a session for a host that the settings name: no rule holds for its address."""
-    return _session(settings, TCPConnector(limit=0))
+def open_trusted_session(limits: FetchLimits, ca_file: str | None = None) -> ClientSession:
+    """Return a session for a host that the settings name: no rule holds for its address.
+
+    Raises:
+        FatalError: HTTP_CA_FILE cannot be read.
+    """
+    return _session(limits, TCPConnector(limit=0, ssl=_tls(ca_file)), USER_AGENT)
 
 
 def _session(
-    settings: ConsumerSettings, connector: TCPConnector, proxy: str | None = None
+    limits: FetchLimits, connector: TCPConnector, user_agent: str, proxy: str | None = None
 ) -> ClientSession:
     return ClientSession(
         connector=connector,
@@ -59,11 +72,13 @@ def _session(
         auto_decompress=False,
         trust_env=False,
         proxy=proxy,
-        headers={"User-Agent": "imagelane", "Accept-Encoding": "identity"},
+        headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
         timeout=ClientTimeout(
-            connect=settings.fetch_connect_seconds,
-            sock_connect=settings.fetch_connect_seconds,
-            sock_read=settings.fetch_idle_seconds,
+            connect=limits.connect_seconds,
+            sock_connect=limits.connect_seconds,
+            sock_read=limits.idle_seconds,
         ),
     )
 

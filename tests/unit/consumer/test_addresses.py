@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from consumer.errors import Failed
+from consumer.image_sources import fetch_limits
 from consumer.images.sources.addresses import is_public
 from consumer.images.sources.hosts import AllowedHost, HostRules, NotAllowedError
 from consumer.images.sources.sessions import open_session
@@ -250,7 +251,7 @@ async def test_session_itself_connects_to_no_such_address(host, loopback):
     rules = HostRules(allowed=(), public=True)
     async with (
         serving(host=loopback) as server,
-        open_session(http_settings(), rules, ThreadedResolver()) as session,
+        open_session(fetch_limits(http_settings()), rules, resolver=ThreadedResolver()) as session,
     ):
         with pytest.raises((NotAllowedError, ValueError)):
             await session.get(URL(f"http://{host}:{server.port}/", encoded=True))

@@ -4,9 +4,8 @@ import pytest
 
 from consumer.check import http_hosts
 from consumer.images.sources.hosts import HostRules, NotAllowedError
-from consumer.images.sources.http import open_http
 from imagelane.exits import ExitCode, FatalError
-from tests.hostile_http import http_settings
+from tests.hostile_http import http_settings, http_source
 
 RULES = HostRules.parse(
     ("images.example.com", ".example.org", "Bücher.example", "api.test:8443", "[2001:4860::1]:81"),
@@ -94,7 +93,7 @@ def test_public_hosts_are_asked_at_default_ports_only():
 async def test_bad_entry_stops_the_start(entry):
     """A typing error must not allow more, or less, than was meant."""
     with pytest.raises(FatalError) as caught:
-        async with open_http(http_settings(allowed_hosts=(entry,))):
+        async with http_source(http_settings(allowed_hosts=(entry,))):
             pass
     assert caught.value.code is ExitCode.SETTINGS
     assert "ALLOWED_HOSTS" in str(caught.value)
@@ -110,7 +109,7 @@ async def test_other_bad_settings_stop_the_start(tmp_path):
         ({"http_ca_file": str(tmp_path / "no.pem")}, "HTTP_CA_FILE"),
     ]:
         with pytest.raises(FatalError, match=name):
-            async with open_http(http_settings(allow_public_hosts=True, **changes)):
+            async with http_source(http_settings(allow_public_hosts=True, **changes)):
                 pass
 
 

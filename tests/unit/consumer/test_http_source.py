@@ -15,9 +15,21 @@ from hypothesis import strategies as st
 from consumer.errors import Failed, Unavailable
 from consumer.images.byte_budget import ByteBudget
 from consumer.images.sources.responses import retry_after_seconds
+from imagelane.exits import FatalError
 from schemas import Code
 from tests import hostile_http as hostile
-from tests.hostile_http import IMAGE, MAX_BYTES, Names, answer, opened, raw, redirect, serving
+from tests.hostile_http import (
+    IMAGE,
+    MAX_BYTES,
+    Names,
+    answer,
+    http_settings,
+    http_source,
+    opened,
+    raw,
+    redirect,
+    serving,
+)
 
 NOW = 1_764_000_000
 DEADLINE_SECONDS = 5  # far above the deadlines of the settings: nothing here waits for it
@@ -106,7 +118,7 @@ HOSTILE = {
     ),
     "no http": (raw(b"\x00\xff" * 500), Code.IMAGE_UNAVAILABLE),
     "nothing": (raw(b""), Code.IMAGE_UNAVAILABLE),
-    "long header": (answer(X="y" * 10_000), Code.IMAGE_UNAVAILABLE),
+    "long header": (answer(X="y" * 70_000), Code.IMAGE_UNAVAILABLE),
     "many headers": (answer(**{f"X{n}": "y" for n in range(500)}), Code.IMAGE_UNAVAILABLE),
     "broken cookie": (answer(b"", "404 No", Set_Cookie='\x01=;="\xff'), Code.NOT_FOUND),
 }
@@ -170,15 +182,15 @@ async def test_more_than_was_promised_is_left():
         ("300 Multiple Choices", Code.IMAGE_UNAVAILABLE, True),
         ("302 Found", Code.IMAGE_UNAVAILABLE, True),  # to nowhere
         ("304 Not Modified", Code.IMAGE_UNAVAILABLE, True),
-        ("400 Bad Request", Code.NOT_FOUND, False),
-        ("401 Unauthorized", Code.NOT_FOUND, False),
-        ("403 Forbidden", Code.NOT_FOUND, False),
+        ("400 Bad Request", Code.IMAGE_UNAVAILABLE, False),
+        ("401 Unauthorized", Code.ACCESS_DENIED, False),
+        ("403 Forbidden", Code.ACCESS_DENIED, False),
         ("404 Not Found", Code.NOT_FOUND, False),
         ("408 Request Timeout", Code.IMAGE_UNAVAILABLE, True),
         ("410 Gone", Code.NOT_FOUND, False),
         ("425 Too Early", Code.IMAGE_UNAVAILABLE, True),
         ("429 Too Many Requests", Code.IMAGE_UNAVAILABLE, True),
-        ("451 Unavailable For Legal Reasons", Code.NOT_FOUND, False),
+        ("451 Unavailable For Legal Reasons", Code.IMAGE_UNAVAILABLE, False),
         ("500 Internal Server Error", Code.IMAGE_UNAVAILABLE, True),
         ("503 Service Unavailable", Code.IMAGE_UNAVAILABLE, True),
         ("999 Unknown", Code.IMAGE_UNAVAILABLE, True),
@@ -273,6 +285,40 @@ async def test_redirect_elsewhere_is_forbidden(location):
     assert verdict.code is Code.FORBIDDEN_SOURCE
     assert "secret" not in str(verdict)
     assert (server.paths, other.connections) == (["/a"], 0)
+
+
+async def test_redirect_in_raw_utf8_is_encoded_and_checked():
+    """As browsers do; a byte that is no UTF-8 goes back as it came, and %2F stays what it is."""
+    async with serving() as server:
+        base = f"http://image.test:{server.port}"
+        server.does |= {
+            "/0": redirect("/käse à.jpg?q=ü#ß".encode().decode("latin-1")),
+            "/k%C3%A4se%20%C3%A0.jpg?q=%C3%BC": redirect(f"{base}/b%2F\xff"),
+            "/out": redirect("http://ünder.test/ü".encode().decode("latin-1")),
+        }
+        async with opened(server) as source:
+            assert await _fetch(source, f"{base}/0") == IMAGE
+            assert (await _verdict(source, f"{base}/out")).code is Code.FORBIDDEN_SOURCE
+    assert server.paths == ["/0", "/k%C3%A4se%20%C3%A0.jpg?q=%C3%BC", "/b%2F%FF", "/out"]
+
+
+async def test_header_of_up_to_64_kib_is_read():
+    """Some hosts send long policies. A longer one is said to be that, and not asked for again."""
+    does = {"/a": answer(X="y" * 60_000), "/b": answer(X="y" * 70_000)}
+    async with serving(does) as server, opened(server) as source:
+        base = f"http://image.test:{server.port}"
+        assert await _fetch(source, f"{base}/a") == IMAGE
+        verdict = await _verdict(source, f"{base}/b")
+    assert not isinstance(verdict, Unavailable)
+    assert verdict.message == f"{base}/b: its host sends a header of over 65536 bytes"
+
+
+async def test_user_agent_is_a_setting():
+    """Some hosts answer nobody who gives no contact."""
+    agent = "pictures/2.0 (+mailto:ops@example.org)"
+    async with serving() as server, opened(server, http_user_agent=agent) as source:
+        await _fetch(source, f"http://image.test:{server.port}/a")
+    assert f"User-Agent: {agent}" in server.heads[0].split("\r\n")
 
 
 @pytest.fixture(scope="module")
@@ -387,3 +433,50 @@ async def test_no_credential_is_in_any_error():
         for uri in uris:
             verdict = await _verdict(source, uri.replace("PORT", str(server.port)))
             assert "s3cret" not in f"{verdict!r} {verdict} {verdict.message}"
+
+
+async def test_headers_of_a_host_go_to_it_alone(authority, ca_file):
+    """Not over plain HTTP, not to another port or host, not along with a redirect."""
+    token = "Authorization: Bearer a-token"
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("image.test", "other.test").configure_cert(tls)
+    async with serving(tls=tls) as safe, serving() as plain:
+        ports = (safe.port, plain.port)
+        hosts = tuple(f"{name}.test:{port}" for name in ("image", "other") for port in ports)
+        resolver = Names(image_test=[["127.0.0.1"]], other_test=[["127.0.0.1"]])
+        safe.does["/away"] = redirect(f"https://other.test:{safe.port}/there")
+        headers = f"# for the archive\n\nimage.test:{safe.port} {token}\n"
+        async with opened(
+            safe, resolver, allowed_hosts=hosts, http_ca_file=ca_file, http_headers=headers
+        ) as source:
+            await _fetch(source, f"https://image.test:{safe.port}/a")
+            await _fetch(source, f"https://image.test:{safe.port}/away")
+            await _fetch(source, f"https://other.test:{safe.port}/b")
+            await _fetch(source, f"http://image.test:{plain.port}/c")
+    sent = {head.split(" ")[1]: token.lower() in head.lower() for head in safe.heads + plain.heads}
+    assert sent == {"/a": True, "/away": True, "/there": False, "/b": False, "/c": False}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("image.test Authorization Bearer s3cret", "give `host Name: value`"),
+        ("image.test: Authorization: s3cret", "its host"),
+        ("image.test X: s3cret\x7f", "give `host Name: value`"),
+        ("image.test X: s3crét", "give `host Name: value`"),
+        ("image.test X:", "give `host Name: value`"),
+        ("image.test Host: s3cret", "Host is not for others to set"),
+        ("image.test Content-Length: 5", "Content-Length is not for others to set"),
+        ("other.test X: s3cret", "its host: its host is not allowed (ALLOWED_HOSTS)"),
+        ("user:s3cret@image.test X: y", "its host"),
+        ("image.test X: s3cret\nimage.test x: y", "comes twice"),
+    ],
+)
+async def test_bad_header_stops_the_start(line, reason):
+    """With its line and its fault, and never with its value."""
+    with pytest.raises(FatalError) as caught:
+        async with http_source(http_settings(allowed_hosts=("image.test",), http_headers=line)):
+            pass
+    assert "HTTP_HEADERS, line" in str(caught.value)
+    assert reason in str(caught.value)
+    assert "s3cr" not in str(caught.value)

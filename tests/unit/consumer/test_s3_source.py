@@ -1,20 +1,23 @@
 """`s3:` references: which may be asked for, and what an answer means."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import trustme
 
 from consumer.errors import Failed, Unavailable
 from consumer.images.byte_budget import ByteBudget
-from consumer.images.sources.s3 import S3Source, open_s3
+from consumer.images.sources.s3 import S3Source
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from schemas import Code
 from tests.fakes import SECRET, fetched
-from tests.s3_server import Reply, Script, answer, scripted
+from tests.s3_server import Reply, Script, answer, s3_source, scripted
 
 LIMIT = 100
 SECRET_KEY = "a-secret-key-that-nobody-may-see"
@@ -37,7 +40,7 @@ def _settings(endpoint: str, **changes: str) -> ConsumerSettings:
 async def _store(reply: Reply | bytes, **changes: str) -> AsyncIterator[tuple[S3Source, Script]]:
     async with (
         scripted(reply) as script,
-        open_s3(_settings(script.endpoint, **changes)) as source,
+        s3_source(_settings(script.endpoint, **changes)) as source,
     ):
         yield source, script
 
@@ -142,7 +145,7 @@ async def test_request_is_signed_plain_and_never_pays() -> None:
     async with scripted(answer("200 OK", b"cat", set_cookie="a=b")) as script:
         # By name: no client keeps the cookies of a bare address.
         named = script.endpoint.replace("127.0.0.1", "localhost")
-        async with open_s3(_settings(named)) as source:
+        async with s3_source(_settings(named)) as source:
             await fetched(source, "s3://pics/a", LIMIT)
             await fetched(source, "s3://pics/b", LIMIT)
     for request in script.requests:
@@ -159,11 +162,10 @@ async def test_request_is_signed_plain_and_never_pays() -> None:
     [
         ("404 Not Found", b"<Error><Code>NoSuchKey</Code></Error>", Code.NOT_FOUND),
         ("404 Not Found", b"", Code.NOT_FOUND),
-        ("405 Method Not Allowed", b"", Code.NOT_FOUND),
+        ("404 Not Found", b"<Code>NoSuchBucket</Code>", Code.NOT_FOUND),
         ("410 Gone", b"", Code.NOT_FOUND),
-        ("403 Forbidden", b"<Error><Code>AccessDenied</Code></Error>", Code.NOT_FOUND),
-        ("401 Unauthorized", b"", Code.NOT_FOUND),
-        ("400 Bad Request", b"<Code>KeyTooLongError</Code>", Code.NOT_FOUND),
+        ("403 Forbidden", b"<Error><Code>AccessDenied</Code></Error>", Code.ACCESS_DENIED),
+        ("401 Unauthorized", b"", Code.ACCESS_DENIED),
         ("403 Forbidden", b"<Code>SignatureDoesNotMatch</Code>", Code.IMAGE_UNAVAILABLE),
         ("403 Forbidden", b"<Code>InvalidAccessKeyId</Code>", Code.IMAGE_UNAVAILABLE),
         ("403 Forbidden", b"<Code>RequestTimeTooSkewed</Code>", Code.IMAGE_UNAVAILABLE),
@@ -203,7 +205,10 @@ async def test_errors_show_nothing_that_the_store_said() -> None:
         answer("403 Forbidden", said, x_amz_request_id="4442587FB7D0A2F9"),
         "s3://pics/cat.jpg?versionId=private",
     )
-    assert verdict.message == "s3://pics/cat.jpg...: the store answers 403"
+    assert verdict.message == (
+        "s3://pics/cat.jpg...: the store answers 403; an object that is missing reads so to those "
+        "who may not list it"
+    )
     assert verdict.__cause__ is None
 
 
@@ -327,7 +332,7 @@ async def test_closed_port_may_be_tried_again() -> None:
     """A store that is away is no fault of the reference."""
     async with scripted(b"") as script:
         endpoint = script.endpoint
-    async with open_s3(_settings(endpoint)) as source:
+    async with s3_source(_settings(endpoint)) as source:
         with pytest.raises(Unavailable, match="no connection"):
             await fetched(source, "s3://pics/a", LIMIT)
 
@@ -398,7 +403,7 @@ async def test_fetch_that_is_given_up_closes_its_connection() -> None:
 async def test_bad_setting_stops_the_start(changes: dict[str, str]) -> None:
     """What is no bucket, endpoint or pair of keys is said at the start, without the secret."""
     with pytest.raises(FatalError) as caught:
-        async with open_s3(_settings("http://127.0.0.1:1", **changes)):
+        async with s3_source(_settings("http://127.0.0.1:1", **changes)):
             pass
     assert caught.value.code is ExitCode.SETTINGS
     assert SECRET_KEY not in str(caught.value)
@@ -415,3 +420,28 @@ def test_settings_show_no_secret_key() -> None:
     settings = _settings("https://store")
     assert SECRET_KEY not in repr(settings)
     assert SECRET_KEY not in str(settings)
+
+
+async def test_request_that_the_store_calls_wrong_is_not_made_again() -> None:
+    """It would be as wrong the second time; 404 and 410 alone say that there is no object."""
+    for status, body in [
+        ("405 Method Not Allowed", b""),
+        ("400 Bad Request", b"<Code>KeyTooLongError</Code>"),
+    ]:
+        verdict = await _verdict(answer(status, body))
+        assert verdict.code is Code.IMAGE_UNAVAILABLE
+        assert not isinstance(verdict, Unavailable)
+
+
+async def test_store_with_an_authority_of_ones_own(tmp_path: Path) -> None:
+    """HTTP_CA_FILE holds for S3_ENDPOINT too; without it the store proves nothing."""
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with scripted(answer("200 OK", b"cat"), tls) as script:
+        given = {"HTTP_CA_FILE": str(tmp_path / "ca.pem")}
+        async with s3_source(_settings(script.endpoint, **given)) as source:
+            assert await fetched(source, "s3://pics/cat.jpg", LIMIT) == b"cat"
+        async with s3_source(_settings(script.endpoint)) as source:
+            with pytest.raises(Unavailable, match="certificate of the store is not valid"):
+                await fetched(source, "s3://pics/cat.jpg", LIMIT)

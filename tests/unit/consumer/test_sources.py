@@ -73,6 +73,22 @@ async def test_scheme_outside_the_table_is_forbidden(uri: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("scheme", "setting"),
+    [
+        ("https", "ALLOWED_HOSTS"),
+        ("http", "ALLOWED_HOSTS"),
+        ("file", "FILE_ROOTS"),
+        ("s3", "S3_BUCKETS"),
+        ("DATA", "DATA_MAX_BYTES"),
+    ],
+)
+async def test_scheme_that_is_switched_off_names_its_setting(scheme: str, setting: str) -> None:
+    """Whoever runs the consumer reads in the dead letter what would open it."""
+    with pytest.raises(Failed, match=rf"\(mem: is; {setting} opens it\)"):
+        await _fetched(_sources(Memory(b"")), ImageReference(uri=f"{scheme}:a"))
+
+
+@pytest.mark.parametrize(
     ("uri", "shown"),
     [
         ("file:///data/me@home.jpg", "file:///data/me@home.jpg"),

@@ -9,6 +9,7 @@ from schemas import Code, Refused, Stage
 WIRE = [
     "unsigned", "bad_signature", "unknown_key", "duplicate_header", "stale", "id_mismatch",
     "too_large", "malformed", "invalid", "unsupported_version", "forbidden_source", "not_found",
+    "access_denied",
     "image_unavailable", "image_too_large", "digest_mismatch", "not_an_image",
     "unsupported_format", "too_many_pixels", "corrupt_image", "decoder_crashed",
     "inference_failed",
