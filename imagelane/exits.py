@@ -11,6 +11,9 @@ class ExitCode(IntEnum):
     SETTINGS = 78  # EX_CONFIG: a setting is missing or has a bad value
     BROKER = 69  # EX_UNAVAILABLE: no broker answers
     TOPIC = 72  # EX_OSFILE: a topic does not exist
+    ACCESS = 67  # EX_NOUSER: Kafka refuses a right, or who we say we are
+    PROTOCOL = 76  # EX_PROTOCOL: Kafka gave an answer that no retry can heal
+    POSITION = 65  # EX_DATAERR: the group's position vanished while it was in use
     MODEL = 66  # EX_NOINPUT: a checkpoint is missing, broken, or not CLIP or BLIP
     DEVICE = 71  # EX_OSERR: the device is not there, or failed
     BRAKE = 77  # EX_NOPERM: too many records were refused

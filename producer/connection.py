@@ -10,6 +10,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from imagelane.exits import ExitCode, FatalError
+from imagelane.kafka.admin import Unanswered, topic_partitions
+from imagelane.kafka.client import client_arguments
 from imagelane.kafka.header_names import tolerate_header_names
 from producer.settings import ProducerSettings
 from schemas import Record, TimestampType
@@ -21,8 +23,7 @@ _RECORDS_AT_ONCE: Final = 500
 
 def _client_arguments(settings: ProducerSettings) -> dict[str, Any]:
     return {
-        "bootstrap_servers": list(settings.bootstrap_servers),
-        "client_id": "imagelane-producer",
+        **client_arguments(settings.bootstrap_servers, "imagelane-producer"),
         "request_timeout_ms": int(settings.broker_timeout_seconds * 1000),
     }
 
@@ -40,7 +41,7 @@ async def answering(settings: ProducerSettings, doing: str) -> AsyncIterator[Non
             yield
     except UnknownTopicOrPartitionError as exc:
         raise FatalError(ExitCode.TOPIC, f"{doing}: a topic is missing on {brokers}") from exc
-    except (KafkaError, TimeoutError) as exc:
+    except (KafkaError, TimeoutError, Unanswered) as exc:
         reason = str(exc) or f"no answer in {seconds:g} s"
         raise FatalError(
             ExitCode.BROKER, f"{doing}: {brokers}: {reason}; see BOOTSTRAP_SERVERS"
@@ -121,8 +122,7 @@ async def existing_partitions(
         FatalError: no broker answers, or a topic does not exist.
     """
     async with administration(settings) as admin, answering(settings, "listing the topics"):
-        # All of them: to ask for one by name would have the broker create it.
-        found = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
+        found = await topic_partitions(admin)
     missing = [topic for topic in topics if topic not in found]
     if missing:
         brokers = ",".join(settings.bootstrap_servers)

@@ -6,9 +6,9 @@ from enum import StrEnum
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
+from imagelane.kafka.admin import topic_configs, topic_partitions
 from producer.connection import administration, answering
 from producer.settings import ProducerSettings
 
@@ -98,21 +98,21 @@ async def ensure_topics(
         FatalError: no broker answers, or one refuses to create a topic.
     """
     async with administration(settings) as admin, answering(settings, "creating the topics"):
-        existing = {topic["topic"]: topic for topic in await admin.describe_topics()}
+        existing = await topic_partitions(admin)
         return [await _ensure(admin, plan, existing.get(plan.name)) for plan in plans]
 
 
 async def _ensure(
-    admin: AIOKafkaAdminClient, plan: TopicPlan, existing: dict[str, Any] | None
+    admin: AIOKafkaAdminClient, plan: TopicPlan, existing: list[dict[str, Any]] | None
 ) -> TopicReport:
     if existing is None:
         await _create(admin, plan)
         return TopicReport(name=plan.name, state=TopicState.CREATED)
     counts = {
-        "partitions": str(len(existing["partitions"])),
-        "replication": str(len(existing["partitions"][0]["replicas"])),
+        "partitions": str(len(existing)),
+        "replication": str(len(existing[0]["replicas"])),
     }
-    different = differences(plan, await _configs(admin, plan.name) | counts)
+    different = differences(plan, {**await topic_configs(admin, plan.name), **counts})
     state = TopicState.DIFFERS if different else TopicState.EXISTS
     return TopicReport(name=plan.name, state=state, differences=different)
 
@@ -130,10 +130,3 @@ async def _create(admin: AIOKafkaAdminClient, plan: TopicPlan) -> None:
         # Somebody else may have been quicker: two deployments that start at once.
         if code and error is not TopicAlreadyExistsError:
             raise error(f"{name}: {message[0] if message and message[0] else error.description}")
-
-
-async def _configs(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:
-    resource = ConfigResource(ConfigResourceType.TOPIC, name)
-    (response,) = await admin.describe_configs([resource])
-    entries = response.resources[0][4]
-    return {entry[0]: entry[1] for entry in entries}

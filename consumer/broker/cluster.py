@@ -2,22 +2,31 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import structlog
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
 from consumer.partition.offsets import Position
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
+from imagelane.kafka import client
+from imagelane.kafka.admin import (
+    Unanswered,
+    committed_offset,
+    retried,
+    topic_configs,
+    topic_partitions,
+)
 
 log = structlog.get_logger()
 
-RETRY_SECONDS: Final = 0.2
+ANSWER_SECONDS: Final = 10  # how long an answer about the topics is waited for
+_Answer = TypeVar("_Answer")
 COMPRESSION_WARNING: Final = (
     "the ingest topic lets compressed records through, which may be bombs, and of which gzip alone "
     "can be read; compression.type=uncompressed has the broker unpack and limit them"
@@ -26,7 +35,7 @@ COMPRESSION_WARNING: Final = (
 
 def client_arguments(settings: ConsumerSettings) -> dict[str, Any]:
     """Return how every client of this process reaches the cluster."""
-    return {"bootstrap_servers": list(settings.bootstrap_servers), "client_id": "imagelane"}
+    return client.client_arguments(settings.bootstrap_servers, "imagelane")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,44 +74,42 @@ class Cluster:
         Raises:
             FatalError: which of them does not exist, and how to create them.
         """
-        admin = self._connected()
         names = [
             self._settings.ingest_topic,
             self._settings.results_topic,
             self._settings.dlq_topic,
         ]
-        found = {t["topic"]: t for t in await admin.describe_topics() if t["topic"] in names}
+        found = await self._answer(lambda: topic_partitions(self._connected()))
         if missing := [name for name in names if name not in found]:
             raise FatalError(
                 ExitCode.TOPIC,
                 f"topic: {', '.join(missing)} not there; `python -m producer topics` creates them",
             )
-        return [await self._facts(name, len(found[name]["partitions"])) for name in names]
+        return [await self._facts(name, len(found[name])) for name in names]
 
     async def committed(self, partition: TopicPartition) -> Position | None:
         """Return the group's committed position of a partition, or None where it has none.
 
-        The consumer's own call would do but for the metadata, which it does not hand out.
+        Raises:
+            Unanswered: its coordinator has not answered for `TRANSACTION_TIMEOUT_SECONDS`.
+            FatalError: it refuses.
         """
-        while True:  # the caller bounds it
-            try:
-                offsets = await self._connected().list_consumer_group_offsets(
-                    self._settings.group_id, partitions=[partition]
-                )
-                break
-            except KafkaError as exc:
-                if not exc.retriable:
-                    raise
-                await asyncio.sleep(RETRY_SECONDS)
-        found = offsets.get(partition)
-        if found is None or found.offset < 0:
-            return None
-        return Position(offset=found.offset, metadata=found.metadata or "")
+        group_id, warned = self._settings.group_id, set[str]()
+
+        def warn(reason: Unanswered) -> None:
+            if str(reason) not in warned:
+                log.warning("position not answered", reason=str(reason))
+                warned.add(str(reason))
+
+        found = await retried(
+            lambda: committed_offset(self._connected(), group_id, partition),
+            self._settings.transaction_timeout_seconds,
+            warn,
+        )
+        return Position(offset=found.offset, metadata=found.metadata) if found else None
 
     async def _facts(self, topic: str, partitions: int) -> TopicFacts:
-        resource = ConfigResource(ConfigResourceType.TOPIC, topic)
-        (response,) = await self._connected().describe_configs([resource])
-        configs = {name: value for name, value, *_ in response.resources[0][4]}
+        configs = await self._answer(lambda: topic_configs(self._connected(), topic))
         return TopicFacts(
             name=topic,
             partitions=partitions,
@@ -110,6 +117,13 @@ class Cluster:
             unpacked=configs.get("compression.type") == "uncompressed",
             max_batch_bytes=int(configs["max.message.bytes"]),
         )
+
+    async def _answer(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        """Ask, and again while that may heal; no answer in time ends the process."""
+        try:
+            return await retried(ask, ANSWER_SECONDS)
+        except Unanswered as exc:
+            raise FatalError(ExitCode.BROKER, f"broker: {exc}") from exc
 
     async def _connect(self) -> AIOKafkaAdminClient:
         """Connect, and wait for the broker a while: it may be starting as well."""

@@ -22,6 +22,7 @@ from consumer.partition.offsets import Position
 from consumer.partition.worker import Commit
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
+from imagelane.kafka.admin import Unanswered
 from imagelane.kafka.header_names import tolerate_header_names
 from schemas import Record
 
@@ -58,6 +59,7 @@ class KafkaStream:
         self._outputs = outputs
         self._replay_seconds = replay_seconds
         self._transactions: dict[int, PartitionTransactions] = {}
+        self._known: dict[int, Position] = {}  # last positions of partitions that were given away
         self._fault: BaseException | None = None
         self.joined = False
         session_ms = int(settings.session_timeout_seconds * 1000)
@@ -138,6 +140,7 @@ class KafkaStream:
                 client=client_arguments(self._settings),
                 timeout_seconds=self._settings.transaction_timeout_seconds,
                 committed=lambda p=partition: self._cluster.committed(p),  # type: ignore[misc]
+                known=self._known.get(partition.partition),
             )
             self._transactions[partition.partition] = transactions
             start = time.monotonic()
@@ -162,8 +165,9 @@ class KafkaStream:
         await self._stop_transactions()
 
     async def _stop_transactions(self) -> None:
-        transactions, self._transactions = list(self._transactions.values()), {}
-        await asyncio.gather(*(t.stop() for t in transactions))
+        transactions, self._transactions = self._transactions, {}
+        await asyncio.gather(*(t.stop() for t in transactions.values()))
+        self._known |= {p: t.committed for p, t in transactions.items() if t.committed}
 
     async def _beginning(self, partition: TopicPartition) -> Position:
         offsets = await self._consumer.beginning_offsets([partition])
@@ -192,7 +196,7 @@ class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         try:
             await self._stream.assign(sorted(assigned), self._workers)
-        except (TimeoutError, KafkaError) as exc:
+        except (TimeoutError, KafkaError, Unanswered) as exc:
             self._stream.fail(FatalError(ExitCode.BROKER, f"broker: assignment failed: {exc!r}"))
         except BaseException as exc:
             self._stream.fail(exc)

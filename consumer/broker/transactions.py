@@ -32,6 +32,7 @@ from aiokafka.structs import OffsetAndMetadata
 from consumer.broker.cluster import TopicFacts
 from consumer.partition.offsets import Position
 from imagelane.exits import ExitCode, FatalError
+from imagelane.kafka.admin import Unanswered
 from schemas import OutgoingRecord
 
 log = structlog.get_logger()
@@ -53,13 +54,14 @@ class EndTxnUnanswered(Exception):
     """No KafkaError, which aiokafka would answer by sending the request again."""
 
 
-_UNANSWERED: Final = (TimeoutError, KafkaError, EndTxnUnanswered)
+_UNANSWERED: Final = (TimeoutError, KafkaError, EndTxnUnanswered, Unanswered)
 
 
 class PartitionTransactions:
     """Commits for one partition, with records for the topics `outputs`.
 
-    `committed` reads the partition's position from the group's coordinator.
+    `committed` reads the partition's position from the group's coordinator; `known` is the last one
+    that this process has read or committed, if it had the partition before.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class PartitionTransactions:
         client: dict[str, Any],
         timeout_seconds: float,
         committed: Callable[[], Awaitable[Position | None]],
+        known: Position | None = None,
     ) -> None:
         self._group_id = group_id
         self._partition = partition
@@ -79,17 +82,42 @@ class PartitionTransactions:
         self._client = client
         self._timeout_seconds = timeout_seconds
         self._read_committed = committed
-        self._committed: Position | None = None
+        self._committed = known
         self._producer: AIOKafkaProducer | None = None
 
-    async def start(self) -> Position | None:
-        """Fence the former owner, settle what it left open, and only then read the position."""
-        await self._abort_orphaned_transaction(await self._start())
-        async with asyncio.timeout(self._timeout_seconds):
-            self._committed = await self._read_committed()
+    @property
+    def committed(self) -> Position | None:
+        """The last position that was read or committed here; None: the group has none."""
         return self._committed
 
-    async def _start(self) -> Position | None:
+    async def start(self) -> Position | None:
+        """Fence the former owner, settle what it left open, and only then read the position.
+
+        Raises:
+            FatalError: `POSITION`: the position vanished; the coordinator refuses to tell it.
+        """
+        await self._start()
+        found = await self._position()
+        _went_back(found, self._committed)  # only said: whoever reset it wants the work redone
+        self._committed = found
+        await self._abort_orphaned_transaction(self._committed)
+        self._committed = await self._position()
+        return self._committed
+
+    async def _position(self) -> Position | None:
+        """Read the position; one that was known and is gone must not be taken for a beginning."""
+        found, known = await self._read_committed(), self._committed
+        if found is None and known is not None:
+            raise FatalError(
+                ExitCode.POSITION,
+                f"position: group {self._group_id} has no position of {self._partition.topic}-"
+                f"{self._partition.partition} any longer, which was {known.offset}; nothing was "
+                "written after that. Set it again with kafka-consumer-groups.sh --reset-offsets "
+                f"--to-offset {known.offset}, then start again",
+            )
+        return found
+
+    async def _start(self) -> None:
         producer = AIOKafkaProducer(
             **self._client,
             transactional_id=self._transactional_id,
@@ -104,7 +132,6 @@ class PartitionTransactions:
         _end_once(producer.client)
         async with asyncio.timeout(self._timeout_seconds):
             await producer.start()
-            return await self._read_committed()
 
     async def _abort_orphaned_transaction(self, position: Position | None) -> None:
         """Abort a transaction of nothing over everything that a former one may have touched.
@@ -193,14 +220,15 @@ class PartitionTransactions:
     async def _settle(self, position: Position) -> bool:
         """Start a new producer and tell whether the transaction in doubt went through."""
         await self.stop()
-        found = await self._start()
+        await self._start()
+        found = await self._position()
+        if found == self._committed:
+            # It may be hidden, and the outputs are written again.
+            await self._abort_orphaned_transaction(found)
+            found = await self._position()
         if found == position:
             return True
-        if found == self._committed:
-            await self._abort_orphaned_transaction(
-                found
-            )  # it may be hidden, and the outputs are written again
-        elif not _lost(found, self._committed):
+        if found != self._committed and not _went_back(found, self._committed):
             raise self._fenced()
         return False
 
@@ -256,14 +284,14 @@ def _end_once(client: Any) -> None:
     client.send = send_once
 
 
-def _lost(found: Position | None, before: Position | None) -> bool:
+def _went_back(found: Position | None, before: Position | None) -> bool:
     """Tell whether the group's position went back behind a commit that was answered.
 
     A broker that dies between the answer and the markers can lose the position and keep the outputs
-    (seen on Kafka 4.3.1, one broker). Nobody else moves a position back, so ours is the one that
-    holds.
+    (seen on Kafka 4.3.1, one broker). Kafka lets nobody move the position of a group with members,
+    so ours is the one that holds.
     """
-    if before is None or (found is not None and found.offset >= before.offset):
+    if found is None or before is None or found.offset >= before.offset:
         return False
-    log.warning("position was lost by the broker", found=found and found.offset, was=before.offset)
+    log.warning("position went back", found=found.offset, was=before.offset)
     return True

@@ -12,7 +12,7 @@ blocks or lies stands here, so that the consumer itself has no hook for tests.
                          lose_broker: the same without the process, and the answer is lost
     BLOCK_SECONDS=T      how long block_loop blocks
     FORGET=yes           the group's position is always told as it was at the start, as by a broker
-                         that lost it
+                         that lost what was committed since
     STUBS=all            no fetch, no decoding, no engine either: what is left is the transport
     VARIANT=NAME         a consumer that is broken on purpose; see `VARIANTS`
 """

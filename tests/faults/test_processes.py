@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from imagelane.exits import ExitCode
 from tests.containers import ApacheKafka
 from tests.faults.scenario import SESSION_SECONDS, names, scale, scenario
 
@@ -68,11 +69,23 @@ async def test_commit_that_reports_failure(kafka: ApacheKafka, tmp_path: Path, f
 async def test_position_that_the_broker_lost(kafka: ApacheKafka, tmp_path: Path) -> None:
     """A doubt after which the group's position is behind what was committed: ours holds."""
     async with scenario(kafka, tmp_path) as run:
+        await run.publish(["before"])
+        await run.finish()
         await run.publish(names(60))
         consumer = run.start(FAULT="lost_commit:3", FORGET="yes", RECORDS_IN_FLIGHT="8")
         (await run.finish(consumer)).check()
-        assert run.starts == 1
-        assert consumer.wait_for("position was lost by the broker")
+        assert run.starts == 2
+        assert consumer.wait_for("position went back")
+
+
+async def test_position_that_vanishes(kafka: ApacheKafka, tmp_path: Path) -> None:
+    """A doubt after which the group has no position at all: nothing is written on a guess."""
+    async with scenario(kafka, tmp_path) as run:
+        await run.publish(names(60))
+        consumer = run.start(FAULT="lost_commit:3", FORGET="yes", RECORDS_IN_FLIGHT="8")
+        assert await asyncio.to_thread(consumer.process.wait, 60) == ExitCode.POSITION
+        assert "Traceback" not in consumer.log.read_text()
+        (await run.finish()).check()
 
 
 async def test_orderly_stop_under_load(kafka: ApacheKafka, tmp_path: Path) -> None:
