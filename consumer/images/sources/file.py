@@ -5,21 +5,23 @@ directory descriptor of the one before, so that what was checked is what is read
 renamed or linked meanwhile.
 """
 
-import asyncio
 import errno
 import os
 import stat
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Final, Self
+from time import monotonic
+from typing import Final, Self, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from consumer.errors import Failed
 from consumer.images.byte_budget import Budget
 from consumer.images.sources import BROKEN_PERCENT, display, forbidden, too_large, unavailable
+from consumer.images.sources.daemon_threads import DaemonThreads
 from imagelane.exits import ExitCode, FatalError
 from schemas import Code
 
@@ -27,6 +29,11 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO for reading would wait for its writer.
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CHUNK_BYTES: Final = 1 << 20
+_AT_ONCE: Final = 16  # accesses to one root
+_MAX_HUNG: Final = 64  # threads of one root that are given up and have not returned
+
+T = TypeVar("T")
+
 # /proc/self/environ has the secret; a request's digest could be a guess at it.
 _OF_THE_KERNEL: Final = {"proc", "sys"}
 _NAMES_NOTHING: Final = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
@@ -44,6 +51,7 @@ class Root:
 
     names: tuple[tuple[str, ...], ...]
     directory: Path
+    threads: DaemonThreads = field(default_factory=lambda: DaemonThreads(_AT_ONCE, _MAX_HUNG))
 
     @classmethod
     def resolve(cls, path: str) -> Self:
@@ -84,18 +92,22 @@ class Root:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSource:
-    """Reads files below its roots; without a root, none."""
+    """Reads files below its roots; without a root, none.
+
+    Each root has threads of its own: one on a network file system that hangs holds up nobody else.
+    """
 
     roots: tuple[Root, ...]
+    total_seconds: float = 30.0
 
     @classmethod
-    def under(cls, paths: Iterable[str]) -> Self:
-        """Make a source of `paths`, absolute directories.
+    def under(cls, paths: Iterable[str], *, total_seconds: float = 30.0) -> Self:
+        """Make a source of `paths`, absolute directories; `total_seconds` bounds each access.
 
         Raises:
             FatalError: one of them cannot be a root.
         """
-        return cls(roots=tuple(map(Root.resolve, paths)))
+        return cls(roots=tuple(map(Root.resolve, paths)), total_seconds=total_seconds)
 
     @asynccontextmanager
     async def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
@@ -104,15 +116,22 @@ class FileSource:
         Raises:
             Failed: `forbidden_source` (outside the roots, a link, not a regular file, no
                 permission, not a plain file URI), `not_found`, `image_too_large`.
-            Unavailable: the file system fails (input/output error, stale handle, ...).
+            Unavailable: the file system fails (input/output error, stale handle, ...) or hangs.
         """
-        byte_length = await asyncio.to_thread(self._measure, uri, max_bytes)
+        byte_length = await self._in_thread(self._measure, uri, max_bytes)
         # Thousands may wait here, so none of them has a descriptor. Some files do not say how long
         # they are; those count as the longest allowed.
         async with budget.hold(byte_length or max_bytes) as held:
-            data = await asyncio.to_thread(self._read, uri, max_bytes)
+            data = await self._in_thread(self._read, uri, max_bytes)
             await budget.resize(held, len(data))  # it may be another file by now
             yield data
+
+    async def _in_thread(self, call: Callable[[str, int], T], uri: str, max_bytes: int) -> T:
+        root, _ = self._locate(uri)
+        try:
+            return await root.threads.run(partial(call, uri, max_bytes), self.total_seconds)
+        except TimeoutError as exc:
+            raise unavailable(uri, "the file system does not answer in time") from exc
 
     def _measure(self, uri: str, max_bytes: int) -> int:
         with self._open(uri, max_bytes) as file:
@@ -121,10 +140,12 @@ class FileSource:
     def _read(self, uri: str, max_bytes: int) -> bytes:
         """Read with the limit, whatever length the file had: it may grow."""
         content = BytesIO()  # hands out what it holds without a copy
-        left = max_bytes + 1
+        left, deadline = max_bytes + 1, monotonic() + self.total_seconds
         with self._open(uri, max_bytes) as file:
             while left and (chunk := os.read(file, min(_CHUNK_BYTES, left))):
                 left -= content.write(chunk)
+                if monotonic() > deadline:
+                    raise TimeoutError  # nobody waits for it any more
         if not left:
             raise too_large(uri, max_bytes)
         return content.getvalue()
@@ -134,7 +155,7 @@ class FileSource:
         """Open a descriptor of the file, which is checked anew each time."""
         root, parts = self._locate(uri)
         try:
-            descriptor = _open_below(root, parts)
+            descriptor = _open_below(root.directory, parts)
             try:
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
@@ -144,16 +165,18 @@ class FileSource:
                 yield descriptor
             finally:
                 os.close(descriptor)
+        except TimeoutError:
+            raise
         except OSError as exc:
             raise _verdict(uri, exc) from exc
 
-    def _locate(self, uri: str) -> tuple[Path, tuple[str, ...]]:
-        """Return the real directory of the root and the components below it. No IO."""
+    def _locate(self, uri: str) -> tuple[Root, tuple[str, ...]]:
+        """Return the root and the components below it. No IO."""
         parts = _path_of(uri)
         for root in self.roots:
             below = root.below(parts)
             if below:
-                return root.directory, below
+                return root, below
         raise forbidden(uri, "not below an allowed directory (FILE_ROOTS)")
 
 

@@ -1,0 +1,82 @@
+"""Threads for a file system that may hang: a call that does not return costs its thread alone.
+
+A read from a network file system whose server is gone cannot be cancelled. asyncio's default
+executor has few threads, which digests and the models' loads need too, and waits for all of them at
+the end of the process. These are daemon threads, as many as are busy at once, each kept for the
+next call; one whose deadline is over no longer holds a place. Past `max_hung` of them nothing more
+is begun until one returns.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_Jobs = SimpleQueue[Callable[[], None]]
+
+
+class DaemonThreads:
+    """Runs at most `at_once` calls at once, those that hang left out."""
+
+    def __init__(self, at_once: int, max_hung: int) -> None:
+        self._max_hung = max_hung
+        self._places = asyncio.Semaphore(at_once)
+        self._idle: list[_Jobs] = []
+        self._hung = 0
+
+    async def run(self, call: Callable[[], T], seconds: float) -> T:
+        """Return what `call` returns, or raise what it raises; waiting for a place is free.
+
+        Raises:
+            TimeoutError: it does not return in time, or too many calls have not returned.
+        """
+        async with self._places:
+            if self._hung >= self._max_hung:
+                raise TimeoutError
+            result = self._begin(call)
+            try:
+                async with asyncio.timeout(seconds):
+                    return await asyncio.shield(result)
+            finally:
+                if not result.done():
+                    self._hung += 1
+                    result.add_done_callback(self._returned)
+
+    def _begin(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[T] = loop.create_future()
+        if self._idle:
+            jobs = self._idle.pop()
+        else:
+            jobs = SimpleQueue()
+            Thread(target=_work, args=(jobs,), daemon=True).start()
+
+        def finish(value: Any, error: BaseException | None) -> None:
+            self._idle.append(jobs)
+            if error:
+                result.set_exception(error)
+            else:
+                result.set_result(value)
+
+        def job() -> None:
+            try:
+                value, error = call(), None
+            except BaseException as exc:  # noqa: BLE001 - it is the caller's
+                value, error = None, exc
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(finish, value, error)
+
+        jobs.put(job)
+        return result
+
+    def _returned(self, result: asyncio.Future[Any]) -> None:
+        self._hung -= 1
+        result.exception()  # nobody else asks for it
+
+
+def _work(jobs: _Jobs) -> None:
+    while True:
+        jobs.get()()
