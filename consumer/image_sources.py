@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from consumer.images.loop_clock import LoopClock, every_tick
 from consumer.images.sources import Source, Sources
 from consumer.images.sources.body import FetchLimits
 from consumer.images.sources.data import DataSource
@@ -22,17 +23,23 @@ async def open_sources(settings: ConsumerSettings) -> AsyncIterator[Sources]:
     by_scheme: dict[str, Source] = {}
     limits = fetch_limits(settings)
     async with AsyncExitStack() as opened:
+        clock = LoopClock()
+        await opened.enter_async_context(every_tick(clock.tick))
         if settings.file_roots:
-            by_scheme["file"] = FileSource.under(settings.file_roots)
+            by_scheme["file"] = FileSource.under(
+                settings.file_roots, total_seconds=settings.fetch_total_seconds
+            )
         if settings.data_max_bytes:
             by_scheme["data"] = DataSource(max_bytes=settings.data_max_bytes)
         if settings.allowed_hosts or settings.allow_public_hosts:
-            http = await opened.enter_async_context(open_http(http_options(settings), limits))
+            http = await opened.enter_async_context(
+                open_http(http_options(settings), limits, clock)
+            )
             by_scheme |= {"http": http, "https": http}
         if settings.s3_buckets:
             s3 = await opened.enter_async_context(open_s3(s3_options(settings), limits))
             by_scheme["s3"] = s3
-        yield Sources(by_scheme=by_scheme, max_bytes=settings.max_image_bytes)
+        yield Sources(by_scheme=by_scheme, max_bytes=settings.max_image_bytes, clock=clock)
 
 
 def fetch_limits(settings: ConsumerSettings) -> FetchLimits:

@@ -5,12 +5,13 @@ import gzip
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from aiohttp.abc import AbstractResolver
 
 from consumer.image_sources import fetch_limits, http_options
+from consumer.images.loop_clock import LoopClock, every_tick
 from consumer.images.sources.http import HttpSource, open_http
 from consumer.settings import ConsumerSettings
 from tests.fakes import SECRET
@@ -226,8 +227,16 @@ async def opened(
         yield source
 
 
-def http_source(
-    settings: ConsumerSettings, resolver: AbstractResolver | None = None
-) -> AbstractAsyncContextManager[HttpSource]:
-    """Return the source of these settings, not yet open."""
-    return open_http(http_options(settings), fetch_limits(settings), resolver)
+@asynccontextmanager
+async def http_source(
+    settings: ConsumerSettings,
+    resolver: AbstractResolver | None = None,
+    clock: LoopClock | None = None,
+) -> AsyncIterator[HttpSource]:
+    """Open the source of these settings."""
+    clock = clock or LoopClock()
+    async with (
+        every_tick(clock.tick),
+        open_http(http_options(settings), fetch_limits(settings), clock, resolver) as source,
+    ):
+        yield source

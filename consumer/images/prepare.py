@@ -56,16 +56,20 @@ class FetchAndDecode:
             yield Prepared(image=facts, pixels=image.pixels)
 
     async def _fetch(self, image: ImageReference, lease: Lease, held: AsyncExitStack) -> Fetched:
-        start, attempt = monotonic(), 0
+        clock = self.sources.clock
+        start, attempts, failures = clock.seconds, 0, 0
         while True:
-            attempt += 1
+            pauses = clock.pauses
+            attempts += 1
             try:
                 return await held.enter_async_context(self.sources.fetch(image, lease))
             except Unavailable as unavailable:
-                unavailable.attempts = attempt
+                unavailable.attempts = attempts
+                # What fails while our own loop stands still is nobody's failure.
+                failures += clock.pauses == pauses
                 delay = self.retry.delay_seconds(
-                    attempt=attempt,
-                    age_seconds=monotonic() - start,
+                    failures=failures,
+                    age_seconds=clock.seconds - start,
                     retry_after_seconds=unavailable.retry_after_seconds,
                     chance=random.random(),  # noqa: S311 - spreads retries, keeps no secret
                 )

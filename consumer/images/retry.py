@@ -1,6 +1,6 @@
 """When to try a fetch again: exponential, with full jitter, bounded. Pure: chance is an argument.
 
-Full jitter: the delay is drawn evenly from zero to the exponential bound, which spreads a crowd of
+Full jitter: the delay is drawn evenly from zero to the exponential bound, which spreads many
 retries best (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 """
 
@@ -17,15 +17,15 @@ class RetryPolicy:
     max_age_seconds: float = 60.0
 
     def delay_seconds(
-        self, *, attempt: int, age_seconds: float, retry_after_seconds: float | None, chance: float
+        self, *, failures: int, age_seconds: float, retry_after_seconds: float | None, chance: float
     ) -> float | None:
-        """Return how long to wait after failed try number `attempt` (from 1), or None to give up.
+        """Return how long to wait after `failures` of them, or None to give up.
 
         `chance` is drawn evenly from [0, 1). A source that asks for more patience than there is
         left is given up at once.
         """
-        bound = min(self.max_delay_seconds, self.base_seconds * 2 ** (attempt - 1))
+        bound = min(self.max_delay_seconds, self.base_seconds * 2 ** max(0, failures - 1))
         delay: float = max(bound * chance, retry_after_seconds or 0.0)
-        if attempt >= self.max_attempts or age_seconds + delay > self.max_age_seconds:
+        if failures >= self.max_attempts or age_seconds + delay > self.max_age_seconds:
             return None
         return delay

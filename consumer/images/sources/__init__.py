@@ -10,11 +10,12 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from consumer.errors import Failed, Unavailable
 from consumer.images.byte_budget import Budget
+from consumer.images.loop_clock import LoopClock
 from schemas import Code, ImageReference
 
 BROKEN_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -60,10 +61,14 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """The allowed schemes, lower case and without the colon, each with its source."""
+    """The allowed schemes, lower case and without the colon, each with its source.
+
+    `clock` tells the time of the hosts from that of our own pauses.
+    """
 
     by_scheme: Mapping[str, Source]
     max_bytes: int
+    clock: LoopClock = field(default_factory=LoopClock)
 
     @asynccontextmanager
     async def fetch(self, reference: ImageReference, budget: Budget) -> AsyncIterator[Fetched]:

@@ -1,6 +1,8 @@
 """A body that comes over HTTP, within its limits."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
@@ -38,8 +40,15 @@ class Body:
     held: Hold
     limits: FetchLimits
 
-    async def read(self, response: ClientResponse, clock: asyncio.Timeout) -> bytes:
+    async def read(
+        self,
+        response: ClientResponse,
+        clock: asyncio.Timeout,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> bytes:
         """Return the whole body; `clock`, its deadline, stands still while memory is waited for.
+
+        `waiting` is open meanwhile.
 
         Raises:
             Failed: `image_too_large`, by the length that is said or by what comes.
@@ -53,7 +62,8 @@ class Body:
         start_seconds = left_seconds(clock)
         while size < limit:
             if size == self.held.byte_length:
-                await self._grow(min(limit, max(_FIRST_HOLD_BYTES, 2 * size)), clock)
+                with waiting():
+                    await self._grow(min(limit, max(_FIRST_HOLD_BYTES, 2 * size)), clock)
             chunk = await response.content.read(self.held.byte_length - size)
             if not chunk:
                 break

@@ -1,156 +1,214 @@
-"""Whose turn it is to ask a host, so that one that does not answer takes little from the others.
+"""How many fetches ask one host at once, and which are given up so that the others go on.
 
-A host is asked by a few records at once; more of them wait for their turn, which counts in none of
-their deadlines. But records in flight are bounded, and those that wait for a host that hangs would
-soon be all of them. So there is a bound on waiting as well. Where a host has a crowd, and answers
-so seldom that the crowd would not have had its turn by the age at which a fetch is given up anyway,
-those that are too many for it are given up now. Not so when nearly all references are to this one
-host: there is nobody to protect then, and waiting is better than failing.
+A host is asked by `at_once` fetches; more of them wait for a slot, which counts in no deadline. But
+records in flight are bounded, and those that wait for hosts that hang would soon be all of them. So
+every half second the fetches without hope are counted, those of all hosts together, since a host is
+only a name, and whoever owns a domain has any number. Beyond `max_waiters` the oldest are given up.
+
+A fetch is without hope after `_PATIENCE_SECONDS`,
+- if its host is in trouble: more fetches ask it for that long than it has credit, and credit is
+  won by an answer and lost by a failure;
+- if the host answers, but too slowly for it to have its slot within `max_age_seconds`.
+
+Nothing is given up where the hosts without hope are more than `_MAX_SHARE` of the latest fetches:
+there is hardly anybody to protect, and waiting is better than failing. Nothing counts against a
+host but time in which the event loop ran and no memory of ours was waited for.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Final
 
 from consumer.errors import Failed, Unavailable
+from consumer.images.loop_clock import LoopClock
 
-# How far back answers are counted, and how long a host is asked before it is judged.
-_SIGHT_SECONDS: Final = 3.0
-# Of this many fetches, a host must have less than this share to be given up.
-_RECENT: Final = 256
-_PROTECTED_SHARE: Final = 0.75
+_PATIENCE_SECONDS: Final = 2.0
+_MAX_SHARE: Final = 0.75
+_RECENT: Final = 256  # fetches of which that share is taken
 # How long a retry sleeps at most, more or less, if the host does not say.
 _SLEEP_SECONDS: Final = 1.0
 _MAX_IDLE_HOSTS: Final = 1024
+_MEAN_OF: Final = 16  # fetches
 
 
-class HopelessError(Exception):
-    """More records want a host than it will answer in time."""
+class HostOverloaded(Exception):
+    """More fetches want a host than it will answer in time."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Visit:
+    """One fetch at a host: it waits for a slot, asks, or waits for our memory."""
+
+    clock: LoopClock
+    patience: asyncio.Timeout
+    since: float
+    asked_seconds: float = 0.0  # until it asks (again)
+    asking_since: float | None = None
+    excused: bool = False
+    given_up: bool = False
+
+    def seconds(self) -> float:
+        """Return how long the host has been asked."""
+        since = self.asking_since
+        return self.asked_seconds + (0.0 if since is None else self.clock.seconds - since)
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Count the time of this block as the host's."""
+        self.asking_since = self.clock.seconds
+        try:
+            yield
+        finally:
+            self.asked_seconds, self.asking_since = self.seconds(), None
+
+    @contextmanager
+    def waiting_for_memory(self) -> Iterator[None]:
+        """Leave the time of this block, within `asking`, out."""
+        self.asked_seconds, self.asking_since, self.excused = self.seconds(), None, True
+        try:
+            yield
+        finally:
+            self.asking_since, self.excused = self.clock.seconds, False
+
+    def give_up(self) -> None:
+        """End the fetch, wherever it is."""
+        self.given_up = True
+        self.patience.reschedule(asyncio.get_running_loop().time())
 
 
 @dataclass(slots=True, kw_only=True)
 class _Host:
-    turns: asyncio.Semaphore
-    busy_since: float
-    seen: float
-    records: int = 0  # with a turn, or waiting for it
-    asleep: list[float] = field(default_factory=list)  # when those that failed will ask again
-    answers: deque[float] = field(default_factory=deque)
+    at_once: int
+    slots: asyncio.Semaphore
+    visits: dict[Visit, None] = field(default_factory=dict)  # in their order of arrival
+    asleep: deque[float] = field(default_factory=deque)  # when those that failed will ask again
+    credit: int = 0
+    mean_seconds: float = 0.0
 
-    def forget_answers(self, until: float) -> None:
-        while self.answers and self.answers[0] < until:
-            self.answers.popleft()
+    def note(self, visit: Visit, *, answered: bool) -> None:
+        self.mean_seconds += (visit.seconds() - self.mean_seconds) / _MEAN_OF
+        most = max(1, self.at_once // 2)
+        self.credit = max(-most, min(most, self.credit + (1 if answered else -1)))
+
+    def is_in_trouble(self) -> bool:
+        overdue = sum(visit.seconds() >= _PATIENCE_SECONDS for visit in self.visits)
+        return overdue > self.credit
+
+    def hopeless(self, now: float, max_age_seconds: float) -> tuple[list[Visit], int]:
+        """Return the visits without hope, and how many more are asleep until they ask again."""
+        while self.asleep and self.asleep[0] < now:
+            self.asleep.popleft()
+        visits, asleep = list(self.visits), len(self.asleep)
+        if not self.is_in_trouble():
+            asleep = 0
+            fraction = max_age_seconds / self.mean_seconds if self.mean_seconds else len(visits)
+            visits = visits[int(self.at_once * fraction) :]
+        late = now - _PATIENCE_SECONDS
+        found = [v for v in visits if v.since <= late and not v.excused and not v.given_up]
+        return found, asleep
 
 
 @dataclass(slots=True, kw_only=True)
 class HostLimiter:
-    """At most `at_once` turns of one host; its crowd is bounded by `max_crowd` if it must be.
-
-    `max_age_seconds` is the age at which a fetch is given up anyway.
-    """
+    """At most `at_once` slots of one host; at most `max_waiters` without hope, at all hosts."""
 
     at_once: int
-    max_crowd: int
+    max_waiters: int
     max_age_seconds: float
-    now: Callable[[], float] = monotonic
+    clock: LoopClock
     _hosts: dict[str, _Host] = field(default_factory=dict)
     _recent: deque[str] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _pauses: int = 0
+    _is_full: bool = False  # of those without hope, at the latest sweep
 
     @property
     def known_hosts(self) -> int:
         """The number of hosts of which something is remembered."""
         return len(self._hosts)
 
-    @property
-    def known_answers(self) -> int:
-        """The number of answers of all hosts that are remembered."""
-        return sum(len(host.answers) for host in self._hosts.values())
-
     @asynccontextmanager
-    async def turn(self, name: str) -> AsyncIterator[None]:
-        """Wait for a turn at the host `name`, and have it until the block ends.
+    async def slot(self, name: str) -> AsyncIterator[Visit]:
+        """Wait for a slot at the host `name`, and have it until the block ends.
 
-        `Unavailable` from the block is no answer of the host, any other `Failed` is one.
+        `Unavailable` from the block is a failure of the host, any other `Failed` is an answer.
 
         Raises:
-            HopelessError: the host has a crowd, and answers too seldom. Instead of `Unavailable` as
-                well, since trying again would make the crowd larger.
+            HostOverloaded: the fetch is given up. Also instead of `Unavailable`, where another try
+                would make one more wait in vain.
         """
         host = self._host(name)
-        self._recent.append(name)
-        host.records += 1
+        if host.asleep:
+            host.asleep.popleft()  # this is a retry
+        else:
+            self._recent.append(name)
         try:
-            await self._wait(name, host)
-            try:
-                yield
-            except Failed as failed:
-                if not isinstance(failed, Unavailable):
-                    self._add_answer(host)
-                    raise
-                if self._is_crowded(name, host):
-                    raise HopelessError from failed
-                sleep_seconds = max(failed.retry_after_seconds or 0.0, _SLEEP_SECONDS)
-                host.asleep.append(self.now() + min(sleep_seconds, self.max_age_seconds))
-                raise
-            else:
-                self._add_answer(host)
-            finally:
-                host.turns.release()
-        finally:
-            host.records -= 1
-            host.seen = self.now()
-
-    async def _wait(self, name: str, host: _Host) -> None:
-        if not host.turns.locked():
-            await host.turns.acquire()
-            return
-        # A task, so that the place in the queue is kept while the host is judged now and then.
-        acquiring = asyncio.create_task(host.turns.acquire())
-        try:
-            while not acquiring.done():
-                if self._is_hopeless(name, host):
-                    raise HopelessError
-                await asyncio.wait({acquiring}, timeout=1)
-        except BaseException:
-            if acquiring.done():
-                host.turns.release()
-            acquiring.cancel()
+            async with asyncio.timeout(None) as patience:
+                visit = Visit(clock=self.clock, patience=patience, since=self.clock.seconds)
+                host.visits[visit] = None
+                try:
+                    async with host.slots:
+                        with visit.asking(), self._judging(host, visit):
+                            yield visit
+                finally:
+                    del host.visits[visit]
+        except TimeoutError as exc:
+            if visit.given_up:
+                raise HostOverloaded from exc
             raise
 
-    def _is_hopeless(self, name: str, host: _Host) -> bool:
-        """Tell whether waiting is in vain; a host that is asked since a moment ago may be slow."""
-        is_new = self.now() - host.busy_since < _SIGHT_SECONDS
-        return not is_new and self._is_crowded(name, host)
+    def sweep(self) -> None:
+        """Give up the oldest of those without hope that are too many; call it every half second."""
+        pauses, self._pauses = self._pauses, self.clock.pauses
+        if pauses != self._pauses:
+            return  # what came during the pause is not read yet
+        now, hopeless, asleep, names = self.clock.seconds, list[Visit](), 0, set[str]()
+        for name, host in self._hosts.items():
+            visits, sleepers = host.hopeless(now, self.max_age_seconds)
+            if visits or sleepers:
+                hopeless += visits
+                asleep += sleepers
+                names.add(name)
+        excess = len(hopeless) + asleep - self.max_waiters
+        share = sum(name in names for name in self._recent) / max(1, len(self._recent))
+        self._is_full = excess >= 0 and share <= _MAX_SHARE
+        if self._is_full:
+            for visit in sorted(hopeless, key=lambda visit: visit.since)[:excess]:
+                visit.give_up()
 
-    def _is_crowded(self, name: str, host: _Host) -> bool:
-        """Tell whether more want the host than it answers in time, beside others who wait."""
-        now = self.now()
-        host.forget_answers(now - _SIGHT_SECONDS)
-        host.asleep = [until for until in host.asleep if until > now]
-        crowd = host.records + len(host.asleep)
-        return (
-            crowd > self.max_crowd
-            and crowd * _SIGHT_SECONDS > len(host.answers) * self.max_age_seconds
-            and self._recent.count(name) <= _PROTECTED_SHARE * len(self._recent)
-        )
-
-    def _add_answer(self, host: _Host) -> None:
-        now = self.now()
-        host.forget_answers(now - _SIGHT_SECONDS)  # a host that does well is never judged
-        host.answers.append(now)
+    @contextmanager
+    def _judging(self, host: _Host, visit: Visit) -> Iterator[None]:
+        pauses = self.clock.pauses
+        try:
+            yield
+        except Unavailable as failed:
+            if self.clock.pauses != pauses:
+                raise
+            host.note(visit, answered=False)
+            if self._is_full and host.is_in_trouble():
+                raise HostOverloaded from failed
+            sleep_seconds = max(failed.retry_after_seconds or 0.0, _SLEEP_SECONDS)
+            host.asleep.append(self.clock.seconds + min(sleep_seconds, self.max_age_seconds))
+            raise
+        except Failed:
+            host.note(visit, answered=True)
+            raise
+        except asyncio.CancelledError:
+            if visit.given_up:
+                host.note(visit, answered=False)
+            raise
+        else:
+            host.note(visit, answered=True)
 
     def _host(self, name: str) -> _Host:
-        now = self.now()
         host = self._hosts.get(name)
         if host is None:
             if len(self._hosts) >= _MAX_IDLE_HOSTS:
-                self._hosts = {key: host for key, host in self._hosts.items() if host.records}
-            host = _Host(turns=asyncio.Semaphore(self.at_once), busy_since=now, seen=now)
+                self._hosts = {
+                    key: host for key, host in self._hosts.items() if host.visits or host.asleep
+                }
+            host = _Host(at_once=self.at_once, slots=asyncio.Semaphore(self.at_once))
             self._hosts[name] = host
-        elif not host.records and now - host.seen > _SIGHT_SECONDS:
-            host.busy_since = now
         return host

@@ -19,10 +19,11 @@ from yarl import URL
 
 from consumer.errors import Failed
 from consumer.images.byte_budget import Budget
+from consumer.images.loop_clock import LoopClock, every_tick
 from consumer.images.sources import display, forbidden
 from consumer.images.sources.body import Body, FetchLimits, left_seconds
 from consumer.images.sources.host_headers import HostHeaders
-from consumer.images.sources.host_limiter import HopelessError, HostLimiter
+from consumer.images.sources.host_limiter import HostLimiter, HostOverloaded
 from consumer.images.sources.hosts import HostRules, NotAllowedError
 from consumer.images.sources.responses import refusal, verdicts
 from consumer.images.sources.sessions import open_session
@@ -66,7 +67,7 @@ class HttpSource:
                 data = await self._follow(uri, body)
             except NotAllowedError as exc:
                 raise forbidden(uri, str(exc)) from exc
-            except HopelessError as exc:
+            except HostOverloaded as exc:
                 raise Failed(
                     Code.IMAGE_UNAVAILABLE,
                     f"{display(uri)}: its host answers too seldom for all that wait for it",
@@ -78,7 +79,7 @@ class HttpSource:
         for _ in range(1 + _MAX_REDIRECTS):
             assert url.raw_host is not None
             async with (
-                self.limiter.turn(url.raw_host),
+                self.limiter.slot(url.raw_host) as visit,
                 verdicts(uri, "its host"),
                 asyncio.timeout(seconds) as clock,
                 self.session.get(
@@ -88,7 +89,7 @@ class HttpSource:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or location is None:
                     _check(uri, response)
-                    return await body.read(response, clock)
+                    return await body.read(response, clock, visit.waiting_for_memory)
                 seconds = left_seconds(clock)
             url = self._redirected(url, location)
         raise NotAllowedError(f"over {_MAX_REDIRECTS} redirects")
@@ -124,7 +125,10 @@ class HttpOptions:
 
 @asynccontextmanager
 async def open_http(
-    options: HttpOptions, limits: FetchLimits, resolver: AbstractResolver | None = None
+    options: HttpOptions,
+    limits: FetchLimits,
+    clock: LoopClock,
+    resolver: AbstractResolver | None = None,
 ) -> AsyncIterator[HttpSource]:
     """Open a source for the hosts of the options; `resolver` instead of the system's servers.
 
@@ -137,8 +141,9 @@ async def open_http(
     headers = HostHeaders.parse(options.headers, rules)
     limiter = HostLimiter(
         at_once=options.per_host,
-        max_crowd=options.max_waiters,
+        max_waiters=options.max_waiters,
         max_age_seconds=options.max_age_seconds,
+        clock=clock,
     )
     session = open_session(
         limits,
@@ -148,7 +153,7 @@ async def open_http(
         user_agent=options.user_agent,
         resolver=resolver,
     )
-    async with session:
+    async with session, every_tick(limiter.sweep):
         yield HttpSource(
             rules=rules, session=session, headers=headers, limiter=limiter, limits=limits
         )

@@ -1,4 +1,4 @@
-"""HostLimiter at a host: a few at once, and a crowd that waits for nothing is sent away."""
+"""HostLimiter: a few at a host at once, and fetches without hope are given up for the others."""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,61 +8,82 @@ from dataclasses import dataclass, field
 import pytest
 
 from consumer.errors import Failed, Unavailable
-from consumer.images.sources.host_limiter import HopelessError, HostLimiter
+from consumer.images.loop_clock import LoopClock
+from consumer.images.sources.host_limiter import HostLimiter, HostOverloaded
 from schemas import Code
 
 BUSY = Unavailable(Code.IMAGE_UNAVAILABLE, "busy")
+GONE = Failed(Code.NOT_FOUND, "gone")
 
 
 @dataclass
 class Visits:
-    """HostLimiter with a clock that is set by hand, and the records that want them."""
+    """A limiter with a clock that is set by hand, and the fetches that want slots."""
 
-    turns: HostLimiter
-    clock: list[float]
+    limiter: HostLimiter
+    time: list[float]
     inside: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     ends: dict[str, asyncio.Future[Exception | None]] = field(default_factory=dict)
+    waits: set[str] = field(default_factory=set)
 
     async def want(self, host: str, *names: str) -> None:
-        self.tasks += [asyncio.create_task(self._visit(host, name)) for name in names]
+        self.tasks |= {name: asyncio.create_task(self._visit(host, name)) for name in names}
         await _settle()
 
     async def end(self, name: str, error: Exception | None = None) -> None:
         self.ends[name].set_result(error)
         await _settle()
 
+    async def pass_time(self, seconds: float) -> None:
+        """Let the loop run for so long, with a tick and a sweep every half second."""
+        for _ in range(round(seconds * 2)):
+            self.time[0] += 0.5
+            self.limiter.clock.tick()
+            self.limiter.sweep()
+            await _settle()
+
+    async def pause(self, seconds: float) -> None:
+        """Stand still for so long, then tick and sweep."""
+        self.time[0] += seconds
+        self.limiter.clock.tick()
+        self.limiter.sweep()
+        await _settle()
+
+    async def ask_others(self, times: int) -> None:
+        for _ in range(times):
+            async with self.limiter.slot("other"):
+                pass
+
     async def _visit(self, host: str, name: str) -> None:
         try:
-            async with self.turns.turn(host):
+            async with self.limiter.slot(host) as visit:
                 self.inside.append(name)
                 self.ends[name] = asyncio.get_running_loop().create_future()
                 try:
-                    if error := await self.ends[name]:
+                    if name in self.waits:
+                        with visit.waiting_for_memory():
+                            await self.ends[name]
+                    elif error := await self.ends[name]:
                         raise error
                 finally:
                     self.inside.remove(name)
-        except HopelessError:
+        except HostOverloaded:
             self.gone.append(name)
         except Failed:
             pass
 
-    async def ask_others(self, times: int) -> None:
-        for _ in range(times):
-            async with self.turns.turn("other"):
-                pass
-
 
 @contextmanager
 def _visits(**limits: float) -> Iterator[Visits]:
-    clock = [100.0]
-    fields = {"at_once": 2, "max_crowd": 3, "max_age_seconds": 60} | limits
-    visits = Visits(HostLimiter(**fields, now=lambda: clock[0]), clock)
+    time = [100.0]
+    fields = {"at_once": 2, "max_waiters": 3, "max_age_seconds": 60} | limits
+    visits = Visits(HostLimiter(**fields, clock=LoopClock(lambda: time[0])), time)
     try:
         yield visits
     finally:
-        for task in visits.tasks:
+        for task in visits.tasks.values():
             task.cancel()
 
 
@@ -72,7 +93,7 @@ async def _settle() -> None:
 
 
 async def test_host_is_asked_by_a_few_at_once_in_order():
-    """The others wait for their turn, and those of another host do not."""
+    """The others wait for a slot, and those of another host do not."""
     with _visits() as visits:
         await visits.want("a", "1", "2", "3", "4")
         await visits.want("b", "x")
@@ -81,114 +102,162 @@ async def test_host_is_asked_by_a_few_at_once_in_order():
         assert visits.inside == ["1", "x", "3"]
 
 
-async def test_turn_of_one_who_gave_up_goes_on():
-    """A cancelled record takes no turn along, whether it waited for it or had it."""
+async def test_slot_of_one_who_gave_up_goes_on():
+    """A cancelled record takes no slot along, whether it waited for it or had it."""
     with _visits() as visits:
         await visits.want("a", "1", "2", "3", "4", "5")
-        for index in (2, 0, 1):
-            visits.tasks[index].cancel()
+        for name in "312":
+            visits.tasks[name].cancel()
         await _settle()
         assert visits.inside == ["4", "5"]
 
 
-async def test_crowd_of_a_host_that_does_not_answer_is_sent_away():
-    """Down to the bound, those who come and those who wait, once there was time to answer."""
+async def test_oldest_at_a_host_that_hangs_are_given_up():
+    """Down to the bound, once each had its time; those that come then have theirs."""
     with _visits() as visits:
         await visits.ask_others(10)
         await visits.want("a", "1", "2", "3", "4", "5")
+        await visits.pass_time(1.5)
         assert visits.gone == []
-        visits.clock[0] += 5
+        await visits.pass_time(0.5)
+        assert visits.gone == ["1", "2"]
         await visits.want("a", "6")
-        assert visits.gone == ["6"]
-        async with asyncio.timeout(5):  # those who wait look up each second
-            while len(visits.gone) < 3:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-        assert visits.gone == ["6", "3", "4"]
-        assert visits.inside == ["1", "2"]
+        await visits.pass_time(1.5)
+        assert visits.gone == ["1", "2"]
+        await visits.pass_time(0.5)
+        assert visits.gone == ["1", "2", "3"]
 
 
-async def test_failure_in_a_crowd_without_answers_is_final():
-    """Trying again would make the crowd larger; those asleep until then are part of it."""
+async def test_hosts_that_hang_are_counted_together():
+    """A host is a name only: under a wildcard each fetch may have one of its own."""
+    with _visits() as visits:
+        await visits.ask_others(10)
+        for name in "12345":
+            await visits.want(f"{name}.wild", name)
+        await visits.pass_time(2)
+        assert visits.gone == ["1", "2"]
+
+
+@pytest.mark.parametrize("answer", [None, GONE])
+async def test_host_that_answers_has_credit(answer):
+    """An image, or that there is none: that one fetch is slow says nothing of the others."""
+    with _visits() as visits:
+        await visits.ask_others(10)
+        await visits.want("a", "0")
+        await visits.end("0", answer)
+        await visits.want("a", "1", "2", "3", "4", "5", "6")
+        await visits.end("1", answer)
+        await visits.pass_time(1.5)
+        await visits.end("2", answer)
+        await visits.pass_time(1.5)
+        assert visits.gone == []
+        await visits.pass_time(0.5)  # now all that ask it have done so for two seconds
+        assert visits.gone == ["3"]
+
+
+async def test_too_many_for_a_slow_host_are_given_up():
+    """It answers each time, and would not serve them all by the age at which they are given up."""
+    with _visits(at_once=1, max_age_seconds=4) as visits:
+        await visits.ask_others(80)
+        for number in range(40):
+            await visits.want("a", f"past {number}")
+            await visits.pass_time(1)
+            await visits.end(f"past {number}")
+        await visits.want("a", *map(str, range(12)))
+        for number in range(2):
+            await visits.pass_time(1)
+            await visits.end(f"{number}")
+        await visits.pass_time(0.5)
+        # Of eleven after two seconds, four are served in four more and three may wait in vain.
+        assert visits.gone == ["5", "6", "7", "8"]
+
+
+async def test_failure_is_final_where_too_many_fail():
+    """Another try would make one more of them; those asleep until then count."""
     with _visits() as visits:
         await visits.ask_others(20)
-        for name in "123456":
-            await visits.want("a", name)
+        for name in "123":
+            await visits.want(f"{name}.wild", name)
             await visits.end(name, Unavailable(Code.IMAGE_UNAVAILABLE, "busy", 50))
-        assert visits.gone == ["4", "5", "6"]
-        visits.clock[0] += 51
-        await visits.want("a", "7")
-        await visits.end("7", BUSY)
-        assert visits.gone == ["4", "5", "6"]
+        await visits.pass_time(0.5)
+        assert visits.gone == []
+        await visits.want("4.wild", "4")
+        await visits.end("4", BUSY)
+        assert visits.gone == ["4"]
+        await visits.pass_time(51)
+        await visits.want("5.wild", "5")
+        await visits.end("5", BUSY)
+        assert visits.gone == ["4"]
 
 
-async def test_failures_of_a_few_are_tried_again():
-    """Without a crowd every failure that may heal is what it is."""
+async def test_failure_at_a_sound_host_is_never_final():
+    """Whatever others do: one that answers most of the time has its retries."""
     with _visits() as visits:
         await visits.ask_others(20)
-        for name in "123456":
-            await visits.want("a", name)
-            visits.clock[0] += 2
-            await visits.end(name, BUSY)
+        for name in "1234":
+            await visits.want(f"{name}.wild", name)
+            await visits.end(name, Unavailable(Code.IMAGE_UNAVAILABLE, "busy", 50))
+        await visits.pass_time(0.5)
+        for name in ("a", "b", "c"):
+            await visits.want("sound", name)
+            await visits.end(name, BUSY if name == "c" else None)
         assert visits.gone == []
 
 
-@pytest.mark.parametrize("error", [None, Failed(Code.NOT_FOUND, "gone")])
-async def test_crowd_of_a_host_that_answers_waits(error):
-    """Fast enough for all of them to have their turn in time: an image, or that there is none."""
-    with _visits() as visits:
-        await visits.ask_others(20)
-        names = [str(number) for number in range(12)]
-        await visits.want("a", *names)
-        visits.clock[0] += 5
-        await visits.end("0", error)
-        await visits.want("a", "late")
-        assert visits.gone == []
-        visits.clock[0] += 5  # and then it falls silent
-        await visits.want("a", "later")
-        assert visits.gone == ["later"]
-
-
-async def test_crowd_waits_where_there_is_nobody_else():
-    """With one host for nearly all references, its outage is waited for."""
+async def test_nothing_is_given_up_where_there_is_nobody_else():
+    """With nearly all fetches at hosts that hang, their outage is waited for."""
     with _visits() as visits:
         await visits.ask_others(1)
         await visits.want("a", *map(str, range(9)))
-        visits.clock[0] += 5
-        await visits.want("a", "late")
+        await visits.pass_time(5)
         assert visits.gone == []
 
 
-async def test_pause_begins_a_new_judgement():
-    """A host that was silent long ago has time to answer again."""
+async def test_pause_of_the_loop_is_no_silence_of_a_host():
+    """However long; afterwards each fetch has the time that was left to it."""
+    with _visits() as visits:
+        await visits.ask_others(10)
+        await visits.want("a", "1", "2", "3", "4", "5")
+        await visits.pause(60)
+        await visits.pause(60)
+        assert visits.gone == []
+        await visits.pass_time(2)
+        assert visits.gone == ["1", "2"]
+
+
+async def test_failure_in_a_pause_counts_against_nobody():
+    """All deadlines are over at its end, whatever lies in the sockets."""
+    with _visits(max_waiters=1) as visits:
+        await visits.ask_others(20)
+        await visits.want("a", "1", "2")
+        visits.time[0] += 60
+        for name in "12":
+            await visits.end(name, BUSY)
+        await visits.pass_time(1)
+        await visits.want("a", "3")
+        await visits.end("3", BUSY)
+        assert visits.gone == []
+
+
+async def test_waiting_for_our_memory_is_no_silence_of_a_host():
+    """Models that are slow fill it, and keep every slot of a sound host for long."""
     with _visits() as visits:
         await visits.ask_others(20)
-        await visits.want("a", "1")
-        await visits.end("1", BUSY)
-        visits.clock[0] += 100
-        await visits.want("a", *map(str, range(9)))
+        visits.waits |= {"1", "2"}
+        await visits.want("a", *map(str, range(1, 9)))
+        await visits.pass_time(120)
         assert visits.gone == []
 
 
 async def test_many_hosts_are_forgotten():
     """What is known of a host goes when there are too many of them, unless it is being asked."""
-    turns = HostLimiter(at_once=1, max_crowd=3, max_age_seconds=60)
+    limiter = HostLimiter(at_once=1, max_waiters=3, max_age_seconds=60, clock=LoopClock())
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(turns.turn("kept"))
+        await stack.enter_async_context(limiter.slot("kept"))
         for number in range(5000):
-            async with turns.turn(f"host-{number}"):
+            async with limiter.slot(f"host-{number}"):
                 pass
-        assert turns.known_hosts < 2000
+        assert limiter.known_hosts < 2000
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01), turns.turn("kept"):
+            async with asyncio.timeout(0.01), limiter.slot("kept"):
                 pass
-
-
-@pytest.mark.parametrize("error", [None, Failed(Code.NOT_FOUND, "gone")])
-async def test_old_answers_are_forgotten(error):
-    """A host that always answers, and so is never judged, does not take ever more memory."""
-    with _visits() as visits:
-        for number in range(100):
-            await visits.want("a", str(number))
-            await visits.end(str(number), error)
-            visits.clock[0] += 1
-        assert visits.turns.known_answers <= 4

@@ -118,30 +118,30 @@ def test_brake_without_bounds_never_stops():
 
 
 @given(
-    attempt=st.integers(1, 10),
+    failures=st.integers(1, 10),
     age=st.floats(0, 100),
     retry_after=st.none() | st.floats(0, 1_000),
     chance=st.floats(0, 1, exclude_max=True),
 )
-def test_retries_are_bounded_and_patient(attempt, age, retry_after, chance):
+def test_retries_are_bounded_and_patient(failures, age, retry_after, chance):
     """No try too many, none too late, and none before the source said."""
     policy = RetryPolicy()
     delay = policy.delay_seconds(
-        attempt=attempt, age_seconds=age, retry_after_seconds=retry_after, chance=chance
+        failures=failures, age_seconds=age, retry_after_seconds=retry_after, chance=chance
     )
     if delay is None:
         return
-    assert attempt < policy.max_attempts
+    assert failures < policy.max_attempts
     assert age + delay <= policy.max_age_seconds
     assert delay >= (retry_after or 0)
     assert delay <= max(policy.max_delay_seconds, retry_after or 0)
 
 
-@pytest.mark.parametrize(("attempt", "bound"), [(1, 0.5), (2, 1.0), (3, 2.0)])
-def test_retry_delay_grows(attempt, bound):
+@pytest.mark.parametrize(("failures", "bound"), [(0, 0.5), (1, 0.5), (2, 1.0), (3, 2.0)])
+def test_retry_delay_grows(failures, bound):
     """The bound of the jitter doubles from try to try."""
     policy = RetryPolicy(max_attempts=9)
     delay = policy.delay_seconds(
-        attempt=attempt, age_seconds=0, retry_after_seconds=None, chance=0.999999
+        failures=failures, age_seconds=0, retry_after_seconds=None, chance=0.999999
     )
     assert delay == pytest.approx(bound, rel=1e-3)
