@@ -1,7 +1,6 @@
 """What starts in which order, and how it stops. The only place that wires."""
 
 import asyncio
-import signal
 import time
 from pathlib import Path
 from typing import Final
@@ -26,8 +25,10 @@ from consumer.record.process import Pipeline, process, recall
 from consumer.record.replay_window import ReplayWindow
 from consumer.record.results import OutcomeEncoder
 from consumer.runtime import limits
+from consumer.runtime.closing import COMMIT_SECONDS, Closing
 from consumer.runtime.readiness import Readiness
-from consumer.runtime.watchdog import Bounds, Snapshot, watch
+from consumer.runtime.stop import StopRequest
+from consumer.runtime.watchdog import Bounds, Snapshot, Work, watch
 from consumer.settings import ConsumerSettings
 from schemas import Freshness, Signer, Task, Verifier
 
@@ -36,29 +37,35 @@ log = structlog.get_logger()
 POLL_SECONDS: Final = 0.1  # also how long a signal to stop may go unnoticed
 
 
-async def run(settings: ConsumerSettings) -> None:
-    """Consume until SIGTERM or SIGINT; a second signal ends the process at once.
+async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
+    """Consume until somebody asks to stop; STOP_SECONDS + 2 later it has returned, or ended.
 
     Raises:
         FatalError: what is wrong and what to do, bare or in an exception group.
     """
     start = time.monotonic()
-    readiness = Readiness()
+    readiness, closing = Readiness(), Closing()
     limits.tune()
     limits.allow_descriptors()
-    async with open_sources(settings) as sources, Cluster(settings) as cluster:
+    async with (
+        closing.bound("sources", open_sources(settings)) as sources,
+        closing.bound("cluster", Cluster(settings)) as cluster,
+    ):
         ingest, *outputs = await cluster.topics()
         freshness_seconds = _freshness_seconds(settings, ingest)
         # Imported here: torch takes seconds, which nobody should wait for to read of a bad setting.
         from consumer.inference.models.load import open_models
 
-        # On the loop, which has nothing else to do yet, so that Ctrl-C ends a download as well.
         models = open_models(settings)
-        stop = _stop_on_signals()
+        engine_of_models = _engine(
+            settings, models.embedder, models.captioner, models.host_is_device
+        )
         async with (
-            _engine(settings, models.embedder, models.captioner, models.host_is_device) as engine,
-            open_decoder(settings) as decoder,
-            KafkaStream(settings, cluster, outputs, 2 * freshness_seconds) as stream,
+            closing.bound("engine", engine_of_models) as engine,
+            closing.bound("decoder", open_decoder(settings)) as decoder,
+            closing.bound(
+                "group", KafkaStream(settings, cluster, outputs, 2 * freshness_seconds, readiness)
+            ) as stream,
             asyncio.TaskGroup() as tasks,
         ):
             serving = tasks.create_task(engine.run())
@@ -76,29 +83,25 @@ async def run(settings: ConsumerSettings) -> None:
             make_worker = _worker_maker(settings, preparation, engine, writer)
             workers = PartitionWorkers(make_worker, tasks, settings.stop_seconds)
             guarding = tasks.create_task(_watch(settings, stream, workers, readiness))
+            stop.stop_in_order(lambda: closing.begin(settings.stop_seconds))
             stream.join(workers)
             log.info("ready", seconds=round(time.monotonic() - start, 3))
-            while not stop.is_set():
-                for record in await stream.poll(workers.room(), POLL_SECONDS):
-                    workers.take(record)
+            try:
+                await _consume(stream, workers, stop)
+            except BaseException:
+                closing.begin()
+                raise
             log.info("stopping")
-            await workers.stop()
+            await workers.stop(closing.finish_seconds, COMMIT_SECONDS)
             guarding.cancel()
             serving.cancel()
     log.info("stopped")
 
 
-def _stop_on_signals() -> asyncio.Event:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-
-    def request_stop() -> None:
-        stop.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)  # the next one ends the process
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, request_stop)
-    return stop
+async def _consume(stream: KafkaStream, workers: PartitionWorkers, stop: StopRequest) -> None:
+    while not stop.asked:
+        for record in await stream.poll(workers.room(), POLL_SECONDS):
+            workers.take(record)
 
 
 def _freshness_seconds(settings: ConsumerSettings, ingest: TopicFacts) -> int:
@@ -134,7 +137,15 @@ async def _watch(
             end_seconds=settings.stuck_seconds,
         ),
         lambda: Snapshot(
-            joined=stream.joined, in_flight=workers.in_flight, commits=workers.committed
+            joined=stream.joined,
+            work={
+                partition: Work(
+                    in_flight=worker.in_flight,
+                    recalling=worker.recalling,
+                    progress=worker.committed + worker.recalled,
+                )
+                for partition, worker in workers.open_workers.items()
+            },
         ),
         readiness,
         end_loop_seconds=2 * session_seconds + settings.stuck_seconds,

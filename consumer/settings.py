@@ -61,6 +61,12 @@ class ConsumerSettings(WireSettings):
     stuck_seconds: float = Field(
         default=60, ge=0, description="time of not being live after which the process ends"
     )
+    open_transaction_seconds: float = Field(
+        default=60,
+        gt=0,
+        description="age of somebody's open transaction on INGEST_TOPIC, which holds its records "
+        "back, from which on we are not ready",
+    )
     alive_file: str | None = Field(
         default=None, description="file touched every second while live, for a health check"
     )

@@ -49,14 +49,15 @@ def run_consumer(
     return subprocess.run(
         [sys.executable, "-m", "consumer", *arguments],
         cwd="/",  # where no .env of the checkout is
-        env=_environment(settings),
+        env=own_environment(settings),
         capture_output=True,
         text=True,
         timeout=timeout_seconds,
     )
 
 
-def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+def own_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return all that a consumer process gets to see: its settings, and what Python needs."""
     own = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
     return {**own, "PYTHONPATH": str(ROOT), **settings}
 
@@ -100,7 +101,7 @@ def consumer_process(
         process = subprocess.Popen(
             [sys.executable, "-m", module],
             cwd="/",
-            env=_environment(settings),
+            env=own_environment(settings),
             stderr=output,
         )
     try:

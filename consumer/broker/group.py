@@ -7,8 +7,8 @@ the offset that it read itself; those records are dropped, and the seek makes th
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Final, Protocol, Self
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from typing import Any, Final, Protocol, Self
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -17,9 +17,11 @@ from aiokafka.errors import KafkaError, UnsupportedCodecError
 
 from consumer.broker.cluster import COMPRESSION_WARNING, Cluster, TopicFacts, client_arguments
 from consumer.broker.history import read_back, record_of
+from consumer.broker.open_transactions import OpenTransactions
 from consumer.broker.transactions import PartitionTransactions
 from consumer.partition.offsets import Position
 from consumer.partition.worker import Commit
+from consumer.runtime.readiness import Readiness
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.admin import Unanswered
@@ -28,7 +30,7 @@ from schemas import Record
 
 log = structlog.get_logger()
 
-STOP_SECONDS: Final = 5
+STOP_SECONDS: Final = 2
 ROOM_SECONDS: Final = 0.005  # how soon a worker that was full is looked at again
 
 
@@ -53,11 +55,13 @@ class KafkaStream:
         cluster: Cluster,
         outputs: Sequence[TopicFacts],
         replay_seconds: float,
+        readiness: Readiness,
     ) -> None:
         self._settings = settings
         self._cluster = cluster
         self._outputs = outputs
         self._replay_seconds = replay_seconds
+        self._rebalancing: asyncio.Task[None] | None = None
         self._transactions: dict[int, PartitionTransactions] = {}
         self._known: dict[int, Position] = {}  # last positions of partitions that were given away
         self._fault: BaseException | None = None
@@ -75,6 +79,9 @@ class KafkaStream:
             # A full worker is not polled, maybe for long; the heartbeat goes on.
             max_poll_interval_ms=2**31 - 1,
         )
+        self._open_transactions = OpenTransactions(
+            self._consumer, readiness, bound_seconds=settings.open_transaction_seconds
+        )
 
     async def __aenter__(self) -> Self:
         tolerate_header_names()
@@ -82,9 +89,14 @@ class KafkaStream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._rebalancing:  # aiokafka's stop would wait for it
+            self._rebalancing.cancel()
         # While a broker is away aiokafka's stop waits long, or ends as if it had been cancelled.
-        await asyncio.wait({asyncio.ensure_future(self._consumer.stop())}, timeout=STOP_SECONDS)
-        await self._stop_transactions()
+        stopping = asyncio.ensure_future(self._consumer.stop())
+        await asyncio.gather(
+            asyncio.wait({stopping}, timeout=STOP_SECONDS), self._stop_transactions()
+        )
+        stopping.cancel()
 
     def join(self, workers: Workers) -> None:
         """Join the group; partitions come and go by way of `workers`, while `poll` is called."""
@@ -115,6 +127,9 @@ class KafkaStream:
             raise FatalError(ExitCode.TOPIC, f"topic: {COMPRESSION_WARNING}") from exc
         except KafkaError as exc:
             raise FatalError(ExitCode.BROKER, f"broker: {exc}") from exc
+        for partition in wanted:
+            if not batches.get(partition):
+                await self._open_transactions.look(partition)
         return [record_of(message) for batch in batches.values() for message in batch]
 
     def _pause_and_resume(self, room: Mapping[int, int]) -> list[TopicPartition]:
@@ -131,7 +146,6 @@ class KafkaStream:
 
     async def assign(self, partitions: Sequence[TopicPartition], workers: Workers) -> None:
         """Open a worker for each partition, in the order that the head of this file gives."""
-        self.joined = True
         for partition in partitions:
             transactions = PartitionTransactions(
                 group_id=self._settings.group_id,
@@ -157,10 +171,22 @@ class KafkaStream:
                 offset=position.offset,
                 seconds=round(time.monotonic() - start, 3),
             )
+        self.joined = True  # not before: an assignment that hangs is watched as well
+
+    async def until_left(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await a rebalance's work, or its end when the stream is left meanwhile."""
+        task = self._rebalancing = asyncio.create_task(work)
+        try:
+            await asyncio.wait({task})
+        finally:
+            task.cancel()
+        if not task.cancelled():
+            task.result()
 
     async def revoke(self, workers: Workers) -> None:
         """Close the workers, then let their partitions go."""
         self.joined = False
+        self._open_transactions.forget()
         await workers.close()
         await self._stop_transactions()
 
@@ -195,7 +221,7 @@ class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         try:
-            await self._stream.assign(sorted(assigned), self._workers)
+            await self._stream.until_left(self._stream.assign(sorted(assigned), self._workers))
         except (TimeoutError, KafkaError, Unanswered) as exc:
             self._stream.fail(FatalError(ExitCode.BROKER, f"broker: assignment failed: {exc!r}"))
         except BaseException as exc:

@@ -1,7 +1,9 @@
 """The workers of this process: opened when a partition is assigned, closed when it is revoked."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import structlog
@@ -25,7 +27,8 @@ class PartitionWorkers:
         self._tasks = tasks
         self._finish_seconds = finish_seconds
         self._workers: dict[int, PartitionWorker] = {}
-        self._running: set[asyncio.Task[None]] = set()  # of workers that are being closed, too
+        # Of workers that are being closed, too.
+        self._running: dict[asyncio.Task[None], PartitionWorker] = {}
         self._stopping = False
 
     def room(self) -> Mapping[int, int]:
@@ -33,14 +36,9 @@ class PartitionWorkers:
         return {partition: worker.room for partition, worker in self._workers.items()}
 
     @property
-    def in_flight(self) -> int:
-        """Records that are taken and not committed, in all workers."""
-        return sum(worker.in_flight for worker in self._workers.values())
-
-    @property
-    def committed(self) -> int:
-        """Outcomes that the open workers have committed."""
-        return sum(worker.committed for worker in self._workers.values())
+    def open_workers(self) -> Mapping[int, PartitionWorker]:
+        """The workers that are open, by partition."""
+        return MappingProxyType(self._workers)
 
     def take(self, record: Record) -> None:
         """Give a record to its worker; without one it is dropped: the seek makes it come again."""
@@ -64,13 +62,13 @@ class PartitionWorkers:
         worker = self._make(completion, commit)
         self._workers[partition] = worker
         running = self._tasks.create_task(worker.run(history))
-        self._running.add(running)
-        running.add_done_callback(self._running.discard)
+        self._running[running] = worker
+        running.add_done_callback(self._running.pop)
 
-    async def stop(self) -> None:
-        """Close the workers, and open no more."""
+    async def stop(self, finish_seconds: float, commit_seconds: float) -> None:
+        """Close the workers within these bounds, and open no more."""
         self._stopping = True
-        await self.close()
+        await self._close(finish_seconds, commit_seconds)
 
     async def close(self) -> None:
         """Finish what is in flight within the bound, commit it, and give up the rest.
@@ -78,14 +76,20 @@ class PartitionWorkers:
         Returns when no worker runs any longer, those that another call closes included: their
         producers are stopped next. A last commit that takes too long is left to the next owner.
         """
+        await self._close(self._finish_seconds, LAST_COMMIT_SECONDS)
+
+    async def _close(self, finish_seconds: float, commit_seconds: float) -> None:
+        end = time.monotonic() + finish_seconds + commit_seconds
         closing, self._workers = list(self._workers.values()), {}
-        await asyncio.gather(*(worker.close(self._finish_seconds) for worker in closing))
-        if self._running:
-            _, late = await asyncio.wait(self._running, timeout=LAST_COMMIT_SECONDS)
-            for running in late:
-                log.warning(
-                    "partition given up", reason="its last commit or its history takes too long"
-                )
+        for running, worker in self._running.items():
+            if worker.recalling:  # nothing is in flight, and the history may be long
                 running.cancel()
-            if late:
-                await asyncio.wait(late)
+        await asyncio.gather(*(worker.close(finish_seconds) for worker in closing))
+        if not self._running:
+            return
+        _, late = await asyncio.wait(self._running, timeout=end - time.monotonic())
+        for running in late:
+            log.warning("partition given up", reason="its last commit takes too long")
+            running.cancel()
+        if late:
+            await asyncio.wait(late, timeout=commit_seconds)

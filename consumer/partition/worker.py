@@ -62,7 +62,8 @@ class PartitionWorker:
         self._policy = policy
         self._records_in_flight = records_in_flight
         self._log = structlog.get_logger().bind()  # made once, not anew for each record
-        self._recalled = False
+        self.recalling = True  # it reads its history, and takes no record yet
+        self.recalled = 0  # records of its history
         self.in_flight = 0  # taken and not yet committed
         self.committed = 0  # outcomes, since the worker was opened
         self._working: dict[int, asyncio.Task[None]] = {}  # by offset
@@ -72,7 +73,7 @@ class PartitionWorker:
     @property
     def room(self) -> int:
         """How many more records it can take now."""
-        if not self._recalled:
+        if self.recalling:
             return 0
         return min(self._records_in_flight - self.in_flight, self._offsets.room)
 
@@ -88,7 +89,8 @@ class PartitionWorker:
         """Recall what was before, then commit outcomes until closed and done."""
         async for record in history:
             self._recall(record)
-        self._recalled = True
+            self.recalled += 1
+        self.recalling = False
         while batch := await self._batch():
             now = time.time()
             ready = self._mark_done(batch)

@@ -2,10 +2,13 @@
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from typing import Final
 
 import structlog
 
+from consumer.runtime.readiness import REPEAT_SECONDS
 from consumer.settings import ConsumerSettings
 
 _SHARED: Final[list[structlog.typing.Processor]] = [
@@ -21,6 +24,29 @@ def _head_first(
     """Put what a reader looks for first in front."""
     head = {key: event.pop(key) for key in ("time", "level", "event") if key in event}
     return {**head, **event}
+
+
+class ClientErrors(logging.Handler):
+    """Hands on the errors of the Kafka client as warnings: what follows from one, we say ourselves.
+
+    Each at most once a minute, since the client says ten times a second that a broker is away.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(logging.ERROR)
+        self._clock = clock
+        self._said_at: dict[tuple[str, str], float] = {}  # by logger and text before its arguments
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log it, unless the same was logged within the minute; its traceback never."""
+        cause, now = (record.name, str(record.msg)), self._clock()
+        last = self._said_at.get(cause)
+        if last is not None and now - last < REPEAT_SECONDS:
+            return
+        self._said_at[cause] = now
+        error = record.exc_info[1] if record.exc_info else None
+        reason = record.getMessage() + (f": {error!r}" if error else "")
+        structlog.get_logger().warning("kafka client", part=record.name, reason=reason)
 
 
 def configure(settings: ConsumerSettings) -> None:
@@ -53,6 +79,6 @@ def configure(settings: ConsumerSettings) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    if level > logging.DEBUG:
-        # It says ten times a second that a broker is away; what follows from that, we say once.
-        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    client = logging.getLogger("aiokafka")
+    client.propagate = level <= logging.DEBUG
+    client.handlers = [] if client.propagate else [ClientErrors()]

@@ -1,25 +1,28 @@
 """Notices that the process is stuck, says so, and after a bound ends it, to be started anew.
 
-Three things are stuck: a member that is not in the group, work that never gets committed, and an
-event loop that does not turn. What decides is pure; `watch` is the thin shell around it.
+Four things are stuck: a member that is not in the group, work that never gets committed, a worker
+that reads its history for ever, and an event loop that does not turn. What decides is pure; `watch`
+is the thin shell around it.
 """
 
 import asyncio
 import faulthandler
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from consumer.runtime.exit_timer import ExitTimer
 from consumer.runtime.readiness import Readiness
 from imagelane.exits import ExitCode, FatalError
 
 log = structlog.get_logger()
 
 LOOK_SECONDS: Final = 1.0
+_SPARE_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +40,23 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a partition's worker does: records taken and not committed, or still its history.
+
+    `progress` changes with each commit, and with each record of the history.
+    """
+
+    in_flight: int
+    recalling: bool
+    progress: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What is seen at one look: in the group or not, records in flight, commits made so far."""
+    """What is seen at one look: in the group or not, and the work by partition."""
 
     joined: bool
-    in_flight: int
-    commits: int
+    work: Mapping[int, Work]
 
 
 class Watchdog:
@@ -50,8 +64,8 @@ class Watchdog:
 
     def __init__(self, bounds: Bounds, now: float) -> None:
         self._bounds = bounds
-        self._joined_at = self._progress_at = self._looked_at = now
-        self._commits = 0
+        self._joined_at = self._looked_at = now
+        self._progress: dict[int, tuple[int, float]] = {}  # by partition: how far, and since when
         self._faulty_since: float | None = None
 
     def look(self, snapshot: Snapshot, now: float) -> str | None:
@@ -62,8 +76,10 @@ class Watchdog:
         """
         if snapshot.joined:
             self._joined_at = now
-        if snapshot.commits != self._commits or not snapshot.in_flight:
-            self._commits, self._progress_at = snapshot.commits, now
+        self._progress = {
+            partition: (work.progress, self._since(partition, work, now))
+            for partition, work in snapshot.work.items()
+        }
         fault = self._fault(snapshot, now)
         self._looked_at = now
         if fault is None:
@@ -74,14 +90,24 @@ class Watchdog:
             raise FatalError(ExitCode.STUCK, f"stuck: {fault}; nothing is lost, start again")
         return fault
 
+    def _since(self, partition: int, work: Work, now: float) -> float:
+        progress, since = self._progress.get(partition, (None, now))
+        busy = work.in_flight or work.recalling
+        return since if busy and work.progress == progress else now
+
     def _fault(self, snapshot: Snapshot, now: float) -> str | None:
         bounds = self._bounds
-        outside, barren = now - self._joined_at, now - self._progress_at
-        still = now - self._looked_at - LOOK_SECONDS
+        outside, still = now - self._joined_at, now - self._looked_at - LOOK_SECONDS
         if outside > bounds.join_seconds:
             return f"not in the group for {outside:.0f} s"
-        if barren > bounds.progress_seconds:
-            return f"{snapshot.in_flight} records in flight, no commit for {barren:.0f} s"
+        for partition, work in snapshot.work.items():
+            barren = now - self._progress[partition][1]
+            if barren > bounds.progress_seconds:
+                lack = "no record of its history" if work.recalling else "no commit"
+                return (
+                    f"partition {partition}, {work.in_flight} records in flight: "
+                    f"{lack} for {barren:.0f} s"
+                )
         if still > bounds.loop_seconds:
             return f"the event loop stood still for {still:.0f} s"
         return None
@@ -103,11 +129,14 @@ async def watch(
         FatalError: the process has not been live for too long.
     """
     watchdog = Watchdog(bounds, time.monotonic())
+    timer = ExitTimer(f"the event loop stood still for {end_loop_seconds:.0f} s")
     was: str | None = None
     try:
         while True:
-            # Ends the process, with every thread's stack, unless it is called again in time.
-            faulthandler.dump_traceback_later(end_loop_seconds, exit=True)
+            timer.set(end_loop_seconds)
+            # The timer is a thread of Python's, which native code may hold up. This one is not, but
+            # it can end the process with 1 only.
+            faulthandler.dump_traceback_later(end_loop_seconds + _SPARE_SECONDS, exit=True)
             await asyncio.sleep(LOOK_SECONDS)
             fault = watchdog.look(snapshot(), time.monotonic())
             if fault and not was:
@@ -119,4 +148,5 @@ async def watch(
             was = fault
             readiness.report(time.monotonic())
     finally:
+        timer.set(None)
         faulthandler.cancel_dump_traceback_later()

@@ -17,6 +17,7 @@ from consumer.broker.group import KafkaStream
 from consumer.broker.transactions import PartitionTransactions
 from consumer.partition.offsets import Position
 from consumer.partition.worker import Commit
+from consumer.runtime.readiness import Readiness
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from schemas import OutgoingRecord, Record
@@ -102,7 +103,9 @@ async def join(settings: ConsumerSettings) -> AsyncIterator[Join]:
             cluster = await stack.enter_async_context(Cluster(settings))
             _, *outputs = await cluster.topics()
             workers = Recorder()
-            stream = await stack.enter_async_context(KafkaStream(settings, cluster, outputs, 600))
+            stream = await stack.enter_async_context(
+                KafkaStream(settings, cluster, outputs, 600, Readiness())
+            )
             stream.join(workers)
             return Member(stream, workers)
 

@@ -49,7 +49,12 @@ class Scenario:
         return f"group.{self.topics.ingest}"
 
     async def publish(
-        self, names: Sequence[str], uri: str = "stub:ok", *, hang_every: int = 0
+        self,
+        names: Sequence[str],
+        uri: str = "stub:ok",
+        *,
+        hang_every: int = 0,
+        tasks: tuple[Task, ...] = (Task.EMBED,),
     ) -> None:
         """Publish signed requests, one an id; each `hang_every`th reference hangs instead."""
         keys = KeyRing(current_id="k1", secrets={"k1": SECRET.encode()})
@@ -58,15 +63,14 @@ class Scenario:
             for number, name in enumerate(names):
                 hangs = hang_every and number % hang_every == 0
                 image = {"uri": "stub:hang" if hangs else uri}
-                request = Request(id=name, image=image, tasks=(Task.EMBED,))
+                request = Request(id=name, image=image, tasks=tasks)
                 value, key = encode_request(request), name.encode()
                 signed = signer.sign(id=name, timestamp=int(time.time()), key=key, value=value)
                 await producer.send(self.topics.ingest, key=key, value=value, headers=signed)
             await producer.flush()
 
-    def start(self, *, member: str = "one", **changes: str) -> Running:
-        """Start a consumer; `member` is its static name in the group, so a restart is quick."""
-        self.starts += 1
+    def settings(self, *, member: str = "one", **changes: str) -> dict[str, str]:
+        """Return a consumer's environment; `member` is its static name, so a restart is quick."""
         fixed = {
             "GROUP_ID": self.group_id,
             "GROUP_INSTANCE_ID": member,
@@ -78,9 +82,16 @@ class Scenario:
             "BRAKE_SHARE": "0",
             "FILE_ROOTS": "",
         }
-        settings = environment(self.bootstrap, self.topics, SECRET, **(fixed | changes))
+        return environment(self.bootstrap, self.topics, SECRET, **(fixed | changes))
+
+    def start(
+        self, *, member: str = "one", module: str = "tests.faults.subject", **changes: str
+    ) -> Running:
+        """Start a consumer."""
+        self.starts += 1
+        settings = self.settings(member=member, **changes)
         log = self.folder / f"{self.starts}.{member}.log"
-        running = consumer_process(settings, log, "tests.faults.subject")
+        running = consumer_process(settings, log, module)
         return self.stack.enter_context(running)
 
     async def lag(self) -> int:

@@ -46,6 +46,7 @@ from consumer.outcome import ImageFacts, Inference, ModelIdentity
 from consumer.partition.offsets import Position
 from consumer.pixels import Resize
 from consumer.record.process import Prepared
+from consumer.runtime.stop import StopRequest
 from schemas import Code, OutgoingRecord
 
 SIZE = Resize(height=8, width=8, resample=3, crop=False)
@@ -254,7 +255,9 @@ def arm() -> None:
 
 
 if __name__ == "__main__":
+    stop = StopRequest()
+    stop.listen()
     arm()
-    from consumer.__main__ import app
+    from consumer.command_line import app
 
-    app(prog_name="python -m tests.faults.subject")
+    app(prog_name="python -m tests.faults.subject", obj=stop)

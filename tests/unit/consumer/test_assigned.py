@@ -60,7 +60,7 @@ async def test_second_close_waits_for_the_first():
         workers.take(stream.records[0])
         first = tasks.create_task(workers.close())
         await asyncio.sleep(0)
-        second = tasks.create_task(workers.stop())
+        second = tasks.create_task(workers.stop(finish_seconds=30, commit_seconds=5))
         done, _ = await asyncio.wait({second}, timeout=0.1)
         assert not done
         hanging.set()
@@ -72,7 +72,7 @@ async def test_no_lane_is_opened_while_the_process_stops():
     """An assignment that comes late would never be closed."""
     async with asyncio.TaskGroup() as tasks:
         workers = PartitionWorkers(_maker(asyncio.Event()), tasks, finish_seconds=0)
-        await workers.stop()
+        await workers.stop(finish_seconds=30, commit_seconds=5)
         workers.open(0, Position(offset=0), FakeStream([]).commit, _history())
         assert workers.room() == {}
 

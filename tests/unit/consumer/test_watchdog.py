@@ -5,11 +5,17 @@ import asyncio
 import pytest
 
 from consumer.runtime.readiness import Readiness
-from consumer.runtime.watchdog import Bounds, Snapshot, Watchdog, watch
+from consumer.runtime.watchdog import Bounds, Snapshot, Watchdog, Work, watch
 from imagelane.exits import ExitCode, FatalError
 
 BOUNDS = Bounds(join_seconds=60, progress_seconds=180, loop_seconds=10, end_seconds=30)
-IDLE = Snapshot(joined=True, in_flight=0, commits=0)
+IDLE = Snapshot(joined=True, work={})
+
+
+def _at_work(*progress: int, in_flight: int = 3, recalling: bool = False) -> Snapshot:
+    """A partition for each `progress`."""
+    work = [Work(in_flight=in_flight, recalling=recalling, progress=each) for each in progress]
+    return Snapshot(joined=True, work=dict(enumerate(work)))
 
 
 def _looks(watchdog, sights):
@@ -24,7 +30,7 @@ def test_idle_member_is_live():
 
 def test_member_outside_the_group_is_not_live_and_then_ends():
     """Not being in the group has a bound, and being not live has another."""
-    watchdog, outside = Watchdog(BOUNDS, 0), Snapshot(joined=False, in_flight=0, commits=0)
+    watchdog, outside = Watchdog(BOUNDS, 0), Snapshot(joined=False, work={})
     faults = _looks(watchdog, [outside] * 91)
     assert faults[59] is None
     assert "not in the group" in faults[60]
@@ -35,15 +41,36 @@ def test_member_outside_the_group_is_not_live_and_then_ends():
 
 def test_work_without_a_commit_is_not_live():
     """Records in flight must lead to commits."""
-    faults = _looks(Watchdog(BOUNDS, 0), [Snapshot(joined=True, in_flight=3, commits=7)] * 190)
+    faults = _looks(Watchdog(BOUNDS, 0), [_at_work(7)] * 190)
     assert faults[100] is None
     assert "no commit" in faults[-1]
 
 
 def test_commits_are_progress_however_much_is_in_flight():
     """A full window that moves is no fault."""
-    sights = [Snapshot(joined=True, in_flight=256, commits=n // 100) for n in range(1000)]
+    sights = [_at_work(n // 100, in_flight=256) for n in range(1000)]
     assert set(_looks(Watchdog(BOUNDS, 0), sights)) == {None}
+
+
+def test_partition_that_stands_still_beside_one_that_moves_is_not_live():
+    """The commits of the others say nothing of it."""
+    faults = _looks(Watchdog(BOUNDS, 0), [_at_work(n, 7) for n in range(190)])
+    assert faults[100] is None
+    assert "partition 1" in faults[-1]
+
+
+def test_history_that_is_read_for_ever_is_not_live():
+    """Nothing is in flight then; each record that is read is progress."""
+    reading = [_at_work(n // 100, in_flight=0, recalling=True) for n in range(1000)]
+    assert set(_looks(Watchdog(BOUNDS, 0), reading)) == {None}
+    faults = _looks(Watchdog(BOUNDS, 0), [_at_work(7, in_flight=0, recalling=True)] * 190)
+    assert faults[100] is None
+    assert "history" in faults[-1]
+
+
+def test_partition_that_waits_for_records_is_live():
+    """However long ago its last commit was."""
+    assert set(_looks(Watchdog(BOUNDS, 0), [_at_work(7, in_flight=0)] * 1000)) == {None}
 
 
 def test_loop_that_stood_still_is_seen_at_the_next_look():

@@ -1,0 +1,43 @@
+"""Ends a process whose event loop may be what stands still: from a thread of its own."""
+
+import faulthandler
+import os
+import queue
+import sys
+import threading
+from typing import Final
+
+from imagelane.exits import ExitCode
+
+_DUMP_SECONDS: Final = 1.0  # a full pipe behind standard error would hold the dump for ever
+
+
+class ExitTimer:
+    """Ends the process with STUCK and every thread's stack, unless set anew in time."""
+
+    def __init__(self, reason: str) -> None:
+        self._line = f"imagelane: stuck: {reason}; nothing is lost, start again\n".encode()
+        # The one queue whose put() may interrupt another one of the same thread: `set` is called
+        # in signal handlers.
+        self._seconds: queue.SimpleQueue[float | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="exit timer", daemon=True).start()
+
+    def set(self, seconds: float | None) -> None:
+        """End the process in so many seconds from now; None: not at all."""
+        self._seconds.put(seconds)
+
+    def _run(self) -> None:
+        seconds: float | None = None
+        while True:
+            try:
+                seconds = self._seconds.get(timeout=seconds)
+            except queue.Empty:
+                break
+        dump = threading.Thread(target=self._say, daemon=True)
+        dump.start()
+        dump.join(_DUMP_SECONDS)
+        os._exit(ExitCode.STUCK)
+
+    def _say(self) -> None:
+        os.write(sys.stderr.fileno(), self._line)
+        faulthandler.dump_traceback()
