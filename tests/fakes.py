@@ -1,7 +1,7 @@
 """Small classes that stand where Kafka and the models stand, for tests that need neither."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -48,8 +48,17 @@ def signed_record(request: Request, offset: int = 0, **changes) -> Record:
 
 async def fetched(source: Source, uri: str, max_bytes: int) -> bytes:
     """Return what a source has, with all the memory it may want."""
-    async with source.fetch(uri, max_bytes, ByteBudget(2**40)) as data:
+    async with fetching(source, uri, max_bytes, ByteBudget(2**40)) as data:
         return data
+
+
+@asynccontextmanager
+async def fetching(
+    source: Source, uri: str, max_bytes: int, budget: ByteBudget
+) -> AsyncIterator[bytes]:
+    """Return what a source has, reserved from `budget` until the block ends."""
+    async with budget.reserve() as reservation:
+        yield await source.fetch(uri, max_bytes, reservation)
 
 
 class FakeStream:

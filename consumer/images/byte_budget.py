@@ -1,99 +1,100 @@
-"""A bound on the bytes of images in memory, as fetched and as pixels. No IO, one event loop."""
+"""A bound on the bytes of images in memory, as fetched and as pixels. No IO, one event loop.
+
+A reservation grows before its bytes are read and shrinks when they are gone. It holds what was
+fetched, and with it `kept_bytes` for the pixels that are made of that: both at once, so that nobody
+who holds an image waits for room for its pixels.
+
+Two queues, each first come, first served, so that a large one at the head never starves: those that
+have bytes and want more go before those that arrive. If all that is held is held by reservations
+that wait to grow, none of them would ever leave: one of them is overcommitted, and grows above the
+limit as it needs to until it ends or shrinks. So what is above the limit is one image at most; one
+that is larger than the whole budget gets in alone.
+"""
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 
-@dataclass(slots=True, eq=False)
-class Hold:
-    """What one image holds; it grows by `ByteBudget.resize` alone."""
+class Reservation:
+    """One image's part of a budget."""
 
-    byte_length: int = 0
+    def __init__(self, budget: "ByteBudget", kept_bytes: int) -> None:
+        self._budget = budget
+        self._kept_bytes = kept_bytes
+        self.held_bytes = 0  # changed by the budget alone
 
+    async def resize(self, byte_length: int) -> None:
+        """Hold `byte_length` bytes; wait until they fit, if that is more.
 
-class Budget(Protocol):
-    """What a source asks for room: `ByteBudget` itself, or a record's lease of it."""
+        Who has no bytes keeps no room for pixels: a host that hangs costs none.
+        """
+        await self._budget.resize(self, byte_length + self._kept_bytes if byte_length else 0)
 
-    def hold(self, byte_length: int) -> AbstractAsyncContextManager[Hold]:
-        """Wait until `byte_length` bytes fit and hold them until the block ends."""
-
-    async def resize(self, hold: Hold, byte_length: int) -> None:
-        """Hold `byte_length` bytes instead; wait until they fit, if that is more."""
+    async def keep_pixels(self) -> None:
+        """Give the bytes back, and keep the room for the pixels."""
+        await self._budget.resize(self, self._kept_bytes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiter:
-    hold: Hold
-    byte_length: int  # what it wants on top
+    reservation: Reservation
+    more_bytes: int
     entered: asyncio.Future[None]
 
 
 class ByteBudget:
-    """Lets holds in by their order of arrival, as long as all of them fit.
-
-    First come, first served: a large hold at the head makes small ones behind it wait, so it can
-    never starve. A hold larger than the whole budget gets in alone.
-
-    A hold that has bytes may grow, and those that wait for that go first. When all that is held is
-    held by them, none would ever leave: one is then favoured, and grows above the limit as it needs
-    to until it leaves or shrinks. So what is above the limit is one image at most.
-    """
+    """Bounds the bytes of all reservations together."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._held_bytes = 0
-        self._stuck_bytes = 0  # of those, by holds that wait to grow
-        self._favoured: Hold | None = None
+        self._stuck_bytes = 0  # of those, by reservations that wait to grow
+        self._overcommitted: Reservation | None = None
         self._growing: deque[_Waiter] = deque()
         self._arriving: deque[_Waiter] = deque()
 
     @property
     def held_bytes(self) -> int:
-        """The bytes of all holds that are in."""
+        """The bytes of all reservations."""
         return self._held_bytes
 
     @asynccontextmanager
-    async def hold(self, byte_length: int) -> AsyncIterator[Hold]:
-        """Wait until `byte_length` bytes fit and hold them until the block ends."""
-        hold = Hold()
+    async def reserve(
+        self, byte_length: int = 0, *, kept_bytes: int = 0
+    ) -> AsyncIterator[Reservation]:
+        """Wait until `byte_length` bytes fit; all are given back when the block ends."""
+        reservation = Reservation(self, kept_bytes)
         try:
-            await self.resize(hold, byte_length)
-            yield hold
+            await reservation.resize(byte_length)
+            yield reservation
         finally:
-            await self.resize(hold, 0)
+            await reservation.resize(0)
 
-    async def resize(self, hold: Hold, byte_length: int) -> None:
-        """Hold `byte_length` bytes instead; wait until they fit, if that is more."""
-        more = byte_length - hold.byte_length
-        if more > 0 and hold is not self._favoured:
-            await self._wait(hold, more)
+    async def resize(self, reservation: Reservation, byte_length: int) -> None:
+        """Hold `byte_length` bytes in all for `reservation`; wait until they fit."""
+        more = byte_length - reservation.held_bytes
+        if more > 0 and reservation is not self._overcommitted:
+            await self._wait(reservation, more)
         else:
-            if more < 0 and hold is self._favoured:  # it may wait for long now, as if it had left
-                self._favoured = None
-            self._add(hold, more)
+            if more < 0 and reservation is self._overcommitted:
+                self._overcommitted = None  # it may wait for long now, as if it had ended
+            self._add(reservation, more)
             self._admit()
 
-    @asynccontextmanager
-    async def lease(self, kept_bytes: int) -> AsyncIterator["Lease"]:
-        """Open the part of one record, which keeps `kept_bytes` from its first hold to its end."""
-        async with self.hold(0) as leased:
-            yield Lease(self, leased, kept_bytes)
-
-    async def _wait(self, hold: Hold, byte_length: int) -> None:
+    async def _wait(self, reservation: Reservation, more_bytes: int) -> None:
         entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        queue = self._growing if hold.byte_length else self._arriving
-        queue.append(_Waiter(hold, byte_length, entered))
-        self._stuck_bytes += hold.byte_length
+        queue = self._growing if reservation.held_bytes else self._arriving
+        queue.append(_Waiter(reservation, more_bytes, entered))
+        self._stuck_bytes += reservation.held_bytes
         self._admit()
         try:
             await entered
         except asyncio.CancelledError:
             if entered.cancelled():
-                self._stuck_bytes -= hold.byte_length
+                self._stuck_bytes -= reservation.held_bytes
                 self._admit()  # those behind it may fit now
             raise
 
@@ -101,45 +102,15 @@ class ByteBudget:
         while queue := self._growing or self._arriving:
             waiter = queue[0]
             if not waiter.entered.done():  # done here means cancelled while it waited
-                if self._held_bytes + waiter.byte_length > self._limit_bytes:
-                    if self._stuck_bytes < self._held_bytes:  # the favoured one is never stuck
+                if self._held_bytes + waiter.more_bytes > self._limit_bytes:
+                    if self._stuck_bytes < self._held_bytes:  # the overcommitted never waits
                         return
-                    self._favoured = waiter.hold
-                self._stuck_bytes -= waiter.hold.byte_length
-                self._add(waiter.hold, waiter.byte_length)
+                    self._overcommitted = waiter.reservation
+                self._stuck_bytes -= waiter.reservation.held_bytes
+                self._add(waiter.reservation, waiter.more_bytes)
                 waiter.entered.set_result(None)
             queue.popleft()
 
-    def _add(self, hold: Hold, byte_length: int) -> None:
-        hold.byte_length += byte_length
-        self._held_bytes += byte_length
-
-
-class Lease:
-    """One record's part: what it holds, and with it what the pixels made of that will take.
-
-    Both at once, so that nobody who holds an image waits for room for its pixels. The pixels' part
-    stays when a hold ends well, and goes when it ends with an error.
-    """
-
-    def __init__(self, budget: ByteBudget, leased: Hold, kept_bytes: int) -> None:
-        self._budget = budget
-        self._leased = leased
-        self._kept_bytes = kept_bytes
-
-    @asynccontextmanager
-    async def hold(self, byte_length: int) -> AsyncIterator[Hold]:
-        """Satisfy `Budget`; one hold at a time."""
-        hold, left = Hold(), 0
-        try:
-            await self.resize(hold, byte_length)
-            yield hold
-            left = self._kept_bytes
-        finally:
-            await self._budget.resize(self._leased, left)
-
-    async def resize(self, hold: Hold, byte_length: int) -> None:
-        """Satisfy `Budget`. Who holds nothing keeps nothing: a host that hangs costs no room."""
-        if byte_length:
-            await self._budget.resize(self._leased, byte_length + self._kept_bytes)
-        hold.byte_length = byte_length
+    def _add(self, reservation: Reservation, more_bytes: int) -> None:
+        reservation.held_bytes += more_bytes
+        self._held_bytes += more_bytes

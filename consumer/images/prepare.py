@@ -3,12 +3,12 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
 
 from consumer.errors import Unavailable
-from consumer.images.byte_budget import ByteBudget, Lease
+from consumer.images.byte_budget import ByteBudget, Reservation
 from consumer.images.decoding.pool import Decoder
 from consumer.images.retry import RetryPolicy
 from consumer.images.sources import Fetched, Sources
@@ -38,13 +38,12 @@ class FetchAndDecode:
         start = monotonic()
         targets = {task: self.resizes[task] for task in request.tasks}
         pixel_bytes = sum(to.byte_length for to in targets.values())
-        async with self.budget.lease(pixel_bytes) as lease:
-            # The fetched bytes are held until they are pixels.
-            async with AsyncExitStack() as held:
-                fetched = await self._fetch(request.image, lease, held)
-                fetched_at, sha256 = monotonic(), fetched.sha256
-                image = await self.decoder.decode(fetched.data, targets)
+        async with self.budget.reserve(kept_bytes=pixel_bytes) as reservation:
+            fetched = await self._fetch(request.image, reservation)
+            fetched_at, sha256 = monotonic(), fetched.sha256
+            image = await self.decoder.decode(fetched.data, targets)
             del fetched
+            await reservation.keep_pixels()
             facts = ImageFacts(
                 sha256=sha256,
                 width=image.width,
@@ -55,14 +54,14 @@ class FetchAndDecode:
             )
             yield Prepared(image=facts, pixels=image.pixels)
 
-    async def _fetch(self, image: ImageReference, lease: Lease, held: AsyncExitStack) -> Fetched:
+    async def _fetch(self, image: ImageReference, reservation: Reservation) -> Fetched:
         clock = self.sources.clock
         start, attempts, failures = clock.seconds, 0, 0
         while True:
             pauses = clock.pauses
             attempts += 1
             try:
-                return await held.enter_async_context(self.sources.fetch(image, lease))
+                return await self.sources.fetch(image, reservation)
             except Unavailable as unavailable:
                 unavailable.attempts = attempts
                 # What fails while our own loop stands still is nobody's failure.
@@ -75,4 +74,5 @@ class FetchAndDecode:
                 )
                 if delay is None:
                     raise
+            await reservation.resize(0)
             await asyncio.sleep(delay)

@@ -38,7 +38,7 @@ from consumer import service
 from consumer.broker import transactions
 from consumer.broker.cluster import Cluster
 from consumer.errors import Failed, Unavailable
-from consumer.images.byte_budget import Budget
+from consumer.images.byte_budget import Reservation
 from consumer.images.prepare import FetchAndDecode
 from consumer.images.sources import Sources
 from consumer.inference.engine import Engine
@@ -87,8 +87,7 @@ class StubSource:
         self._answers = {"ok": picture.getvalue(), "text": b"no picture", "broken": b""}
         self._answers["broken"] = picture.getvalue()[:40]
 
-    @asynccontextmanager
-    async def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
+    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
         """Satisfy `consumer.images.sources.Source`."""
         name = uri.removeprefix("stub:").partition("?")[0]
         if FAULTS.reached("block_loop"):
@@ -101,8 +100,8 @@ class StubSource:
         if name not in self._answers:
             raise Failed(Code(name), "as the test asked")
         FAULTS.kill_at("after_fetch")
-        async with budget.hold(len(self._answers[name])):
-            yield self._answers[name]
+        await reservation.resize(len(self._answers[name]))
+        return self._answers[name]
 
 
 class StubModel:

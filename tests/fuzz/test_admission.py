@@ -255,7 +255,8 @@ async def test_any_reference_is_fetched_or_fails(scale: Scale, tmp_path: Path) -
             hostile = record(value=b'{"version":1,"id":"01JABC","image":{"uri":"x"}}')
             reference = admit(hostile).image.model_copy(update={"uri": uri})
             try:
-                async with sources.fetch(reference, budget) as fetched:
+                async with budget.reserve() as reservation:
+                    fetched = await sources.fetch(reference, reservation)
                     if uri[:5].lower() != "data:":
                         assert fetched.data == b"inside"
                     verdicts["ok"] += 1

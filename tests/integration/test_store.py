@@ -40,7 +40,8 @@ from imagelane.exits import FatalError
 
 async def main():
     async with open_sources(ConsumerSettings.from_env(os.environ)) as sources:
-        async with sources.fetch(ImageReference(uri=sys.argv[1]), ByteBudget(2**20)) as fetched:
+        async with ByteBudget(2**20).reserve() as reservation:
+            fetched = await sources.fetch(ImageReference(uri=sys.argv[1]), reservation)
             print(fetched.data.decode())
 try:
     asyncio.run(main())
@@ -181,7 +182,8 @@ async def test_many_objects_are_read_at_once(store: S3Server) -> None:
 
         async def fetch(name: str) -> bytes:
             reference = ImageReference(uri=f"s3://pics/{name}")
-            async with sources.fetch(reference, budget) as fetched:
+            async with budget.reserve() as reservation:
+                fetched = await sources.fetch(reference, reservation)
                 assert 0 < budget.held_bytes <= 20_000
                 return fetched.data
 

@@ -8,13 +8,12 @@ the image by `display` only: messages go into results, dead letters and logs.
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from consumer.errors import Failed, Unavailable
-from consumer.images.byte_budget import Budget
+from consumer.images.byte_budget import Reservation
 from consumer.images.loop_clock import LoopClock
 from schemas import Code, ImageReference
 
@@ -39,10 +38,10 @@ _OTHER_USER = re.compile(r"[/\\]*[^/\\]*@")
 class Source(Protocol):
     """Fetches what one scheme names."""
 
-    def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AbstractAsyncContextManager[bytes]:
-        """Open the bytes at `uri`, at most `max_bytes` of them, held from `budget` while open.
+    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
+        """Return the bytes at `uri`, at most `max_bytes` of them.
 
-        Bytes are held before they are read: what hangs without an answer holds none.
+        Bytes are reserved before they are read: what hangs without an answer holds none.
 
         Raises:
             Failed: the reference is not allowed, names nothing, or too much.
@@ -70,9 +69,8 @@ class Sources:
     max_bytes: int
     clock: LoopClock = field(default_factory=LoopClock)
 
-    @asynccontextmanager
-    async def fetch(self, reference: ImageReference, budget: Budget) -> AsyncIterator[Fetched]:
-        """Open the image, held from `budget`, and check its digest, if the reference has one.
+    async def fetch(self, reference: ImageReference, reservation: Reservation) -> Fetched:
+        """Return the image, whose bytes are reserved, and check its digest if there is one.
 
         Raises:
             Failed: `forbidden_source` for a scheme that is not in the table, `digest_mismatch`,
@@ -86,14 +84,14 @@ class Sources:
             setting = _SETTINGS.get(uri.partition(":")[0].lower() if ":" in uri else "")
             opens = f"; {setting} opens it" if setting else ""
             raise forbidden(uri, f"its scheme is not allowed ({allowed} is{opens})")
-        async with source.fetch(uri, self.max_bytes, budget) as data:
-            sha256 = await _sha256(data)
-            if reference.sha256 is not None and reference.sha256 != sha256:
-                raise Failed(
-                    Code.DIGEST_MISMATCH,
-                    f"{display(uri)}: its SHA-256 is {sha256}, the request says {reference.sha256}",
-                )
-            yield Fetched(data=data, sha256=sha256)
+        data = await source.fetch(uri, self.max_bytes, reservation)
+        sha256 = await _sha256(data)
+        if reference.sha256 is not None and reference.sha256 != sha256:
+            raise Failed(
+                Code.DIGEST_MISMATCH,
+                f"{display(uri)}: its SHA-256 is {sha256}, the request says {reference.sha256}",
+            )
+        return Fetched(data=data, sha256=sha256)
 
 
 def display(uri: str) -> str:

@@ -9,10 +9,10 @@ from typing import Final
 
 from aiohttp import ClientResponse
 
-from consumer.images.byte_budget import Budget, Hold
+from consumer.images.byte_budget import Reservation
 from consumer.images.sources import too_large, unavailable
 
-_FIRST_HOLD_BYTES: Final = 65_536
+_FIRST_BYTES: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +32,11 @@ class FetchLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """Reads a body into memory that is held before it is read."""
+    """Reads a body into memory that is reserved before it is read."""
 
     uri: str
     max_bytes: int
-    budget: Budget
-    held: Hold
+    reservation: Reservation
     limits: FetchLimits
 
     async def read(
@@ -58,13 +57,14 @@ class Body:
         limit = self.max_bytes + 1 if said is None else said
         if said is not None and said > self.max_bytes:  # not read at all
             raise too_large(self.uri, self.max_bytes)
-        content, size = BytesIO(), 0  # BytesIO hands out what it holds without a copy
+        content, size, room = BytesIO(), 0, 0  # BytesIO hands out what it holds without a copy
         start_seconds = left_seconds(clock)
         while size < limit:
-            if size == self.held.byte_length:
+            if size == room:
+                room = min(limit, max(_FIRST_BYTES, 2 * size))
                 with waiting():
-                    await self._grow(min(limit, max(_FIRST_HOLD_BYTES, 2 * size)), clock)
-            chunk = await response.content.read(self.held.byte_length - size)
+                    await self._grow(room, clock)
+            chunk = await response.content.read(room - size)
             if not chunk:
                 break
             size += content.write(chunk)
@@ -72,13 +72,13 @@ class Body:
                 raise unavailable(self.uri, "it comes too slowly")
         if size > self.max_bytes:
             raise too_large(self.uri, self.max_bytes)
-        await self.budget.resize(self.held, size)
+        await self.reservation.resize(size)
         return content.getvalue()
 
     async def _grow(self, byte_length: int, clock: asyncio.Timeout) -> None:
         left = left_seconds(clock)
         clock.reschedule(None)
-        await self.budget.resize(self.held, byte_length)
+        await self.reservation.resize(byte_length)
         clock.reschedule(asyncio.get_running_loop().time() + left)
 
 

@@ -2,13 +2,11 @@
 
 import base64
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from consumer.errors import Failed
-from consumer.images.byte_budget import Budget
+from consumer.images.byte_budget import Reservation
 from consumer.images.sources import display, forbidden, too_large
 from schemas import Code
 
@@ -21,14 +19,12 @@ class DataSource:
 
     max_bytes: int
 
-    @asynccontextmanager
-    async def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
-        """Open the decoded bytes, up to the smaller of the two limits.
+    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
+        """Return the decoded bytes, up to the smaller of the two limits.
 
         Raises:
             Failed: `forbidden_source` (switched off, not an image type, not base64),
-                `image_too_large`, or `not_an_image`: a payload that is not base64 was found, and
-                is no bytes at all, so what is wrong is the content and not the place.
+                `image_too_large`, or `not_an_image`: the payload is not base64.
         """
         if self.max_bytes <= 0:
             raise forbidden(uri, "switched off (DATA_MAX_BYTES)")
@@ -40,8 +36,8 @@ class DataSource:
         byte_length = len(payload) // 4 * 3 - payload[-2:].count("=")
         if byte_length > limit:
             raise too_large(uri, limit)
-        async with budget.hold(byte_length):
-            yield _decode(payload, uri)
+        await reservation.resize(byte_length)
+        return _decode(payload, uri)
 
 
 def _decode(payload: str, uri: str) -> bytes:

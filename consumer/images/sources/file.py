@@ -8,8 +8,8 @@ renamed or linked meanwhile.
 import errno
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
@@ -19,7 +19,7 @@ from typing import Final, Self, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from consumer.errors import Failed
-from consumer.images.byte_budget import Budget
+from consumer.images.byte_budget import Reservation
 from consumer.images.sources import BROKEN_PERCENT, display, forbidden, too_large, unavailable
 from consumer.images.sources.daemon_threads import DaemonThreads
 from imagelane.exits import ExitCode, FatalError
@@ -109,9 +109,8 @@ class FileSource:
         """
         return cls(roots=tuple(map(Root.resolve, paths)), total_seconds=total_seconds)
 
-    @asynccontextmanager
-    async def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
-        """Open the content of the file, read in a thread.
+    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
+        """Return the content of the file, read in a thread.
 
         Raises:
             Failed: `forbidden_source` (outside the roots, a link, not a regular file, no
@@ -121,10 +120,10 @@ class FileSource:
         byte_length = await self._in_thread(self._measure, uri, max_bytes)
         # Thousands may wait here, so none of them has a descriptor. Some files do not say how long
         # they are; those count as the longest allowed.
-        async with budget.hold(byte_length or max_bytes) as held:
-            data = await self._in_thread(self._read, uri, max_bytes)
-            await budget.resize(held, len(data))  # it may be another file by now
-            yield data
+        await reservation.resize(byte_length or max_bytes)
+        data = await self._in_thread(self._read, uri, max_bytes)
+        await reservation.resize(len(data))  # it may be another file by now
+        return data
 
     async def _in_thread(self, call: Callable[[str, int], T], uri: str, max_bytes: int) -> T:
         root, _ = self._locate(uri)

@@ -18,7 +18,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from consumer.errors import Failed
-from consumer.images.byte_budget import Budget
+from consumer.images.byte_budget import Reservation
 from consumer.images.loop_clock import LoopClock, every_tick
 from consumer.images.sources import display, forbidden
 from consumer.images.sources.body import Body, FetchLimits, left_seconds
@@ -50,9 +50,8 @@ class HttpSource:
     limiter: HostLimiter
     limits: FetchLimits
 
-    @asynccontextmanager
-    async def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
-        """Open the body of the answer; what was read is held, and little more.
+    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
+        """Return the body of the answer; what was read is reserved, and little more.
 
         Raises:
             Failed: `forbidden_source` (URL, host or address not allowed, here or where it is
@@ -61,18 +60,16 @@ class HttpSource:
             Unavailable: no connection, no valid certificate, an answer of 5xx or the like, a
                 deadline is over.
         """
-        async with budget.hold(0) as held:
-            body = Body(uri=uri, max_bytes=max_bytes, budget=budget, held=held, limits=self.limits)
-            try:
-                data = await self._follow(uri, body)
-            except NotAllowedError as exc:
-                raise forbidden(uri, str(exc)) from exc
-            except HostOverloaded as exc:
-                raise Failed(
-                    Code.IMAGE_UNAVAILABLE,
-                    f"{display(uri)}: its host answers too seldom for all that wait for it",
-                ) from exc
-            yield data
+        body = Body(uri=uri, max_bytes=max_bytes, reservation=reservation, limits=self.limits)
+        try:
+            return await self._follow(uri, body)
+        except NotAllowedError as exc:
+            raise forbidden(uri, str(exc)) from exc
+        except HostOverloaded as exc:
+            raise Failed(
+                Code.IMAGE_UNAVAILABLE,
+                f"{display(uri)}: its host answers too seldom for all that wait for it",
+            ) from exc
 
     async def _follow(self, uri: str, body: Body) -> bytes:
         url, seconds = self.rules.target(uri), self.limits.total_seconds

@@ -23,7 +23,7 @@ from botocore.session import Session
 from yarl import URL
 
 from consumer.errors import Failed
-from consumer.images.byte_budget import Budget
+from consumer.images.byte_budget import Reservation
 from consumer.images.sources import BROKEN_PERCENT, forbidden, unavailable
 from consumer.images.sources.body import Body, FetchLimits
 from consumer.images.sources.responses import refusal, verdicts
@@ -97,9 +97,8 @@ class S3Source:
     session: ClientSession
     limits: FetchLimits
 
-    @asynccontextmanager
-    async def fetch(self, uri: str, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
-        """Open the content of the object.
+    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
+        """Return the content of the object.
 
         Raises:
             Failed: `forbidden_source` (not a plain s3 URI, not an allowed bucket and prefix),
@@ -112,19 +111,17 @@ class S3Source:
             headers = await asyncio.to_thread(self._signed_headers, url)
         except (BotoCoreError, CredentialsRefused, OSError) as exc:
             raise unavailable(uri, "no credentials can be had for the store") from exc
-        async with budget.hold(0) as held:
-            body = Body(uri=uri, max_bytes=max_bytes, budget=budget, held=held, limits=self.limits)
-            async with (
-                verdicts(uri, "the store"),
-                asyncio.timeout(self.limits.total_seconds) as clock,
-                self.session.get(
-                    URL(url, encoded=True), headers=headers, allow_redirects=False
-                ) as response,
-            ):
-                if response.status != 200:
-                    raise await _refusal(uri, response)
-                data = await body.read(response, clock)
-            yield data
+        body = Body(uri=uri, max_bytes=max_bytes, reservation=reservation, limits=self.limits)
+        async with (
+            verdicts(uri, "the store"),
+            asyncio.timeout(self.limits.total_seconds) as clock,
+            self.session.get(
+                URL(url, encoded=True), headers=headers, allow_redirects=False
+            ) as response,
+        ):
+            if response.status != 200:
+                raise await _refusal(uri, response)
+            return await body.read(response, clock)
 
     def _url(self, uri: str) -> str:
         """Return the address of an allowed object. No IO."""

@@ -24,8 +24,8 @@ from consumer.images.byte_budget import ByteBudget
 from consumer.images.sources.file import FileSource
 
 async def fetch(source):
-    async with source.fetch(f"file://{sys.argv[1]}/a.jpg", 100, ByteBudget(1000)):
-        pass
+    async with ByteBudget(1000).reserve() as reservation:
+        await source.fetch(f"file://{sys.argv[1]}/a.jpg", 100, reservation)
 
 async def main():
     source = FileSource.under([sys.argv[1]], total_seconds=3600)

@@ -5,17 +5,16 @@ import errno
 import os
 import socket
 import threading
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
 from consumer.errors import Failed, Unavailable
-from consumer.images.byte_budget import ByteBudget, Hold
+from consumer.images.byte_budget import ByteBudget, Reservation
 from consumer.images.sources.file import FileSource, Root
 from imagelane.exits import ExitCode, FatalError
 from schemas import Code
-from tests.fakes import fetched
+from tests.fakes import fetched, fetching
 
 LIMIT = 100
 
@@ -335,12 +334,10 @@ class _FullBudget(ByteBudget):
         super().__init__(1)
         self.asked: asyncio.Queue[int] = asyncio.Queue()
 
-    def hold(self, byte_length: int) -> AbstractAsyncContextManager[Hold]:
-        self.asked.put_nowait(byte_length)
-        return super().hold(byte_length)
-
-    def full(self) -> AbstractAsyncContextManager[Hold]:
-        return super().hold(1)
+    async def resize(self, reservation: Reservation, byte_length: int) -> None:
+        if byte_length:
+            self.asked.put_nowait(byte_length)
+        await super().resize(reservation, byte_length)
 
     async def wait_for(self, count: int) -> None:
         for _ in range(count):
@@ -352,15 +349,15 @@ async def test_file_that_waits_for_memory_has_no_descriptor(root: Path) -> None:
     source, budget = FileSource.under([str(root)]), _FullBudget()
 
     async def fetch() -> bytes:
-        async with source.fetch(f"file://{root}/cat.jpg", LIMIT, budget) as data:
+        async with fetching(source, f"file://{root}/cat.jpg", LIMIT, budget) as data:
             return data
 
     before = _open_descriptors()
-    async with asyncio.TaskGroup() as tasks, budget.full():
-        fetching = [tasks.create_task(fetch()) for _ in range(50)]
-        await budget.wait_for(50)
+    async with asyncio.TaskGroup() as tasks, budget.reserve(1):
+        pending = [tasks.create_task(fetch()) for _ in range(50)]
+        await budget.wait_for(1 + 50)
         assert _open_descriptors() == before
-    assert [task.result() for task in fetching] == [b"cat"] * 50
+    assert [task.result() for task in pending] == [b"cat"] * 50
 
 
 async def test_file_that_changes_while_it_waits_is_checked_and_counted_again(root: Path) -> None:
@@ -370,15 +367,15 @@ async def test_file_that_changes_while_it_waits_is_checked_and_counted_again(roo
 
     async def held(name: str) -> int | Code:
         try:
-            async with source.fetch(f"file://{root}/{name}", LIMIT, budget):
+            async with fetching(source, f"file://{root}/{name}", LIMIT, budget):
                 return budget.held_bytes
         except Failed as verdict:
             return verdict.code
 
-    async with asyncio.TaskGroup() as tasks, budget.full():
+    async with asyncio.TaskGroup() as tasks, budget.reserve(1):
         longer = tasks.create_task(held("cat.jpg"))
         linked = tasks.create_task(held("linked.jpg"))
-        await budget.wait_for(2)
+        await budget.wait_for(1 + 2)
         (root / "cat.jpg").write_bytes(b"c" * 9)
         (root / "linked.jpg").unlink()
         (root / "linked.jpg").symlink_to("cat.jpg")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from consumer.errors import Failed
 from consumer.images.byte_budget import ByteBudget
 from tests import hostile_http as hostile
+from tests.fakes import fetching
 from tests.hostile_http import IMAGE, MAX_BYTES, answer, opened, raw, serving
 
 FIRST = 65_536
@@ -33,7 +34,9 @@ async def test_silent_host_holds_nothing_and_one_that_trickles_little():
     ):
 
         async def fetch(path: str) -> None:
-            async with source.fetch(f"http://image.test:{server.port}{path}", MAX_BYTES, budget):
+            async with fetching(
+                source, f"http://image.test:{server.port}{path}", MAX_BYTES, budget
+            ):
                 pass
 
         silent, trickling = (
@@ -58,7 +61,7 @@ async def test_what_is_held_at_the_end_is_what_came(byte_length, says):
     budget = ByteBudget(10**9)
     async with serving(does) as server, opened(server) as source:
         uri = f"http://image.test:{server.port}/a"
-        async with source.fetch(uri, MAX_BYTES, budget) as data:
+        async with fetching(source, uri, MAX_BYTES, budget) as data:
             assert data == body
             assert budget.held_bytes == byte_length
 
@@ -71,7 +74,7 @@ async def test_slow_body_is_given_up_for_its_speed():
     ):
         uri = f"http://image.test:{server.port}/a"
         with pytest.raises(Failed, match="too slowly"):
-            async with asyncio.timeout(5), source.fetch(uri, MAX_BYTES, ByteBudget(10**9)):
+            async with asyncio.timeout(5), fetching(source, uri, MAX_BYTES, ByteBudget(10**9)):
                 pass
 
 
@@ -82,14 +85,14 @@ async def test_waiting_for_memory_counts_in_no_deadline():
 
         async def fetch() -> bytes:
             uri = f"http://image.test:{server.port}/a"
-            async with source.fetch(uri, MAX_BYTES, budget) as data:
+            async with fetching(source, uri, MAX_BYTES, budget) as data:
                 return data
 
-        async with budget.hold(2):
-            fetching = asyncio.create_task(fetch())
+        async with budget.reserve(2):
+            pending = asyncio.create_task(fetch())
             await asyncio.sleep(0.4)
-            assert not fetching.done()
-        assert await fetching == IMAGE
+            assert not pending.done()
+        assert await pending == IMAGE
 
 
 async def test_budget_smaller_than_its_images_still_lets_them_through():
@@ -102,7 +105,7 @@ async def test_budget_smaller_than_its_images_still_lets_them_through():
         async def fetch() -> None:
             nonlocal most
             uri = f"http://image.test:{server.port}/a"
-            async with source.fetch(uri, MAX_BYTES, budget) as data:
+            async with fetching(source, uri, MAX_BYTES, budget) as data:
                 most = max(most, budget.held_bytes)
                 assert data == body
 
@@ -115,10 +118,10 @@ async def test_budget_smaller_than_its_images_still_lets_them_through():
 async def test_growing_goes_before_arriving():
     """Who is in already finishes first."""
     budget = ByteBudget(10)
-    async with AsyncExitStack() as first, AsyncExitStack() as last, budget.hold(4) as growing:
-        await first.enter_async_context(budget.hold(5))
-        arriving = asyncio.create_task(last.enter_async_context(budget.hold(3)))
-        grown = asyncio.create_task(budget.resize(growing, 7))
+    async with AsyncExitStack() as first, AsyncExitStack() as last, budget.reserve(4) as growing:
+        await first.enter_async_context(budget.reserve(5))
+        arriving = asyncio.create_task(last.enter_async_context(budget.reserve(3)))
+        grown = asyncio.create_task(growing.resize(7))
         await _settle()
         assert not arriving.done()
         assert not grown.done()
@@ -130,25 +133,23 @@ async def test_growing_goes_before_arriving():
 
 
 async def test_record_that_grows_goes_before_one_that_arrives():
-    """A record's lease keeps to that order, though the other asked first."""
+    """A record's room for pixels keeps to that order, though the other asked first."""
     budget = ByteBudget(10)
     async with (
         AsyncExitStack() as first,
         AsyncExitStack() as last,
-        budget.lease(1) as inside,
-        budget.lease(1) as outside,
-        inside.hold(3) as growing,
+        budget.reserve(3, kept_bytes=1) as growing,
     ):
-        await first.enter_async_context(budget.hold(5))
-        arriving = asyncio.create_task(last.enter_async_context(outside.hold(5)))
+        await first.enter_async_context(budget.reserve(5))
+        arriving = asyncio.create_task(last.enter_async_context(budget.reserve(5, kept_bytes=1)))
         await _settle()
-        grown = asyncio.create_task(inside.resize(growing, 9))
+        grown = asyncio.create_task(growing.resize(9))
         await _settle()
         await first.aclose()
         await _settle()
         assert grown.done()
         assert not arriving.done()
-        await inside.resize(growing, 3)
+        await growing.resize(3)
         await arriving
         assert budget.held_bytes == 10
 
@@ -156,9 +157,9 @@ async def test_record_that_grows_goes_before_one_that_arrives():
 async def test_cancelled_growth_takes_nothing():
     """Those behind it go on as if it had not been."""
     budget = ByteBudget(10)
-    async with budget.hold(6) as one, budget.hold(2) as other, budget.hold(1):
-        waiting = asyncio.create_task(budget.resize(one, 9))
-        behind = asyncio.create_task(budget.resize(other, 3))
+    async with budget.reserve(6) as one, budget.reserve(2) as other, budget.reserve(1):
+        waiting = asyncio.create_task(one.resize(9))
+        behind = asyncio.create_task(other.resize(3))
         await _settle()
         assert not behind.done()
         waiting.cancel()
@@ -170,26 +171,26 @@ async def test_cancelled_growth_takes_nothing():
 async def test_cancelled_growth_favours_nobody():
     """Who gave up waiting may go on and leave, so nobody need be let in above the limit."""
     budget = ByteBudget(10)
-    async with budget.hold(4) as one, budget.hold(4) as other:
-        waiting = asyncio.create_task(budget.resize(one, 7))
+    async with budget.reserve(4) as one, budget.reserve(4) as other:
+        waiting = asyncio.create_task(one.resize(7))
         await _settle()
         waiting.cancel()
         await _settle()
-        growing = asyncio.create_task(budget.resize(other, 7))
+        growing = asyncio.create_task(other.resize(7))
         await _settle()
         assert not growing.done()
-        await budget.resize(one, 3)
+        await one.resize(3)
         await growing
 
 
 async def test_growth_above_the_limit_ends_with_the_try():
     """A download that broke holds nothing and favours nobody: the next one goes on."""
     budget = ByteBudget(10)
-    async with budget.hold(4) as broken, budget.hold(4) as other:
-        broke = asyncio.create_task(budget.resize(broken, 12))
-        waiting = asyncio.create_task(budget.resize(other, 12))
+    async with budget.reserve(4) as broken, budget.reserve(4) as other:
+        broke = asyncio.create_task(broken.resize(12))
+        waiting = asyncio.create_task(other.resize(12))
         await broke
-        await budget.resize(broken, 0)
+        await broken.resize(0)
         async with asyncio.timeout(1):
             await waiting
         assert budget.held_bytes == 12
@@ -209,12 +210,12 @@ def test_any_holds_finish_within_the_limit_and_one_image(steps, limit, cancelled
         largest = max(sum(sizes) for sizes in steps)
 
         async def image(sizes: list[int]) -> None:
-            async with budget.hold(0) as held:
+            async with budget.reserve() as held:
                 for size in (*sizes, -sum(sizes), *sizes):  # a try that broke, and another
-                    await budget.resize(held, held.byte_length + size)
+                    await held.resize(held.held_bytes + size)
                     assert budget.held_bytes <= limit + largest
                     await asyncio.sleep(0)
-                await budget.resize(held, held.byte_length // 2)
+                await held.resize(held.held_bytes // 2)
                 await asyncio.sleep(0)
 
         tasks = [asyncio.create_task(image(sizes)) for sizes in steps]
@@ -225,7 +226,7 @@ def test_any_holds_finish_within_the_limit_and_one_image(steps, limit, cancelled
             await asyncio.gather(*tasks, return_exceptions=True)
         assert all(task.cancelled() or task.exception() is None for task in tasks)
         assert budget.held_bytes == 0
-        async with asyncio.timeout(1), budget.hold(limit):
+        async with asyncio.timeout(1), budget.reserve(limit):
             pass
 
     asyncio.run(run())

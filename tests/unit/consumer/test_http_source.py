@@ -18,6 +18,7 @@ from consumer.images.sources.responses import retry_after_seconds
 from imagelane.exits import FatalError
 from schemas import Code
 from tests import hostile_http as hostile
+from tests.fakes import fetching
 from tests.hostile_http import (
     IMAGE,
     MAX_BYTES,
@@ -39,7 +40,7 @@ async def _fetch(source, uri: str, budget: ByteBudget | None = None) -> bytes:
     budget = budget or ByteBudget(10**6)
     async with (
         asyncio.timeout(DEADLINE_SECONDS),
-        source.fetch(uri, MAX_BYTES, budget) as data,
+        fetching(source, uri, MAX_BYTES, budget) as data,
     ):
         assert budget.held_bytes >= len(data)
         return data

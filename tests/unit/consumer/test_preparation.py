@@ -2,14 +2,13 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import pytest
 from PIL import Image
 
 from consumer.errors import Failed, Unavailable
-from consumer.images.byte_budget import ByteBudget
+from consumer.images.byte_budget import ByteBudget, Reservation
 from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.decoding.pool import Decoder
 from consumer.images.prepare import FetchAndDecode
@@ -28,21 +27,20 @@ class ScriptedSource:
     def __init__(self, *script: Exception) -> None:
         self.script = list(script)
         self.tries = 0
-        self.at_once = self.most_at_once = 0
+        self.fetched = self.most_bytes = 0
+        self.budget = ByteBudget(0)  # that of the preparation
 
-    @asynccontextmanager
-    async def fetch(self, uri: str, max_bytes: int, budget: ByteBudget) -> AsyncIterator[bytes]:
+    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
         """Satisfy `consumer.images.sources.Source`."""
         self.tries += 1
         if self.script:
             raise self.script.pop(0)
         picture = io.BytesIO()
         Image.new("RGB", (20, 10), "red").save(picture, "PNG")
-        async with budget.hold(max_bytes):
-            self.at_once += 1
-            self.most_at_once = max(self.most_at_once, self.at_once)
-            yield picture.getvalue()
-            self.at_once -= 1
+        await reservation.resize(max_bytes)
+        self.fetched += 1
+        self.most_bytes = max(self.most_bytes, self.budget.held_bytes)
+        return picture.getvalue()
 
 
 def _preparation(source, decoder, budget_bytes=10_000, **changes):
@@ -54,6 +52,7 @@ def _preparation(source, decoder, budget_bytes=10_000, **changes):
         "retry": RetryPolicy(base_seconds=0),
         "budget": ByteBudget(budget_bytes),
     }
+    source.budget = fields["budget"]
     return FetchAndDecode(**(fields | changes))
 
 
@@ -115,9 +114,10 @@ async def test_source_that_asks_for_too_much_patience_is_given_up(decoder):
 async def test_fetches_stay_within_the_budget_of_bytes(decoder):
     """No more images are in memory at once than the budget has room for, until they are pixels."""
     source = ScriptedSource()
-    preparation = _preparation(source, decoder, budget_bytes=3000 + 3 * SMALL.byte_length)
+    limit = 3000 + 3 * SMALL.byte_length
+    preparation = _preparation(source, decoder, budget_bytes=limit)
     await asyncio.gather(*(_prepared(preparation) for _ in range(12)))
-    assert source.most_at_once == 3
+    assert source.most_bytes == limit
 
 
 async def test_pixels_stay_in_the_budget_until_they_are_used(decoder):
@@ -127,7 +127,7 @@ async def test_pixels_stay_in_the_budget_until_they_are_used(decoder):
         assert preparation.budget.held_bytes == SMALL.byte_length
         second = asyncio.create_task(_prepared(preparation))
         await asyncio.sleep(0.05)
-        assert preparation.sources.by_scheme["test"].most_at_once == 1
+        assert preparation.sources.by_scheme["test"].fetched == 1
     await second
     assert preparation.budget.held_bytes == 0
 

@@ -16,7 +16,7 @@ from consumer.images.sources.s3 import S3Source
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from schemas import Code
-from tests.fakes import SECRET, fetched
+from tests.fakes import SECRET, fetched, fetching
 from tests.s3_server import Reply, Script, answer, s3_source, scripted
 
 LIMIT = 100
@@ -243,9 +243,9 @@ async def test_size_is_judged_before_anything_is_read_or_held() -> None:
         await asyncio.sleep(60)
 
     full = ByteBudget(1)
-    async with asyncio.timeout(10), _store(head_only) as (source, _), full.hold(1):
+    async with asyncio.timeout(10), _store(head_only) as (source, _), full.reserve(1):
         with pytest.raises(Failed) as caught:
-            async with source.fetch("s3://pics/a", LIMIT, full):
+            async with fetching(source, "s3://pics/a", LIMIT, full):
                 pass
     assert caught.value.code is Code.IMAGE_TOO_LARGE
 
@@ -254,7 +254,7 @@ async def test_bytes_are_held_as_long_as_they_are_there() -> None:
     """From before the body is read to the end of the fetch, by the length that the store gives."""
     budget = ByteBudget(1000)
     async with _store(answer("200 OK", b"cat")) as (source, _):
-        async with source.fetch("s3://pics/a", LIMIT, budget):
+        async with fetching(source, "s3://pics/a", LIMIT, budget):
             assert budget.held_bytes == 3
         assert budget.held_bytes == 0
 
@@ -372,7 +372,7 @@ async def test_fetch_that_is_given_up_closes_its_connection() -> None:
 
     budget = ByteBudget(1000)
     async with _store(until_closed, FETCH_TOTAL_SECONDS="50") as (source, _):
-        fetch = source.fetch("s3://pics/a", 10_000, budget)
+        fetch = fetching(source, "s3://pics/a", 10_000, budget)
         task = asyncio.create_task(fetch.__aenter__())
         await asked.wait()
         task.cancel()

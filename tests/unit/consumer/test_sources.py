@@ -3,13 +3,11 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
 from consumer.errors import Failed
-from consumer.images.byte_budget import ByteBudget
+from consumer.images.byte_budget import ByteBudget, Reservation
 from consumer.images.sources import Fetched, Sources, display
 from schemas import Code, ImageReference
 
@@ -21,11 +19,10 @@ class Memory:
         self.data = data
         self.asked: list[tuple[str, int]] = []
 
-    @asynccontextmanager
-    async def fetch(self, uri: str, max_bytes: int, budget: ByteBudget) -> AsyncIterator[bytes]:
+    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
         self.asked.append((uri, max_bytes))
-        async with budget.hold(len(self.data)):
-            yield self.data
+        await reservation.resize(len(self.data))
+        return self.data
 
 
 def _sources(source: Memory) -> Sources:
@@ -33,8 +30,8 @@ def _sources(source: Memory) -> Sources:
 
 
 async def _fetched(sources: Sources, reference: ImageReference) -> Fetched:
-    async with sources.fetch(reference, ByteBudget(10**9)) as fetched:
-        return fetched
+    async with ByteBudget(10**9).reserve() as reservation:
+        return await sources.fetch(reference, reservation)
 
 
 @pytest.mark.parametrize("byte_length", [0, 5, 300_000])
@@ -142,7 +139,7 @@ class Visitors:
         await _settle()
 
     async def _visit(self, name: str, byte_length: int) -> None:
-        async with self.budget.hold(byte_length):
+        async with self.budget.reserve(byte_length):
             self.inside.append(name)
             try:
                 await self._ends[name].wait()
@@ -212,7 +209,7 @@ async def test_cancelled_waiter_lets_the_next_in() -> None:
 async def test_hold_cancelled_as_it_is_let_in_is_given_back() -> None:
     """Let in and cancelled in the same turn of the loop: nothing stays held."""
     visitors = Visitors(10)
-    async with visitors.budget.hold(10):
+    async with visitors.budget.reserve(10):
         await visitors.start("second", 10)
     assert visitors.budget.held_bytes == 10  # the second's, which did not run yet
     await visitors.cancel("second")
@@ -224,6 +221,6 @@ async def test_failing_block_gives_its_bytes_back() -> None:
     """An error inside the hold frees what it held."""
     budget = ByteBudget(10)
     with pytest.raises(ValueError, match="broken"):
-        async with budget.hold(10):
+        async with budget.reserve(10):
             raise ValueError("broken")
     assert budget.held_bytes == 0
