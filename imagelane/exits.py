@@ -22,7 +22,11 @@ class ExitCode(IntEnum):
     BUG = 70  # EX_SOFTWARE: an error nobody foresaw
 
 
-class FatalError(Exception):
+class ImagelaneError(Exception):
+    """What every error of the project that a caller can meet derives from."""
+
+
+class FatalError(ImagelaneError):
     """Ends the program: one line that says what is wrong and what to do, and the exit code."""
 
     def __init__(self, code: ExitCode, message: str) -> None:

@@ -64,9 +64,23 @@ def writer(settings: ProducerSettings) -> AbstractAsyncContextManager[AIOKafkaPr
 
 def reader(settings: ProducerSettings) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
     """Open a consumer of committed records, outside any group; the caller assigns and seeks."""
+    return _reader(settings)
+
+
+def group_reader(
+    settings: ProducerSettings, group_id: str
+) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
+    """Open a consumer of committed records in a group; the caller subscribes and commits."""
+    return _reader(settings, group_id=group_id)
+
+
+def _reader(
+    settings: ProducerSettings, **group: Any
+) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
     tolerate_header_names()
     client = AIOKafkaConsumer(
         **_client_arguments(settings),
+        **group,
         isolation_level="read_committed",
         auto_offset_reset="earliest",
         enable_auto_commit=False,

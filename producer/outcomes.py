@@ -14,8 +14,8 @@ from weakref import WeakValueDictionary
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from producer.connection import answering, poll, reader
-from producer.readers.verify import verified_result
 from producer.settings import ProducerSettings
+from producer.verification import verified_result
 from schemas import KeyRing, Record, Refused, Result, Stage, Verifier
 from schemas.headers import (
     DLQ_CODE,

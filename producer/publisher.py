@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 
 from producer.connection import answering, existing_partitions, writer
+from producer.errors import TooLarge
 from producer.ids import new_id
 from producer.outcomes import Outcome, Outcomes, Waiting, following
 from producer.settings import ProducerSettings
@@ -21,10 +22,6 @@ from schemas.codec import MAX_VALUE_BYTES
 from schemas.headers import CONTENT_TYPE, JSON_CONTENT_TYPE
 
 _IN_FLIGHT: Final = 1000  # requests sent and not yet acknowledged, of publish_many
-
-
-class TooLarge(ValueError):
-    """A request that is too large for the wire or for the topic; nothing was published."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

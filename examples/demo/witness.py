@@ -11,8 +11,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from imagelane.exits import ExitCode, FatalError
 from producer.connection import existing_partitions, reader, to_record
-from producer.readers.verify import verified_result
 from producer.settings import ProducerSettings
+from producer.verification import verified_result
 from schemas import Record, Refused, Result, Verifier
 from schemas.headers import DLQ_CODE, DLQ_MESSAGE, DLQ_OFFSET, DLQ_PARTITION
 

@@ -14,13 +14,13 @@ import typer
 from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import say
 from producer.cli.console_lines import format_console, format_kcat, id_of, parse_line
+from producer.cli.line_checks import check_line
 from producer.cli.progress import Tally
-from producer.cli.publish import publish_all
-from producer.cli.redrive import redrive
+from producer.cli.publish_command import publish_all
+from producer.cli.redrive_command import redrive
 from producer.cli.references import STDIN, BadReference, count_entries, entries
-from producer.publisher import TooLarge
-from producer.readers.results import show_results
-from producer.readers.verify import check_line
+from producer.cli.results_command import show_results
+from producer.errors import TooLarge
 from producer.settings import ProducerSettings, TopicSettings
 from producer.topics import TIMESTAMP_TYPE, TopicReport, ensure_topics, topic_plans
 from schemas import Refused, Signer, Task

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaProducer
 from consumer.outcome import ErrorOutcome, ModelIdentity, RefusedOutcome
 from consumer.record.results import OutcomeEncoder
 from producer import ProducerSettings, image_request
-from producer.readers.results import batches_of
+from producer.records import batches_of
 from schemas import (
     Code,
     Freshness,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from imagelane.settings import WireSettings
 from producer.cli.console_lines import NotSignable, format_console, format_kcat, id_of, parse_line
-from producer.readers.verify import check_line
+from producer.cli.line_checks import check_line
 from schemas import (
     Code,
     ImageInfo,

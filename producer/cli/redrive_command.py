@@ -15,9 +15,10 @@ from imagelane.exits import ExitCode
 from imagelane.terminal import say
 from producer.cli.outcome_lines import place_of
 from producer.connection import existing_partitions, writer
-from producer.publisher import TooLarge, sending
-from producer.readers.results import batches_of
-from producer.redrive import NotRedriven, Renewal, Selection, text_of
+from producer.dead_letters import NotRedriven, Renewal, Selection, text_of
+from producer.errors import TooLarge
+from producer.publisher import sending
+from producer.records import batches_of
 from producer.settings import ProducerSettings
 from schemas import Code, Record, Signer, Verifier
 from schemas.headers import DLQ_CODE, SIG_ID

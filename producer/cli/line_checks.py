@@ -1,35 +1,9 @@
-"""Whether a record that was read, or printed by a console tool, is what it claims to be."""
+"""Whether a line of the console tools is what the reader of its topic takes."""
 
 from imagelane.settings import WireSettings
 from producer.cli.console_lines import ConsoleLine
-from schemas import (
-    Code,
-    Freshness,
-    Record,
-    Refused,
-    Result,
-    TimestampType,
-    Verifier,
-    admit,
-    decode_result,
-)
-
-
-def verified_result(record: Record, verifier: Verifier) -> Result:
-    """Return the result that an authentic record of the results topic holds.
-
-    Raises:
-        Refused: the signature does not hold, or what it vouches for is no result.
-    """
-    signed = verifier.verify(record.headers, record.key, record.value)
-    if record.value is None:
-        raise Refused(Code.MALFORMED, "the value is null")
-    result = decode_result(record.value)
-    if result.id != signed.id:
-        raise Refused(
-            Code.ID_MISMATCH, f"the value's id is {result.id}, the signature's {signed.id}"
-        )
-    return result
+from producer.verification import verified_result
+from schemas import Freshness, Record, Refused, TimestampType, Verifier, admit
 
 
 def check_line(
@@ -61,7 +35,7 @@ def check_line(
         )
         for key, value in line.readings
     ]
-    # None holds: the likeliest says why.
+    # Without a reading that verifies, the first one gives the reason.
     record = next((one for one in readings if _is_signed(one, verifier)), readings[0])
     if topic == settings.ingest_topic:
         return admit(record, verifier=verifier, freshness=Freshness(), now=now).id

@@ -9,8 +9,8 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.cli.redrive import unix_seconds
-from producer.redrive import NotRedriven, Renewal, Selection
+from producer.cli.redrive_command import unix_seconds
+from producer.dead_letters import NotRedriven, Renewal, Selection
 from schemas import (
     Code,
     Freshness,

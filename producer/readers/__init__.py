@@ -1,1 +1,0 @@
-"""Results and dead letters, read and verified."""

@@ -1,0 +1,70 @@
+"""Raw records of a topic, to its present end or on."""
+
+import time
+from collections.abc import AsyncGenerator
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from imagelane.exits import ExitCode, FatalError
+from producer.connection import answering, existing_partitions, poll, reader
+from producer.settings import ProducerSettings
+from schemas import Record
+
+_POLL_SECONDS: Final = 0.5
+
+
+async def batches_of(settings: ProducerSettings, topic: str) -> AsyncGenerator[list[Record], None]:
+    """Yield the committed records of a topic from its beginning to its present end.
+
+    Raises:
+        FatalError: no broker answers, or the topic does not exist.
+    """
+    partitions = await existing_partitions(settings, (topic,))
+    async with reader(settings) as consumer:
+        consumer.assign(partitions)
+        async with answering(settings, f"looking for the start of {topic}"):
+            await consumer.seek_to_beginning(*partitions)
+        async for records in polled(settings, consumer, topic, follow=False):
+            yield records
+
+
+async def polled(
+    settings: ProducerSettings, consumer: AIOKafkaConsumer, topic: str, *, follow: bool
+) -> AsyncGenerator[list[Record], None]:
+    """Yield what each poll brings, maybe nothing: for ever, or to the ends of our partitions.
+
+    An end is that of the moment at which the partition became ours.
+
+    Raises:
+        FatalError: the brokers refuse, or without `follow` say nothing for too long.
+    """
+    ends: dict[TopicPartition, int] = {}
+    bound_seconds, silent_since = settings.broker_timeout_seconds, time.monotonic()
+    poll_ms = int(min(_POLL_SECONDS, bound_seconds / 2) * 1000)
+    while follow or not await _is_at(settings, consumer, topic, ends):
+        async with answering(settings, f"reading {topic}"):
+            records = await poll(consumer, poll_ms)
+        yield records
+        if records or follow:
+            silent_since = time.monotonic()
+        # The client never says that a broker went away: it tries again for ever.
+        elif time.monotonic() - silent_since > bound_seconds:
+            raise FatalError(
+                ExitCode.BROKER, f"reading {topic}: the brokers fell silent; try again"
+            )
+
+
+async def _is_at(
+    settings: ProducerSettings,
+    consumer: AIOKafkaConsumer,
+    topic: str,
+    ends: dict[TopicPartition, int],
+) -> bool:
+    assigned = consumer.assignment()
+    async with answering(settings, f"asking for the ends of {topic}"):
+        if unknown := [partition for partition in assigned if partition not in ends]:
+            ends.update(await consumer.end_offsets(unknown))
+        return bool(assigned) and all(
+            [await consumer.position(one) >= ends[one] for one in assigned]
+        )

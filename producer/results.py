@@ -1,0 +1,294 @@
+"""Results as they come, verified and each once: for indexers, exports, the gallery and `results`.
+
+Two results of an id can stand in the topic: a request that was redriven has a second one, and
+whoever may write to the topic can copy an old one behind it. The later time of signing holds, then
+the later place; a reader that upserts by id ends with the same ones, whatever was copied.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Literal, Self
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError
+
+from producer.connection import answering, existing_partitions, group_reader, reader
+from producer.errors import NotOpen
+from producer.records import polled
+from producer.settings import ProducerSettings
+from producer.verification import verified
+from schemas import Record, Refused, Result, Verifier
+
+_COMMIT_SECONDS: Final = 1.0
+# Results are appended soon after they are signed; clocks may differ by as much as requests' may.
+_SKEW_SECONDS: Final = 300
+_MAX_IDS: Final = 500_000  # of 26 characters each: 170 MB
+
+Status = Literal["ok", "error"]
+OnUnverifiable = Callable[[Record, Refused], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadResult:
+    """A result whose signature holds: when it was signed (Unix seconds) and where it stands.
+
+    `value` is its JSON as received.
+    """
+
+    result: Result
+    signed_at: int
+    topic: str
+    partition: int
+    offset: int
+    value: bytes
+
+    @property
+    def id(self) -> str:
+        """The request's id."""
+        return self.result.id
+
+
+class LatestResults:
+    """Remembers which result of an id holds, for the `max_ids` ids that came last."""
+
+    def __init__(self, max_ids: int = _MAX_IDS) -> None:
+        self._max_ids = max_ids
+        self._held: OrderedDict[str, tuple[int, int, int, int]] = OrderedDict()
+
+    def take(
+        self, id: str, *, signed_at: int, partition: int, offset: int, value: bytes = b""
+    ) -> bool:
+        """Tell whether this result holds over those of its id before it; if so, remember it.
+
+        A copy, signed in the same second with the same `value`, does not: it says nothing new.
+        """
+        rank, held = (signed_at, partition, offset, hash(value)), self._held.get(id)
+        if held and (rank <= held or (rank[0], rank[3]) == (held[0], held[3])):
+            return False
+        self._held[id] = rank
+        self._held.move_to_end(id)
+        if len(self._held) > self._max_ids:
+            self._held.popitem(last=False)
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Turn:
+    """What one poll brought, and the offsets behind it."""
+
+    results: list[ReadResult]
+    ends: Mapping[TopicPartition, int]
+
+
+class ResultReader:
+    """Reads the results topic: `async with` opens it, `async for` gives a `ReadResult` at a time.
+
+    Without a group it begins at the start of the topic, at `since` or at `start` (offsets by
+    partition), and remembers nothing. With `group_id` it begins where the group's commits end,
+    shares the partitions with other members, and commits what was handled: a result is, when the
+    next one is asked for, so one whose handling failed comes again. With `auto_commit=False` only
+    `commit` does.
+
+    `follow=False` ends at the end that the topic had at the opening. `statuses` and `since` (Unix
+    seconds, of the signing) leave out what nobody asked for. A record that does not verify is
+    counted and passed over; `on_unverifiable` is called with it.
+    """
+
+    def __init__(
+        self,
+        settings: ProducerSettings,
+        *,
+        group_id: str | None = None,
+        follow: bool = True,
+        since: float | None = None,
+        statuses: Collection[Status] = ("ok", "error"),
+        start: Mapping[int, int] | None = None,
+        auto_commit: bool = True,
+        on_unverifiable: OnUnverifiable | None = None,
+        latest: LatestResults | None = None,
+    ) -> None:
+        self.unverifiable_count = 0
+        self._settings = settings
+        self._topic = settings.results_topic
+        self._verifier = Verifier(settings.keys, self._topic)
+        self._group_id, self._follow, self._start = group_id, follow, start or {}
+        self._since, self._statuses = since, frozenset(statuses)
+        self._on_unverifiable = on_unverifiable
+        self._latest = latest or LatestResults()
+        self._stack = AsyncExitStack()
+        self._consumer: AIOKafkaConsumer | None = None
+        self._given: dict[TopicPartition, int] = {}
+        self._commits = _Commits(auto=auto_commit and group_id is not None)
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            FatalError: no broker answers, or the topic does not exist.
+        """
+        partitions = await existing_partitions(self._settings, (self._topic,))
+        async with AsyncExitStack() as stack:
+            if self._group_id is None:
+                consumer = await stack.enter_async_context(reader(self._settings))
+                consumer.assign(partitions)
+                async with answering(self._settings, f"looking for the start of {self._topic}"):
+                    await self._seek(consumer, partitions)
+            else:
+                consumer = await stack.enter_async_context(
+                    group_reader(self._settings, self._group_id)
+                )
+                consumer.subscribe([self._topic], listener=self._commits)
+            self._consumer = self._commits.consumer = consumer
+            stack.push_async_callback(self._commits.commit)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        type_: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+        self._consumer = self._commits.consumer = None
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """The offset behind what was given, by partition: what `start` takes."""
+        return {partition.partition: offset for partition, offset in self._given.items()}
+
+    async def __aiter__(self) -> AsyncIterator[ReadResult]:
+        """Give one result after the other.
+
+        Raises:
+            FatalError: the brokers can no longer be read.
+            NotOpen: it was not opened by `async with`.
+        """
+        async for turn in self._turns():
+            for one in turn.results:
+                partition = TopicPartition(one.topic, one.partition)
+                if partition not in self._opened().assignment():
+                    continue  # it was taken away meanwhile, and comes to another member
+                self._given[partition] = one.offset + 1
+                yield one
+                await self._commits.handled({partition: one.offset + 1})
+            self._given.update(turn.ends)
+            await self._commits.handled(turn.ends)
+
+    async def batches(self) -> AsyncIterator[list[ReadResult]]:
+        """Give up to 500 results at once, and an empty list twice a second while none comes.
+
+        Raises as `async for` does.
+        """
+        async for turn in self._turns():
+            self._given.update(turn.ends)
+            yield turn.results
+            await self._commits.handled(turn.ends)
+
+    async def commit(self) -> None:
+        """Commit everything that was given so far, the present one too.
+
+        Raises:
+            NotOpen: it was opened without `group_id`, or not at all.
+        """
+        self._opened()
+        if self._group_id is None:
+            raise NotOpen("nothing to commit to: open the reader with `group_id=...`")
+        self._commits.done.update(self._given)
+        await self._commits.commit()
+
+    async def _turns(self) -> AsyncIterator[_Turn]:
+        turns = polled(self._settings, self._opened(), self._topic, follow=self._follow)
+        async with aclosing(turns):
+            async for records in turns:
+                yield _Turn(
+                    results=[one for record in records if (one := self._read(record))],
+                    ends={TopicPartition(r.topic, r.partition): r.offset + 1 for r in records},
+                )
+
+    async def _seek(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
+        await consumer.seek_to_beginning(*partitions)
+        if self._since is not None and self._since > _SKEW_SECONDS:
+            earliest_ms = int((self._since - _SKEW_SECONDS) * 1000)
+            found = await consumer.offsets_for_times(dict.fromkeys(partitions, earliest_ms))
+            ends = await consumer.end_offsets(partitions)
+            for partition, place in found.items():
+                consumer.seek(partition, place.offset if place else ends[partition])
+        for partition in partitions:
+            if partition.partition in self._start:
+                consumer.seek(partition, self._start[partition.partition])
+
+    def _read(self, record: Record) -> ReadResult | None:
+        try:
+            result, signed_at = verified(record, self._verifier)
+        except Refused as refused:
+            self.unverifiable_count += 1
+            if self._on_unverifiable:
+                self._on_unverifiable(record, refused)
+            return None
+        value = record.value or b""
+        is_latest = self._latest.take(
+            result.id,
+            signed_at=signed_at,
+            partition=record.partition,
+            offset=record.offset,
+            value=value,
+        )
+        if not is_latest:
+            return None
+        if result.status not in self._statuses or signed_at < (self._since or 0):
+            return None
+        return ReadResult(
+            result=result,
+            signed_at=signed_at,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            value=value,
+        )
+
+    def _opened(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            raise NotOpen("the reader is not open: use `async with ResultReader(...) as reader`")
+        return self._consumer
+
+
+class _Commits(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's types are not seen
+    """Commits what was handled: once a second, at the end, and before a partition is given away."""
+
+    def __init__(self, *, auto: bool) -> None:
+        self.consumer: AIOKafkaConsumer | None = None
+        self.done: dict[TopicPartition, int] = {}
+        self._auto = auto
+        self._committed_at = time.monotonic()
+
+    async def handled(self, ends: Mapping[TopicPartition, int]) -> None:
+        """Take in the offsets behind what was handled."""
+        if self._auto:
+            self.done.update(ends)
+            if time.monotonic() - self._committed_at >= _COMMIT_SECONDS:
+                await self.commit()
+
+    async def commit(self) -> None:
+        """Commit what was handled and is still ours; what is not comes to another member again."""
+        self._committed_at = time.monotonic()
+        if self.consumer is None or not self.done:
+            return
+        done, self.done = self.done, {}
+        ours = {one: at for one, at in done.items() if one in self.consumer.assignment()}
+        try:
+            if ours:
+                await self.consumer.commit(ours)
+        except (CommitFailedError, IllegalStateError):
+            return
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Commit before others begin where the commits end."""
+        await self.commit()
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Begin at the group's commits, as the client does."""
