@@ -7,6 +7,7 @@ from typing import Literal
 from consumer import service
 from consumer.broker.cluster import COMPRESSION_WARNING, Cluster
 from consumer.image_sources import open_sources
+from consumer.runtime.alive_file import AliveFile
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import say
@@ -40,6 +41,7 @@ async def run(settings: ConsumerSettings) -> None:
 
 
 async def _settings(settings: ConsumerSettings) -> str:
+    AliveFile.open(settings.alive_file)
     async with open_sources(settings):
         pass  # it can be
     key_ids = ", ".join(settings.keys.secrets)

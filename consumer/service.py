@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -25,6 +24,7 @@ from consumer.record.process import Pipeline, process, recall
 from consumer.record.replay_window import ReplayWindow
 from consumer.record.results import OutcomeEncoder
 from consumer.runtime import limits
+from consumer.runtime.alive_file import AliveFile
 from consumer.runtime.closing import COMMIT_SECONDS, Closing
 from consumer.runtime.readiness import Readiness
 from consumer.runtime.stop import StopRequest
@@ -45,6 +45,7 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
     """
     start = time.monotonic()
     readiness, closing = Readiness(), Closing()
+    alive = AliveFile.open(settings.alive_file)
     limits.tune()
     limits.allow_descriptors()
     async with (
@@ -82,7 +83,7 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
             writer = _writer(settings, models.embedder, models.captioner)
             make_worker = _worker_maker(settings, preparation, engine, writer)
             workers = PartitionWorkers(make_worker, tasks, settings.stop_seconds)
-            guarding = tasks.create_task(_watch(settings, stream, workers, readiness))
+            guarding = tasks.create_task(_watch(settings, stream, workers, readiness, alive))
             stop.stop_in_order(lambda: closing.begin(settings.stop_seconds))
             stream.join(workers)
             log.info("ready", seconds=round(time.monotonic() - start, 3))
@@ -127,6 +128,7 @@ async def _watch(
     stream: KafkaStream,
     workers: PartitionWorkers,
     readiness: Readiness,
+    alive: AliveFile | None,
 ) -> None:
     session_seconds = settings.session_timeout_seconds
     await watch(
@@ -149,7 +151,7 @@ async def _watch(
         ),
         readiness,
         end_loop_seconds=2 * session_seconds + settings.stuck_seconds,
-        alive=Path(settings.alive_file) if settings.alive_file else None,
+        alive=alive,
     )
 
 

@@ -219,7 +219,7 @@ class ConsumerSettings(WireSettings):
     )
     retry_attempts: int = Field(default=4, ge=1, description="tries of a fetch that may heal")
     retry_max_age_seconds: float = Field(
-        default=60, ge=0, description="time after which a fetch is given up"
+        default=60, ge=0, description="time after its first failure at which a fetch is given up"
     )
     brake_consecutive: int = Field(
         default=100, ge=0, description="refusals in a row that stop the process; 0: no bound"

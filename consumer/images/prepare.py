@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
 
-from consumer.errors import Unavailable
+from consumer.errors import Failed, Unavailable
 from consumer.images.byte_budget import ByteBudget, Reservation
 from consumer.images.decoding.pool import Decoder
 from consumer.images.retry import RetryPolicy
@@ -56,7 +56,7 @@ class FetchAndDecode:
 
     async def _fetch(self, image: ImageReference, reservation: Reservation) -> Fetched:
         clock = self.sources.clock
-        start, attempts, failures = clock.seconds, 0, 0
+        attempts, failures, failed_at = 0, 0, None
         while True:
             pauses = clock.pauses
             attempts += 1
@@ -66,13 +66,18 @@ class FetchAndDecode:
                 unavailable.attempts = attempts
                 # What fails while our own loop stands still is nobody's failure.
                 failures += clock.pauses == pauses
+                # From here on: waiting for a slot or for memory is nobody's failure either.
+                failed_at = clock.seconds if failed_at is None else failed_at
                 delay = self.retry.delay_seconds(
                     failures=failures,
-                    age_seconds=clock.seconds - start,
+                    age_seconds=clock.seconds - failed_at,
                     retry_after_seconds=unavailable.retry_after_seconds,
                     chance=random.random(),  # noqa: S311 - spreads retries, keeps no secret
                 )
                 if delay is None:
                     raise
+            except Failed as failed:
+                failed.attempts = attempts
+                raise
             await reservation.resize(0)
             await asyncio.sleep(delay)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """At most `max_attempts` tries, none started after `max_age_seconds` of trying."""
+    """At most `max_attempts` tries, none started `max_age_seconds` after the first failure."""
 
     max_attempts: int = 4
     base_seconds: float = 0.5

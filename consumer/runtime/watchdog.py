@@ -10,11 +10,11 @@ import faulthandler
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import structlog
 
+from consumer.runtime.alive_file import AliveFile
 from consumer.runtime.exit_timer import ExitTimer
 from consumer.runtime.readiness import Readiness
 from imagelane.exits import ExitCode, FatalError
@@ -119,7 +119,7 @@ async def watch(
     readiness: Readiness,
     *,
     end_loop_seconds: float,
-    alive: Path | None,
+    alive: AliveFile | None,
 ) -> None:
     """Look every second until cancelled; touch the file `alive` whenever the process is live.
 
@@ -144,7 +144,7 @@ async def watch(
             if was and not fault:
                 log.info("live again")
             if alive and not fault:
-                alive.touch()  # noqa: ASYNC240 - microseconds: not worth a thread
+                alive.touch()
             was = fault
             readiness.report(time.monotonic())
     finally:

@@ -97,10 +97,10 @@ async def test_retries_end_and_are_counted(decoder):
 
 async def test_what_cannot_heal_is_not_tried_again(decoder):
     """A missing image is missing at once."""
-    source = ScriptedSource(Failed(Code.NOT_FOUND, "gone"))
-    with pytest.raises(Failed):
+    source = ScriptedSource(BUSY, Failed(Code.NOT_FOUND, "gone"))
+    with pytest.raises(Failed) as caught:
         await _prepared(_preparation(source, decoder))
-    assert source.tries == 1
+    assert source.tries == caught.value.attempts == 2
 
 
 async def test_source_that_asks_for_too_much_patience_is_given_up(decoder):

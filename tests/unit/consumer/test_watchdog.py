@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from consumer.runtime.alive_file import AliveFile
 from consumer.runtime.readiness import Readiness
 from consumer.runtime.watchdog import Bounds, Snapshot, Watchdog, Work, watch
 from imagelane.exits import ExitCode, FatalError
@@ -87,7 +88,7 @@ async def test_file_is_touched_while_live(tmp_path):
     readiness = Readiness()
     readiness.block("transaction:0", "left open by somebody else, whom no restart of ours stops")
     watching = asyncio.create_task(
-        watch(BOUNDS, lambda: IDLE, readiness, end_loop_seconds=60, alive=alive)
+        watch(BOUNDS, lambda: IDLE, readiness, end_loop_seconds=60, alive=AliveFile(alive))
     )
     async with asyncio.timeout(30):
         while not alive.exists():  # noqa: ASYNC110 - another process would look like this

@@ -1,0 +1,48 @@
+"""The file whose age tells a health check that the process is live."""
+
+import os
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from imagelane.exits import ExitCode, FatalError
+
+log = structlog.get_logger()
+
+
+class AliveFile:
+    """Touched while the process is live; that it cannot be later on ends nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._failed = False
+
+    @classmethod
+    def open(cls, path: str | None) -> Self | None:
+        """Make the file, with the oldest time there is: not live yet. None: there is none.
+
+        Raises:
+            FatalError: it cannot be written, as on a read-only root.
+        """
+        if path is None:
+            return None
+        try:
+            Path(path).touch()
+            os.utime(path, (0, 0))
+        except (OSError, ValueError) as exc:
+            reason = getattr(exc, "strerror", None) or "not a path"
+            raise FatalError(
+                ExitCode.SETTINGS, f"ALIVE_FILE: {path}: {reason}; name a file that can be written"
+            ) from exc
+        return cls(Path(path))
+
+    def touch(self) -> None:
+        """Say that the process is live; one warning where that fails."""
+        try:
+            self._path.touch()
+            self._failed = False
+        except OSError as exc:
+            if not self._failed:
+                log.warning("alive file not touched", reason=exc.strerror)
+            self._failed = True
