@@ -64,9 +64,15 @@ def http_hosts(settings: ConsumerSettings) -> str:
 
 
 async def _decoder(settings: ConsumerSettings) -> str:
-    async with service.open_decoder(settings.model_copy(update={"decode_processes": 1})):
-        pass  # its process starts and has what it needs
-    return f"{', '.join(settings.decode_formats)} in processes of their own"
+    settings = settings.model_copy(update={"decode_processes": 1})
+    async with service.open_decoder(settings) as decoder:
+        lacks = decoder.lacks  # its process starts and has what it needs
+    return f"{', '.join(settings.decode_formats)} in processes of their own{cage(lacks)}"
+
+
+def cage(lacks: tuple[str, ...]) -> str:
+    """Say what this machine lacks to cage decoding processes; nothing where it has all."""
+    return f"; this machine has no {' and no '.join(lacks)} to cage them" if lacks else ""
 
 
 async def _topics(settings: ConsumerSettings) -> str:

@@ -10,6 +10,7 @@ from consumer.broker.cluster import COMPRESSION_WARNING, Cluster, TopicFacts
 from consumer.broker.group import KafkaStream
 from consumer.image_sources import open_sources
 from consumer.images.byte_budget import ByteBudget
+from consumer.images.decoding.confinement import forbid_inspection
 from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.decoding.pool import Decoder
 from consumer.images.prepare import FetchAndDecode
@@ -47,6 +48,7 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
     readiness, closing = Readiness(), Closing()
     alive = AliveFile.open(settings.alive_file)
     limits.tune()
+    forbid_inspection()
     limits.allow_descriptors()
     async with (
         closing.bound("sources", open_sources(settings)) as sources,
@@ -178,6 +180,7 @@ def open_decoder(settings: ConsumerSettings) -> Decoder:
         timeout_seconds=settings.decode_seconds,
         memory_bytes=settings.decode_memory_bytes,
         workers=settings.decode_processes or None,
+        images_per_process=settings.decode_images_per_process,
     )
 
 

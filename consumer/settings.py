@@ -205,6 +205,9 @@ class ConsumerSettings(WireSettings):
         default=DEFAULT_MEMORY_BYTES,
         description="address space of each decoding process (Linux)",
     )
+    decode_images_per_process: int = Field(
+        default=0, ge=0, description="images after which a decoding process is replaced; 0: never"
+    )
     decode_formats: Annotated[tuple[Format, ...], BeforeValidator(_formats)] = Field(
         default=DEFAULT_FORMATS,
         min_length=1,

@@ -1,22 +1,19 @@
 """Mutated images of every format through the decoder and its processes."""
 
 import asyncio
-import io
 import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from consumer.errors import Failed
 from consumer.images.decoding.limits import DecodeLimits, Format
 from consumer.images.decoding.pool import Decoder
 from consumer.pixels import Resize
 from schemas import Code, Stage, Task
-from tests.camera import dng
+from tests import pictures
 from tests.fuzz.conftest import Scale
 from tests.fuzz.mutation import mutated
 from tests.processes import child_workers, peak_bytes
@@ -42,66 +39,9 @@ class Shot:
     fatal: bool
 
 
-def _encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def _seeds() -> list[bytes]:
-    """Make small files of every format, in many of its ways."""
-    noise = np.random.default_rng(6).integers(0, 256, (9, 12, 3), np.uint8)
-    rgb = Image.fromarray(noise).resize((72, 54), Image.Resampling.BICUBIC)
-    rgba, gray, palette = rgb.convert("RGBA"), rgb.convert("L"), rgb.quantize(16)
-    rgba.putalpha(gray)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    more = {"save_all": True, "append_images": [rgb.transpose(Image.Transpose.ROTATE_180)]}
-    made: list[tuple[Image.Image, str, dict[str, object]]] = [
-        (rgb, "JPEG", {"exif": exif}),
-        (rgb, "JPEG", {"progressive": True}),
-        (rgb, "JPEG", {"subsampling": 0, "restart_marker_blocks": 3, "icc_profile": b"x" * 99}),
-        (gray, "JPEG", {}),
-        (rgb.convert("CMYK"), "JPEG", {}),
-        (rgb, "MPO", more),
-        (rgb, "PNG", {"exif": exif}),
-        (rgba, "PNG", {}),
-        (palette, "PNG", {"transparency": b"\0\x80"}),
-        (gray.convert("I;16"), "PNG", {}),
-        (rgb.convert("1"), "PNG", {}),
-        (rgb, "PNG", more),
-        (palette, "GIF", {}),
-        (rgb, "GIF", more),
-        (rgb, "WEBP", {"exif": exif}),
-        (rgba, "WEBP", {"lossless": True}),
-        (rgba, "WEBP", {}),
-        (rgb, "WEBP", more),
-        (rgb, "BMP", {}),
-        (palette, "BMP", {}),
-        (rgba, "BMP", {}),
-        (rgb, "TIFF", {"compression": "tiff_lzw"}),
-        (rgb, "TIFF", {"compression": "jpeg"}),
-        (rgb.convert("1"), "TIFF", {"compression": "group4"}),
-        (gray, "TIFF", {"compression": "tiff_adobe_deflate"}),
-        (rgb, "TIFF", {}),
-        (rgb, "AVIF", {}),
-        (rgba, "AVIF", {}),
-        (rgb, "AVIF", more),
-    ]
-    files = [_encoded(image, kind, **options) for image, kind, options in made]
-    return [*files, *_extras(rgb, rgba)]
-
-
-def _extras(rgb: Image.Image, rgba: Image.Image) -> list[bytes]:
-    pytest.importorskip("pillow_heif").register_heif_opener()
-    pytest.importorskip("rawpy")
-    raws = [dng(np.asarray(rgb)), dng(np.asarray(rgb), orientation=6)]
-    return [_encoded(rgb, "HEIF"), _encoded(rgba, "HEIF"), *raws]
-
-
 async def test_mutated_images_cost_themselves_alone(scale: Scale) -> None:
     """Pixels within the limits or a code of decoding, in bounded memory; no process dies."""
-    seeds = _seeds()
+    seeds = [*pictures.seeds(), *pictures.extras()]
     random = scale.random("images")
     kept = [path.read_bytes() for path in sorted(FAILURES.glob("*.bin"))]
     inputs = kept + [

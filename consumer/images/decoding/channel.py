@@ -1,9 +1,10 @@
-"""What the consumer and a decoding process say to each other, over one socket between the two.
+"""What the consumer and a decoding process say to each other: one socket and one segment of memory.
 
-The consumer asks: two lengths, the targets as JSON, the image. The process answers: a length, a
-`Picture` or a `Verdict` as JSON, and after a `Picture` the pixels of each target, in order, in
-exactly the bytes that the targets take. A process that a hostile image took over may answer what
-it likes: the consumer holds all of it against these types, and nothing is unpickled.
+The consumer writes an image into the segment, a window at a time, and asks over the socket: two
+lengths, the targets as JSON. The process asks for each further window with one byte. It answers
+with a length and a `Picture` or a `Verdict` as JSON; the pixels of a `Picture` lie in the segment,
+target after target. A process that a hostile image took over may answer what it likes: the consumer
+holds all of it against these types, and nothing is unpickled.
 """
 
 import struct
@@ -19,6 +20,7 @@ from schemas import Code, Stage, Task
 
 QUESTION: Final = struct.Struct(">IQ")  # byte lengths of targets and image
 ANSWER: Final = struct.Struct(">I")  # byte length of the JSON
+MORE: Final = b"\x06"  # the process took the window and wants the next
 MAX_ANSWER_BYTES: Final = 4096
 
 _STRICT: Final = ConfigDict(extra="forbid", strict=True)
@@ -46,8 +48,18 @@ class WorkerOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The first answer: why the process cannot decode, if so, and what its cage lacks here."""
+
+    __pydantic_config__ = _STRICT
+
+    fault: str = ""
+    lacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """The image was decoded; its pixels follow."""
+    """The image was decoded; its pixels are in the segment."""
 
     __pydantic_config__ = _STRICT
 
@@ -67,5 +79,6 @@ class Verdict:
 
 
 OPTIONS_JSON: Final = TypeAdapter(WorkerOptions)
+STARTED_JSON: Final = TypeAdapter(Started)
 TARGETS_JSON: Final[TypeAdapter[Mapping[Task, Resize]]] = TypeAdapter(Mapping[Task, Resize])
 ANSWER_JSON: Final[TypeAdapter[Picture | Verdict]] = TypeAdapter(Picture | Verdict)

@@ -15,21 +15,28 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from consumer.images.decoding import seccomp
+
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
 _PR_SET_NO_NEW_PRIVS: Final = 38
 # Numbers and bits of linux/landlock.h; the system calls have one number on every architecture.
 _LANDLOCK_CREATE_RULESET: Final = 444
 _LANDLOCK_RESTRICT_SELF: Final = 446
 _LANDLOCK_VERSION: Final = 1
-_ALL_OF_FILES: Final = (1 << 13) - 1
-_BIND_AND_CONNECT_TCP: Final = 3  # since version 4
-_OTHERS_SOCKETS_AND_SIGNALS: Final = 3  # since version 6
+# The rights that each version of the ABI knows, as (version, number of bits): of files (REFER came
+# with 2, TRUNCATE with 3, IOCTL_DEV with 5), of TCP (bind and connect), and of what belongs to
+# others outside (abstract sockets and signals).
+_FILE_BITS: Final = ((1, 13), (2, 14), (3, 15), (5, 16))
+_TCP_BITS: Final = ((4, 2),)
+_SCOPE_BITS: Final = ((6, 2),)
 
 
-def confine(memory_bytes: int, *, threads: bool = False) -> None:
-    """Give up rights, then set limits that cannot be raised again without a privilege.
+def confine(memory_bytes: int, *, threads: bool = False) -> tuple[str, ...]:
+    """Give up rights, then set limits that cannot be raised again.
 
-    With `threads` it may still start threads, and so processes; root may in any case.
+    With `threads` it may still start threads, and no process. Returns what this machine lacks for
+    a whole cage.
 
     Raises:
         OSError: the system does not let us.
@@ -37,8 +44,10 @@ def confine(memory_bytes: int, *, threads: bool = False) -> None:
     # A Ctrl-C, or a stop of the whole service, must not take the images that are being finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    lacks: list[str] = []
     if sys.platform == "linux":
-        _give_up_rights()
+        if not _give_up_rights():
+            lacks.append("Landlock")
         # macOS knows the limit and does not hold anybody to it.
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -47,38 +56,73 @@ def confine(memory_bytes: int, *, threads: bool = False) -> None:
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     # What is open stays so; nothing more can be opened, neither a file nor a socket.
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+    # The last step: it takes all of the above from this process as well.
+    if sys.platform != "linux" or not seccomp.install(threads=threads):
+        lacks.append("seccomp")
+    return tuple(lacks)
 
 
-def limit_cpu(seconds: int) -> None:
-    """End this process (SIGXCPU) once it has used that many more seconds of CPU, or one above."""
-    used = int(time.process_time())
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (used + seconds + 1, hard))
+def limit_cpu(pid: int, seconds: int) -> None:
+    """Let the kernel end process `pid` (SIGXCPU) after that many more seconds of CPU, or one above.
+
+    The process cannot raise the limit, nor catch the signal, where it has a seccomp filter.
+
+    Raises:
+        OSError: there is no such process.
+    """
+    if sys.platform != "linux":  # no limit of another process: its clock alone ends it
+        return
+    limit = int(time.clock_gettime(cpu_clock(pid))) + seconds + 1
+    _, hard = resource.prlimit(pid, resource.RLIMIT_CPU)
+    soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.prlimit(pid, resource.RLIMIT_CPU, (soft, hard))
 
 
-def _give_up_rights() -> None:
+def cpu_clock(pid: int) -> int:
+    """Return the number of the clock that counts the CPU time of process `pid` (Linux)."""
+    return ~pid << 3 | 2  # CPUCLOCK_SCHED of a whole process: linux/posix-timers.h
+
+
+def forbid_inspection() -> None:
+    """Keep processes of the same user from the memory and the environment of this one (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def landlock_rights(version: int) -> list[int]:
+    """Return the masks of struct landlock_ruleset_attr: all rights that a version knows."""
+    counts = (
+        max((count for since, count in bits if version >= since), default=0)
+        for bits in (_FILE_BITS, _TCP_BITS, _SCOPE_BITS)
+    )
+    return [(1 << count) - 1 for count in counts if count]
+
+
+def _give_up_rights() -> bool:
+    """Return whether Landlock is there; raise what else fails."""
     libc = ctypes.CDLL(None, use_errno=True)
-    for option, value in ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_NO_NEW_PRIVS, 1)):
-        if libc.prctl(option, value, 0, 0, 0):
-            raise OSError(ctypes.get_errno(), f"prctl {option} failed")
     # Where memory ends, a decoder goes before the consumer does; /proc may be hidden.
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    _landlock(libc)
+    for option, value in (
+        (_PR_SET_PDEATHSIG, signal.SIGKILL),
+        (_PR_SET_DUMPABLE, 0),
+        (_PR_SET_NO_NEW_PRIVS, 1),
+    ):
+        if libc.prctl(option, value, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), f"prctl {option} failed")
+    return _landlock(libc)
 
 
-def _landlock(libc: ctypes.CDLL) -> None:
+def _landlock(libc: ctypes.CDLL) -> bool:
     """Refuse files, TCP, signals to others and the memory of others, as far as the kernel can."""
     version = libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION)
     if version < 1:  # before 5.13, or not switched on
-        return
-    fields = [_ALL_OF_FILES]
-    if version >= 4:
-        fields.append(_BIND_AND_CONNECT_TCP)
-    if version >= 6:
-        fields.append(_OTHERS_SOCKETS_AND_SIGNALS)
-    attributes = struct.pack(f"={len(fields)}Q", *fields)
+        return False
+    rights = landlock_rights(version)
+    attributes = struct.pack(f"={len(rights)}Q", *rights)
     ruleset = libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
     if ruleset < 0 or libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0):
         raise OSError(ctypes.get_errno(), "landlock is there and refuses")
     os.close(ruleset)
+    return True

@@ -6,6 +6,7 @@ Colour profiles are ignored, as the models' own processors ignore them: an embed
 with embeddings that others made of the same file. Metadata is dropped.
 """
 
+import importlib
 import io
 import struct
 import zlib
@@ -45,6 +46,22 @@ _MIRRORED_Y: Final = frozenset({3, 4, 7, 8})
 # and a photo of 12 megapixels is ready six times as fast.
 _DRAFT_MARGIN: Final = 2
 _NO_MEMORY: Final = ("decoder error -9", "Out of memory")  # how libtiff's codec and libavif say it
+# What Pillow and numpy import when a file first asks for it, here for each format and mode that may
+# be listed. `tests/unit/consumer/test_decode_cage.py` searches both for imports within functions.
+_LATE: Final = (
+    "PIL.ImageCms",  # Lab to RGB
+    "PIL.ImageColor",
+    "PIL.ImageFile",
+    "PIL.ImageFilter",
+    "PIL.ImagePalette",
+    "PIL.MpoImagePlugin",
+    "copy",
+    "encodings.ascii",
+    "encodings.latin_1",
+    "encodings.utf_16",
+    "encodings.utf_16_be",
+    "encodings.utf_16_le",
+)
 # What Pillow's parsers raise on broken data. Warnings only come as exceptions where the process
 # runs with -W error.
 _BROKEN: Final = (
@@ -69,6 +86,8 @@ def prepare(limits: DecodeLimits) -> None:
         ImportError: a format is listed whose library is not installed.
     """
     Image.init()  # all parsers, or Pillow looks for more when one of them refuses a file
+    for name in _LATE:
+        importlib.import_module(name)
     # What a parser makes when it opens a file is refused at twice this number.
     Image.MAX_IMAGE_PIXELS = (limits.max_pixels + 1) // 2
     # One thread an image: the processes are what runs side by side.

@@ -35,11 +35,13 @@ class Decoder:
         timeout_seconds: float,
         memory_bytes: int = DEFAULT_MEMORY_BYTES,
         workers: int | None = None,
+        images_per_process: int = 0,
     ) -> None:
         self._options = WorkerOptions(
             limits=limits, memory_bytes=memory_bytes, cpu_seconds=math.ceil(timeout_seconds)
         )
         self._timeout_seconds = timeout_seconds
+        self._images_per_process = images_per_process  # 0: no bound
         self._count = workers or _cores()
         self._workers: list[Worker] = []
         # The last one that was used is the next: its memory is warm, and some may stay asleep.
@@ -53,7 +55,11 @@ class Decoder:
         """
         try:
             for _ in range(self._count):
-                worker = Worker(self._options, timeout_seconds=self._timeout_seconds)
+                worker = Worker(
+                    self._options,
+                    timeout_seconds=self._timeout_seconds,
+                    images_per_process=self._images_per_process,
+                )
                 worker.start()
                 self._workers.append(worker)
                 self._idle.put_nowait(worker)
@@ -62,7 +68,14 @@ class Decoder:
         except BaseException:
             await self.__aexit__()
             raise
+        if self.lacks:
+            log.warning("decoder's cage is not whole", lacks=self.lacks)
         return self
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What this machine lacks for a whole cage: `seccomp`, `Landlock`, or nothing."""
+        return self._workers[0].lacks
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(worker.close() for worker in self._workers))

@@ -8,31 +8,29 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, TypeVar
-
-import numpy as np
+from typing import Final
 
 from consumer.errors import Failed
 from consumer.images.decoding.channel import (
     ANSWER,
     ANSWER_JSON,
     MAX_ANSWER_BYTES,
+    MORE,
     OPTIONS_JSON,
     QUESTION,
+    STARTED_JSON,
     TARGETS_JSON,
     Picture,
     Verdict,
     WorkerOptions,
 )
-from consumer.pixels import DecodedImage, Pixels, Resize
+from consumer.images.decoding.confinement import limit_cpu
+from consumer.images.decoding.segment import PIXEL_BYTES, WINDOW_BYTES, Segment, create
+from consumer.pixels import DecodedImage, Resize
 from imagelane.exits import ExitCode, FatalError
 from schemas import Code, Task
 
 START_SECONDS: Final = 60.0
-# One send or receive on the event loop copies at most so much: well under a millisecond. The system
-# may allow less.
-_SOCKET_BUFFER_BYTES: Final = 1 << 20
-_Buffer = TypeVar("_Buffer", bytearray, memoryview)
 
 
 class Crashed(Exception):
@@ -44,11 +42,17 @@ class Worker:
 
     _process: subprocess.Popen[bytes]
     _channel: socket.socket
+    _segment: Segment
     _is_ready: bool
+    _decoded: int  # images that the process answered
 
-    def __init__(self, options: WorkerOptions, *, timeout_seconds: float) -> None:
+    def __init__(
+        self, options: WorkerOptions, *, timeout_seconds: float, images_per_process: int = 0
+    ) -> None:
         self._options = options
         self._timeout_seconds = timeout_seconds
+        self._images_per_process = images_per_process  # 0: no bound
+        self.lacks: tuple[str, ...] = ()
         self._fault_code = ExitCode.SETTINGS
         self._ending: set[asyncio.Future[str]] = set()
 
@@ -63,25 +67,28 @@ class Worker:
         """
         self._channel, theirs = socket.socketpair()
         self._channel.setblocking(False)
-        self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
-        self._is_ready = False
+        segment = create()
+        self._segment = Segment(segment)
+        self._is_ready, self._decoded = False, 0
         options = OPTIONS_JSON.dump_json(self._options).decode()
         with theirs:
-            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
             try:
                 self._process = subprocess.Popen(  # noqa: S603 - ourselves
                     [sys.executable, "-P", "-m", "consumer.images.decoding.worker", options],
                     stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
+                    stdout=segment,
                     env=_environment(),
                     cwd="/",
                     start_new_session=True,  # a terminal's Ctrl-C is not for it
                 )
             except OSError as exc:
                 self._channel.close()
+                self._segment.close()
                 raise FatalError(
                     ExitCode.DEVICE, f"decoder: no process can be started: {exc.strerror}"
                 ) from exc
+            finally:
+                os.close(segment)
 
     async def ready(self) -> None:
         """Wait until the process can decode.
@@ -93,7 +100,7 @@ class Worker:
             return
         try:
             async with asyncio.timeout(START_SECONDS):
-                fault = await self._frame()
+                started = STARTED_JSON.validate_json(await self._frame())
         except TimeoutError as exc:
             raise FatalError(
                 ExitCode.DEVICE, f"decoder: its process is not ready after {START_SECONDS:g} s"
@@ -104,8 +111,9 @@ class Worker:
                 f"decoder: its process {await self._end()} before it was ready; is "
                 f"DECODE_MEMORY_BYTES={self._options.memory_bytes} too small?",
             ) from exc
-        if fault:
-            raise FatalError(self._fault_code, f"decoder: {fault.decode(errors='replace')}")
+        if started.fault:
+            raise FatalError(self._fault_code, f"decoder: {started.fault}")
+        self.lacks = started.lacks
         self._is_ready = True
         self._fault_code = ExitCode.DEVICE  # the settings did once: what fails now is the machine
 
@@ -117,11 +125,17 @@ class Worker:
         Raises:
             Failed: the image's own fault, or `decoder_crashed`: over the time limit.
             Crashed: the process is gone, or not to be believed.
-            FatalError: a new process cannot be started.
+            FatalError: a new process cannot be started, or the targets take more than the segment.
         """
+        if sum(to.byte_length for to in targets.values()) > PIXEL_BYTES:
+            raise FatalError(
+                ExitCode.SETTINGS,
+                f"decoder: the models take over {PIXEL_BYTES} bytes of pixels for one image",
+            )
         sound = False
         try:
             await self.ready()
+            limit_cpu(self._process.pid, self._options.cpu_seconds)
             async with asyncio.timeout(self._timeout_seconds):
                 answer = await self._ask(data, targets)
             sound = True
@@ -134,7 +148,8 @@ class Worker:
         except (OSError, EOFError) as exc:
             raise Crashed(f"its process {await self._end()}") from exc
         finally:
-            if not sound:
+            self._decoded += 1
+            if not sound or self._decoded == self._images_per_process:
                 self._end()
                 self.start()
         if isinstance(answer, Failed):
@@ -147,11 +162,16 @@ class Worker:
         await asyncio.wait(self._ending)
 
     async def _ask(self, data: bytes, targets: Mapping[Task, Resize]) -> DecodedImage | Failed:
-        loop = asyncio.get_running_loop()
         question = TARGETS_JSON.dump_json(targets)
         head = QUESTION.pack(len(question), len(data))
-        await loop.sock_sendall(self._channel, head + question)
-        await loop.sock_sendall(self._channel, data)
+        view = memoryview(data)
+        self._segment.put(view[:WINDOW_BYTES])
+        await self._send(head + question)
+        for start in range(WINDOW_BYTES, len(data), WINDOW_BYTES):
+            if await self._receive(len(MORE)) != MORE:
+                raise ValueError("an answer before it had the image")
+            self._segment.put(view[start : start + WINDOW_BYTES])
+            await self._send(MORE)
         answer = ANSWER_JSON.validate_json(await self._frame())
         if isinstance(answer, Verdict):
             return Failed(answer.code, answer.message)
@@ -160,7 +180,7 @@ class Worker:
             width=answer.width,
             height=answer.height,
             format=answer.format,
-            pixels={task: await self._pixels(to) for task, to in targets.items()},
+            pixels=self._segment.take_pixels(targets),
         )
 
     def _check(self, picture: Picture) -> None:
@@ -168,30 +188,29 @@ class Worker:
         if picture.width * picture.height > limits.max_pixels or not limits.allows(picture.format):
             raise ValueError("a picture over the limits")
 
-    async def _frame(self) -> bytearray:
-        (length,) = ANSWER.unpack(await self._receive(bytearray(ANSWER.size)))
+    async def _frame(self) -> bytes:
+        (length,) = ANSWER.unpack(await self._receive(ANSWER.size))
         if length > MAX_ANSWER_BYTES:
             raise ValueError("an answer over the limit")
-        return await self._receive(bytearray(length))
+        return await self._receive(length)
 
-    async def _pixels(self, to: Resize) -> Pixels:
-        pixels = np.empty((to.height, to.width, 3), np.uint8)
-        await self._receive(pixels.data.cast("B"))
-        return pixels
+    async def _send(self, text: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._channel, text)
 
-    async def _receive(self, into: _Buffer) -> _Buffer:
-        loop, view = asyncio.get_running_loop(), memoryview(into)
-        while view:
-            received = await loop.sock_recv_into(self._channel, view)
-            if not received:
+    async def _receive(self, byte_length: int) -> bytes:
+        loop, received = asyncio.get_running_loop(), b""
+        while len(received) < byte_length:
+            part = await loop.sock_recv(self._channel, byte_length - len(received))
+            if not part:
                 raise EOFError
-            view = view[received:]
-        return into
+            received += part
+        return received
 
     def _end(self) -> asyncio.Future[str]:
         """Kill the process; the future waits for it and says how it ended, whoever is cancelled."""
         self._process.kill()
         self._channel.close()
+        self._segment.close()
         loop = asyncio.get_running_loop()
         ending = loop.run_in_executor(None, _how_it_ended, self._process)
         self._ending.add(ending)

@@ -1,9 +1,10 @@
 """`python -m consumer.images.decoding.worker OPTIONS`: decode what standard input's socket brings.
 
-A process of its own for the images of strangers: no secret is in its environment, no torch in its
-memory. It ends when the socket does.
+A process of its own for images from outside: no secret is in its environment, no torch in its
+memory. Standard output is its segment of memory. It ends when the socket does.
 """
 
+import io
 import mmap
 import os
 import socket
@@ -14,39 +15,44 @@ from consumer.errors import Failed
 from consumer.images.decoding.channel import (
     ANSWER,
     ANSWER_JSON,
+    MORE,
     OPTIONS_JSON,
     QUESTION,
+    STARTED_JSON,
     TARGETS_JSON,
     Picture,
+    Started,
     Verdict,
     WorkerOptions,
 )
-from consumer.images.decoding.confinement import confine, limit_cpu
+from consumer.images.decoding.confinement import confine
 from consumer.images.decoding.image import decode, prepare
 from consumer.images.decoding.limits import Format
+from consumer.images.decoding.segment import WINDOW_BYTES, Segment
 from schemas import Code
 
-# What the thirstiest takes, a turned WebP with alpha: five pictures of four bytes a pixel.
+# The most that a picture takes, a turned WebP with alpha: five copies of four bytes a pixel.
 _BYTES_PER_PIXEL: Final = 20
 
 
 def main(options: WorkerOptions) -> None:
     """Say that we are ready, or what is wrong, and answer until nobody asks any longer."""
-    channel = socket.socket(fileno=0)
-    fault = _begin(options)
-    channel.sendall(ANSWER.pack(len(fault)) + fault)
-    if not fault:
-        while _answered(channel, options):
+    channel, segment = socket.socket(fileno=0), Segment(1)
+    started = _begin(options)
+    _send(channel, STARTED_JSON.dump_json(started))
+    if not started.fault:
+        while _answered(channel, segment, options):
             pass
 
 
-def _begin(options: WorkerOptions) -> bytes:
+def _begin(options: WorkerOptions) -> Started:
     limits = options.limits
+    lacks: tuple[str, ...] = ()
     try:
         prepare(limits)
-        os.dup2(1, 2)  # to nowhere: what libraries say of a stranger's file is not for the log
+        _silence()
         # libheif decodes in a thread of its own, even if it is the only one.
-        confine(options.memory_bytes, threads=Format.HEIC in limits.formats)
+        lacks = confine(options.memory_bytes, threads=Format.HEIC in limits.formats)
     except ImportError as exc:
         fault = (
             f"DECODE_FORMATS lists a format that needs {exc.name}: install this project with the "
@@ -56,7 +62,15 @@ def _begin(options: WorkerOptions) -> bytes:
         fault = f"its process cannot give up its rights: {exc}"
     else:
         fault = _lack_of_memory(options)
-    return fault.encode()
+    return Started(fault=fault, lacks=lacks)
+
+
+def _silence() -> None:
+    """Leave open the channel alone; what libraries say of a file is not for the log."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.closerange(3, 64)  # that one, and the segment's own that `mmap` keeps
 
 
 def _lack_of_memory(options: WorkerOptions) -> str:
@@ -70,16 +84,14 @@ def _lack_of_memory(options: WorkerOptions) -> str:
     return ""
 
 
-def _answered(channel: socket.socket, options: WorkerOptions) -> bool:
+def _answered(channel: socket.socket, segment: Segment, options: WorkerOptions) -> bool:
     head = channel.recv(QUESTION.size, socket.MSG_WAITALL)
     if len(head) < QUESTION.size:
         return False
-    limit_cpu(options.cpu_seconds)
     targets_length, byte_length = QUESTION.unpack(head)
     targets = TARGETS_JSON.validate_json(channel.recv(targets_length, socket.MSG_WAITALL))
     answer: Picture | Verdict
-    pixels: list[memoryview] = []
-    data = channel.recv(byte_length, socket.MSG_WAITALL)
+    data = _image(channel, segment, byte_length)
     try:
         image = decode(data, targets, options.limits)
     except Failed as failed:
@@ -90,12 +102,26 @@ def _answered(channel: socket.socket, options: WorkerOptions) -> bool:
         )
     else:
         answer = Picture(width=image.width, height=image.height, format=image.format)
-        pixels = [array.data for array in image.pixels.values()]
-    text = ANSWER_JSON.dump_json(answer)
-    channel.sendall(ANSWER.pack(len(text)) + text)
-    for view in pixels:
-        channel.sendall(view)
+        segment.put_pixels(image.pixels)
+    _send(channel, ANSWER_JSON.dump_json(answer))
     return True
+
+
+def _image(channel: socket.socket, segment: Segment, byte_length: int) -> bytes:
+    """Return the image, of which the first window is in the segment."""
+    if byte_length <= WINDOW_BYTES:
+        return segment.take(byte_length)
+    buffer, left = io.BytesIO(), byte_length
+    while True:
+        left -= buffer.write(segment.take(min(left, WINDOW_BYTES)))
+        if not left:
+            return buffer.getvalue()
+        channel.sendall(MORE)
+        channel.recv(len(MORE), socket.MSG_WAITALL)
+
+
+def _send(channel: socket.socket, text: bytes) -> None:
+    channel.sendall(ANSWER.pack(len(text)) + text)
 
 
 if __name__ == "__main__":
