@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     BertTokenizer,
     BlipConfig,
     BlipForConditionalGeneration,
     CLIPConfig,
     CLIPModel,
+    CLIPTokenizer,
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.blip.processing_blip import BlipProcessor
@@ -34,7 +36,7 @@ class Size:
 
 
 SMALL: Final = Size(
-    width=64, layers=2, heads=4, image_side=32, patch=8, vocabulary=200, projection=32
+    width=64, layers=2, heads=4, image_side=32, patch=8, vocabulary=600, projection=32
 )
 VIT_B_32: Final = Size(
     width=768, layers=12, heads=12, image_side=224, patch=32, vocabulary=49408, projection=512
@@ -67,6 +69,17 @@ def save_random_clip(folder: Path, size: Size, seed: int = 0) -> None:
     CLIPImageProcessorPil(
         size={"shortest_edge": side}, crop_size={"height": side, "width": side}
     ).save_pretrained(folder)
+    _clip_tokenizer(size).save_pretrained(folder)
+
+
+def _clip_tokenizer(size: Size) -> CLIPTokenizer:
+    """Return a tokenizer that spells each word, with as many ids as the text tower has."""
+    bytes_ = sorted(ByteLevel.alphabet())
+    symbols = [*bytes_, *(f"{byte}</w>" for byte in bytes_)]
+    symbols += [f"<{n}>" for n in range(size.vocabulary - len(symbols) - 2)]
+    symbols += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {symbol: i for i, symbol in enumerate(symbols)}
+    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
 
 
 def save_random_blip(folder: Path, size: Size, seed: int = 0) -> None:

@@ -70,16 +70,26 @@ async def measure(checkpoints: Path, cycles: int, threads: int) -> int:
     from consumer.inference.models.blip import Blip
     from consumer.inference.models.checkpoint import inspect
     from consumer.inference.models.clip import load_clip
+    from consumer.inference.models.clip_text import ClipText
     from consumer.inference.models.device import choose_device
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     device = choose_device("cpu", threads=threads)
-    clip = load_clip(inspect(str(checkpoints / "clip"), "main", "clip"), device)
+    checkpoint = inspect(str(checkpoints / "clip"), "main", "clip")
+    clip, texts = load_clip(checkpoint, device), ClipText(checkpoint, device)
     folder = checkpoints / "blip"
     blip = Blip(inspect(str(folder), "main", "blip"), device, max_new_tokens=20)
     # Longer than a batch of embeddings takes, so that the clock and not the load decides.
     policy = ResidencyPolicy(idle_seconds=1, host_is_device=True)
-    async with Engine(clip, blip, embed_batch=32, caption_batch=4, residency=policy) as engine:
+    async with Engine(
+        clip,
+        blip,
+        texts,
+        embed_batch=32,
+        caption_batch=4,
+        residency=policy,
+        text_residency=policy,
+    ) as engine:
         serving = asyncio.create_task(engine.run())
         images = _images(clip.resize.height), _images(blip.resize.height)
         code = await _cycles(engine, images, folder, cycles)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from consumer import service
-from consumer.broker.cluster import COMPRESSION_WARNING, Cluster
+from consumer.broker.cluster import COMPRESSION_WARNING, NO_QUERIES, Cluster
 from consumer.image_sources import open_sources
 from consumer.runtime.alive_file import AliveFile
 from consumer.settings import ConsumerSettings
@@ -78,6 +78,8 @@ def cage(lacks: tuple[str, ...]) -> str:
 async def _topics(settings: ConsumerSettings) -> str:
     async with Cluster(settings.model_copy(update={"broker_wait_seconds": 0})) as cluster:
         ingest, *_ = topics = await cluster.topics()
+        queries = await cluster.queries()
+    topics += [queries] if queries else []
     names = ", ".join(f"{t.name} ({t.partitions} partitions)" for t in topics)
     clock = (
         "signatures are held against the append time"
@@ -86,7 +88,8 @@ async def _topics(settings: ConsumerSettings) -> str:
         "message.timestamp.type=LogAppendTime is better"
     )
     packed = "" if ingest.unpacked else f"; {COMPRESSION_WARNING}"
-    return f"{names}; {clock}{packed}"
+    absent = "" if queries else f"; {NO_QUERIES}"
+    return f"{names}; {clock}{packed}{absent}"
 
 
 async def _device(settings: ConsumerSettings) -> str:

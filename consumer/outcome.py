@@ -20,7 +20,10 @@ class ModelIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inference:
-    """What the models say of one image; None where it was not asked for. Times are the batches'."""
+    """What the models say of one image or text; None where it was not asked for.
+
+    Times are the batches'.
+    """
 
     vector: Vector | None
     caption: str | None
@@ -42,10 +45,13 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OkOutcome:
-    """Everything that was asked for. It waits for its commit, and holds no pixels."""
+    """Everything that was asked for. It waits for its commit, and holds no pixels.
+
+    `image` is None where the request was a text.
+    """
 
     request: Request
-    image: ImageFacts
+    image: ImageFacts | None
     inference: Inference
     queue_ms: float
     total_ms: float
@@ -53,7 +59,7 @@ class OkOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorOutcome:
-    """An authentic request whose image could not be processed."""
+    """An authentic request whose image or text could not be processed."""
 
     request: Request
     code: Code

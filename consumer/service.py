@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from typing import Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from consumer.broker.cluster import COMPRESSION_WARNING, Cluster, TopicFacts
+from consumer.broker.cluster import COMPRESSION_WARNING, NO_QUERIES, Cluster, TopicFacts
 from consumer.broker.group import KafkaStream
 from consumer.image_sources import open_sources
 from consumer.images.byte_budget import ByteBudget
@@ -15,7 +16,6 @@ from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.decoding.pool import Decoder
 from consumer.images.prepare import FetchAndDecode
 from consumer.inference.engine import Engine
-from consumer.inference.ports import Captioner, Embedder
 from consumer.inference.residency import ResidencyPolicy
 from consumer.partition.assigned import MakeWorker, PartitionWorkers
 from consumer.partition.offsets import OffsetTracker
@@ -32,6 +32,9 @@ from consumer.runtime.stop import StopRequest
 from consumer.runtime.watchdog import Bounds, Snapshot, Work, watch
 from consumer.settings import ConsumerSettings
 from schemas import Freshness, Signer, Task, Verifier
+
+if TYPE_CHECKING:
+    from consumer.inference.models.load import Models
 
 log = structlog.get_logger()
 
@@ -55,19 +58,16 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
         closing.bound("cluster", Cluster(settings)) as cluster,
     ):
         ingest, *outputs = await cluster.topics()
-        freshness_seconds = _freshness_seconds(settings, ingest)
+        replay_seconds = _replay_seconds(settings, ingest, await cluster.queries())
         # Imported here: torch takes seconds, which nobody should wait for to read of a bad setting.
         from consumer.inference.models.load import open_models
 
         models = open_models(settings)
-        engine_of_models = _engine(
-            settings, models.embedder, models.captioner, models.host_is_device
-        )
         async with (
-            closing.bound("engine", engine_of_models) as engine,
+            closing.bound("engine", _engine(settings, models)) as engine,
             closing.bound("decoder", open_decoder(settings)) as decoder,
             closing.bound(
-                "group", KafkaStream(settings, cluster, outputs, 2 * freshness_seconds, readiness)
+                "group", KafkaStream(settings, cluster, outputs, replay_seconds, readiness)
             ) as stream,
             asyncio.TaskGroup() as tasks,
         ):
@@ -80,9 +80,9 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
                     Task.CAPTION: models.captioner.resize,
                 },
                 retry=settings.retry_policy,
-                budget=ByteBudget(settings.bytes_in_flight),
+                budget=ByteBudget(settings.bytes_in_flight - _queries_bytes(settings)),
             )
-            writer = _writer(settings, models.embedder, models.captioner)
+            writer = _writer(settings, models)
             make_worker = _worker_maker(settings, preparation, engine, writer)
             workers = PartitionWorkers(make_worker, tasks, settings.stop_seconds)
             guarding = tasks.create_task(_watch(settings, stream, workers, readiness, alive))
@@ -107,22 +107,31 @@ async def _consume(stream: KafkaStream, workers: PartitionWorkers, stop: StopReq
             workers.take(record)
 
 
-def _freshness_seconds(settings: ConsumerSettings, ingest: TopicFacts) -> int:
-    """Return the window that is in force for the age of a signature, and log which one it is."""
-    if ingest.append_time:
-        clock, seconds = "append time", settings.append_window_seconds
-    else:
-        clock, seconds = "own clock (CreateTime topic)", settings.create_window_seconds
-    log.info(
-        "topics",
-        ingest=ingest.name,
-        partitions=ingest.partitions,
-        freshness=clock,
-        freshness_seconds=seconds,
-    )
-    if not ingest.unpacked:
-        log.warning("topic can be better", reason=COMPRESSION_WARNING)
-    return seconds
+def _replay_seconds(
+    settings: ConsumerSettings, ingest: TopicFacts, queries: TopicFacts | None
+) -> dict[str, float]:
+    """Return how far back repeats are known, by topic that is read, and log what is in force."""
+    if queries is None:
+        log.warning("topic can be better", reason=NO_QUERIES)
+    seconds_by_topic: dict[str, float] = {}
+    for role, topic in (("ingest", ingest), ("queries", queries)):
+        if topic is None:
+            continue
+        if topic.append_time:
+            clock, seconds = "append time", settings.append_window_seconds
+        else:
+            clock, seconds = "own clock (CreateTime topic)", settings.create_window_seconds
+        facts = {role: topic.name, "partitions": topic.partitions}
+        log.info("topics", **facts, freshness=clock, freshness_seconds=seconds)
+        if not topic.unpacked:
+            log.warning("topic can be better", topic=topic.name, reason=COMPRESSION_WARNING)
+        seconds_by_topic[topic.name] = 2 * seconds
+    return seconds_by_topic
+
+
+def _queries_bytes(settings: ConsumerSettings) -> int:
+    """Return what of BYTES_IN_FLIGHT no backlog takes: pictures to search by are few."""
+    return settings.bytes_in_flight // 8
 
 
 async def _watch(
@@ -143,12 +152,12 @@ async def _watch(
         lambda: Snapshot(
             joined=stream.joined,
             work={
-                partition: Work(
+                f"{topic}-{number}": Work(
                     in_flight=worker.in_flight,
                     recalling=worker.recalling,
                     progress=worker.committed + worker.recalled,
                 )
-                for partition, worker in workers.open_workers.items()
+                for (topic, number), worker in workers.open_workers.items()
             },
         ),
         readiness,
@@ -157,18 +166,22 @@ async def _watch(
     )
 
 
-def _engine(
-    settings: ConsumerSettings, embedder: Embedder, captioner: Captioner, host_is_device: bool
-) -> Engine:
+def _engine(settings: ConsumerSettings, models: "Models") -> Engine:
     return Engine(
-        embedder,
-        captioner,
+        models.embedder,
+        models.captioner,
+        models.text_embedder,
         embed_batch=settings.embed_batch,
         caption_batch=settings.caption_batch,
         residency=ResidencyPolicy(
             idle_seconds=settings.blip_idle_seconds,
             host_seconds=settings.blip_host_seconds,
-            host_is_device=host_is_device,
+            host_is_device=models.host_is_device,
+        ),
+        text_residency=ResidencyPolicy(
+            idle_seconds=settings.clip_text_idle_seconds,
+            host_seconds=settings.clip_text_host_seconds,
+            host_is_device=models.host_is_device,
         ),
     )
 
@@ -184,14 +197,14 @@ def open_decoder(settings: ConsumerSettings) -> Decoder:
     )
 
 
-def _writer(settings: ConsumerSettings, embedder: Embedder, captioner: Captioner) -> OutcomeEncoder:
+def _writer(settings: ConsumerSettings, models: "Models") -> OutcomeEncoder:
     return OutcomeEncoder(
         signer=Signer(settings.keys, settings.results_topic),
         results_topic=settings.results_topic,
         dlq_topic=settings.dlq_topic,
         group_id=settings.group_id,
-        embedder=embedder.identity,
-        captioner=captioner.identity,
+        embedder=models.embedder.identity,
+        captioner=models.captioner.identity,
         encoding=settings.embedding_encoding,
     )
 
@@ -199,20 +212,23 @@ def _writer(settings: ConsumerSettings, embedder: Embedder, captioner: Captioner
 def _worker_maker(
     settings: ConsumerSettings, preparation: FetchAndDecode, engine: Engine, writer: OutcomeEncoder
 ) -> MakeWorker:
-    verifier = Verifier(settings.keys, settings.ingest_topic)
+    """Return what makes a worker; those of the queries topic have a budget of their own."""
+    queries_budget = ByteBudget(_queries_bytes(settings))
     freshness = Freshness(
         append_window_seconds=settings.append_window_seconds,
         create_window_seconds=settings.create_window_seconds,
     )
 
-    def make_worker(completion: OffsetTracker, commit: Commit) -> PartitionWorker:
+    def make_worker(topic: str, completion: OffsetTracker, commit: Commit) -> PartitionWorker:
+        urgent = topic == settings.queries_topic
         pipeline = Pipeline(
-            verifier=verifier,
+            verifier=Verifier(settings.keys, topic),
             freshness=freshness,
             brake=Brake(settings.brake_policy),
             replay=ReplayWindow(freshness),
-            preparation=preparation,
+            preparation=replace(preparation, budget=queries_budget) if urgent else preparation,
             inferences=engine,
+            urgent=urgent,
         )
         return PartitionWorker(
             completion=completion,

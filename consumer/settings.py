@@ -93,6 +93,13 @@ class ConsumerSettings(WireSettings):
         default=3600,
         description="further idle time after which it leaves host memory; `never`",
     )
+    clip_text_idle_seconds: SecondsOrNever = Field(
+        default=300, description="idle time after which CLIP's text tower leaves, likewise"
+    )
+    clip_text_host_seconds: SecondsOrNever = Field(
+        default=3600,
+        description="further idle time after which it leaves host memory; `never`",
+    )
     caption_max_tokens: int = Field(
         default=30, ge=1, le=200, description="longest caption, in tokens"
     )
@@ -107,7 +114,9 @@ class ConsumerSettings(WireSettings):
     torch_threads: int = Field(
         default=0, ge=0, description="threads of one model step on a CPU; 0: torch's choice"
     )
-    embed_batch: int = Field(default=32, ge=1, le=1024, description="most images of one CLIP step")
+    embed_batch: int = Field(
+        default=32, ge=1, le=1024, description="most images or texts of one CLIP step"
+    )
     caption_batch: int = Field(default=8, ge=1, le=256, description="most images of one BLIP step")
     embedding_encoding: Literal["base64", "float"] = Field(
         default="base64",

@@ -57,6 +57,10 @@ class WireSettings(BaseModel):
     ingest_topic: TopicName = Field(
         default="image.ingest", description="topic of the signed image requests"
     )
+    queries_topic: TopicName = Field(
+        default="image.queries",
+        description="topic of the requests that somebody waits for: they go first on the device",
+    )
     results_topic: TopicName = Field(
         default="image.results", description="topic of the signed results"
     )
@@ -82,8 +86,11 @@ class WireSettings(BaseModel):
         faults = []
         if self.secret_api_key_id in _previous(self.secret_api_keys_previous):
             faults.append("SECRET_API_KEYS_PREVIOUS names the key id of SECRET_API_KEY")
-        if len({self.ingest_topic, self.results_topic, self.dlq_topic}) < 3:
-            faults.append("INGEST_TOPIC, RESULTS_TOPIC and DLQ_TOPIC must be three topics")
+        topics = {self.ingest_topic, self.queries_topic, self.results_topic, self.dlq_topic}
+        if len(topics) < 4:
+            faults.append(
+                "INGEST_TOPIC, QUERIES_TOPIC, RESULTS_TOPIC and DLQ_TOPIC must be four topics"
+            )
         if faults:
             raise ValueError("; ".join(faults))
         return self

@@ -1,4 +1,4 @@
-"""The three topics: what they should be, and how what exists differs. Changes nothing existing."""
+"""The four topics: what they should be, and how what exists differs. Changes nothing existing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class TopicReport:
 def topic_plans(
     settings: ProducerSettings, *, partitions: int | None, replication: int | None
 ) -> tuple[TopicPlan, ...]:
-    """Return how ingest, results and dead letters should be; `partitions`: one per GPU."""
+    """Return how ingest, queries, results and dead letters should be; `partitions`: one per GPU."""
     # Two in-sync replicas, or `acks=all` is satisfied by the leader alone.
     durable = {"min.insync.replicas": "2"} if replication and replication > 2 else {}
     ingest = {
@@ -72,6 +72,7 @@ def topic_plans(
         TopicPlan(name=name, partitions=count, replication=replication, configs=configs | durable)
         for name, count, configs in (
             (settings.ingest_topic, partitions, ingest),
+            (settings.queries_topic, partitions, ingest),
             (settings.results_topic, partitions, results),
             (settings.dlq_topic, 1, letters),
         )

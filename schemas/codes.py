@@ -56,6 +56,7 @@ class Code(StrEnum):
     CORRUPT_IMAGE = "corrupt_image", Stage.DECODE
     DECODER_CRASHED = "decoder_crashed", Stage.DECODE
     INFERENCE_FAILED = "inference_failed", Stage.INFER
+    TEXT_TOO_LONG = "text_too_long", Stage.INFER
 
 
 class Refused(Exception):

@@ -27,6 +27,7 @@ from schemas.signing import ID_PATTERN
 
 VERSION: Final = 1
 MAX_URI_CHARS: Final = 8192
+MAX_TEXT_CHARS: Final = 4096
 MAX_METADATA_BYTES: Final = 16 * 1024
 
 MessageId = Annotated[str, Field(pattern=f"^{ID_PATTERN}$")]
@@ -106,19 +107,36 @@ class ImageReference(_Message):
     media_type: str | None = Field(default=None, max_length=255)
 
 
-class Request(_Message):
-    """An image and what to do with it."""
+def _default_tasks(members: dict[str, Any]) -> tuple[Task, ...]:
+    return (Task.EMBED,) if members.get("text") is not None else (Task.EMBED, Task.CAPTION)
 
-    model_config = ConfigDict(json_schema_extra={"required": ["version", "id", "image"]})
+
+class Request(_Message):
+    """What to embed or caption: an image, or a text, which can be embedded only."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "required": ["version", "id"],
+            "oneOf": [
+                {"required": ["image"], "properties": {"image": {"type": "object"}}},
+                {
+                    "required": ["text"],
+                    "properties": {"text": {"type": "string"}, "tasks": {"const": ["embed"]}},
+                },
+            ],
+        }
+    )
 
     version: Literal[1] = VERSION
     id: MessageId
-    image: ImageReference
+    image: ImageReference | None = None
+    text: str | None = Field(default=None, min_length=1, max_length=MAX_TEXT_CHARS)
     tasks: tuple[Task, ...] = Field(
-        default=(Task.EMBED, Task.CAPTION),
+        default_factory=_default_tasks,
         min_length=1,
         max_length=2,
         json_schema_extra={"uniqueItems": True},
+        description="Absent: both for an image, embed for a text.",
     )
     metadata: Metadata | None = None
 
@@ -128,6 +146,19 @@ class Request(_Message):
         if len(set(tasks)) != len(tasks):
             raise ValueError("a task comes twice")
         return tasks
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.image is None) == (self.text is None):
+            raise ValueError("either an image or a text is needed, and not both")
+        if self.text is not None and self.tasks != (Task.EMBED,):
+            raise ValueError("a text can be embedded only")
+        return self
+
+    @property
+    def subject(self) -> str:
+        """The image's URI, or the text: what a person knows the request by."""
+        return self.image.uri if self.image is not None else self.text or ""
 
 
 class ImageInfo(_Answer):

@@ -54,11 +54,16 @@ class EmbeddedBroker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topics:
-    """Three topics that only one test uses, one partition each."""
+    """Topics that only one test uses, one partition each."""
 
     ingest: str
     results: str
     dlq: str
+
+    @property
+    def queries(self) -> str:
+        """The topic of the requests that go first."""
+        return f"queries.{self.ingest}"
 
 
 @pytest.fixture(scope="session")
@@ -130,17 +135,14 @@ async def topics(broker: Broker) -> Topics:
     """Fresh topics on `broker`, with the settings that `producer topics` gives them."""
     tag = uuid4().hex[:12]
     topics = Topics(ingest=f"ingest.{tag}", results=f"results.{tag}", dlq=f"dlq.{tag}")
+    requests = {
+        "message.timestamp.type": "LogAppendTime",
+        "compression.type": "uncompressed",
+    }
     await create_topics(
         broker.bootstrap,
-        NewTopic(
-            topics.ingest,
-            1,
-            1,
-            topic_configs={
-                "message.timestamp.type": "LogAppendTime",
-                "compression.type": "uncompressed",
-            },
-        ),
+        NewTopic(topics.ingest, 1, 1, topic_configs=requests),
+        NewTopic(topics.queries, 1, 1, topic_configs=requests),
         NewTopic(topics.results, 1, 1),
         NewTopic(topics.dlq, 1, 1),
     )

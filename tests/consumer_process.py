@@ -28,6 +28,7 @@ def environment(bootstrap: str, topics: Topics, secret: str, **changes: str) -> 
         "BOOTSTRAP_SERVERS": bootstrap,
         "SECRET_API_KEY": secret,
         "INGEST_TOPIC": topics.ingest,
+        "QUERIES_TOPIC": topics.queries,
         "RESULTS_TOPIC": topics.results,
         "DLQ_TOPIC": topics.dlq,
         "GROUP_ID": f"group.{topics.ingest}",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from consumer.errors import Failed
 from consumer.images.byte_budget import ByteBudget
 from consumer.images.sources import Source
 from consumer.outcome import ImageFacts, Inference
@@ -14,6 +15,7 @@ from consumer.partition.offsets import Position
 from consumer.pixels import Pixels
 from consumer.record.process import Prepared
 from schemas import (
+    Code,
     KeyRing,
     OutgoingRecord,
     Record,
@@ -113,9 +115,10 @@ class FakeInferences:
 
     expected: int = 0
     most_expected: int = 0
+    urgent: int = 0
 
     @contextmanager
-    def expect_caption(self):
+    def expect_caption(self, *, urgent=False):
         """Satisfy `consumer.record.process.InferenceEngine`."""
         self.expected += 1
         self.most_expected = max(self.most_expected, self.expected)
@@ -124,9 +127,10 @@ class FakeInferences:
         finally:
             self.expected -= 1
 
-    async def infer(self, pixels: Mapping[Task, Pixels]) -> Inference:
+    async def infer(self, pixels: Mapping[Task, Pixels], *, urgent=False) -> Inference:
         """Satisfy `consumer.record.process.InferenceEngine`."""
         await asyncio.sleep(0)
+        self.urgent += urgent
         embed, caption = Task.EMBED in pixels, Task.CAPTION in pixels
         return Inference(
             vector=np.array([0.6, 0.8], np.float32) if embed else None,
@@ -134,3 +138,12 @@ class FakeInferences:
             embed_ms=1.0 if embed else None,
             caption_ms=3.0 if caption else None,
         )
+
+    async def infer_text(self, text: str, *, urgent=False) -> Inference:
+        """Satisfy `consumer.record.process.InferenceEngine`; a text of `!` alone is too long."""
+        await asyncio.sleep(0)
+        self.urgent += urgent
+        if set(text) == {"!"}:
+            raise Failed(Code.TEXT_TOO_LONG, "99 tokens; the model takes 77")
+        vector = np.array([0.6, 0.8], np.float32)
+        return Inference(vector=vector, caption=None, embed_ms=1.0, caption_ms=None)

@@ -50,7 +50,8 @@ image_references = st.builds(
     sha256=st.none() | sha256s,
     media_type=st.none() | st.sampled_from(["image/jpeg", "image/png"]),
 )
-requests = st.builds(
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
+image_requests = st.builds(
     Request,
     id=message_ids,
     image=image_references,
@@ -59,6 +60,7 @@ requests = st.builds(
     ),
     metadata=metadata,
 )
+requests = image_requests | st.builds(Request, id=message_ids, text=texts, metadata=metadata)
 
 
 @st.composite
@@ -134,6 +136,7 @@ _image = st.sampled_from(
         '{"uri":"x"',
     ]
 )
+_text = st.sampled_from(['"a red car"'] * 4 + ['""', "7", "null", '"\\ud800"'])
 _tasks = st.sampled_from(
     ['["embed"]'] * 6 + ["[]", '["embed","embed"]', '["paint"]', '"embed"', "{}", "[null]"]
 )
@@ -144,7 +147,9 @@ _metadata = (
     | _deep
 )
 _space = st.sampled_from(["", "", "", " ", "\n\t ", "\r\n"])
-_names = st.sampled_from(["version", "id", "image", "tasks", "metadata", "x", "\\u0069d", ""])
+_names = st.sampled_from(
+    ["version", "id", "image", "text", "tasks", "metadata", "x", "\\u0069d", ""]
+)
 
 
 @st.composite
@@ -154,6 +159,7 @@ def near_requests(draw: st.DrawFn) -> bytes:
         "version": _version,
         "id": _id,
         "image": _image,
+        "text": _text,
         "tasks": _tasks,
         "metadata": _metadata,
     }

@@ -27,6 +27,7 @@ log = structlog.get_logger()
 
 ANSWER_SECONDS: Final = 10  # how long an answer about the topics is waited for
 _Answer = TypeVar("_Answer")
+NO_QUERIES: Final = "there is no queries topic, `python -m producer topics` creates it"
 COMPRESSION_WARNING: Final = (
     "the ingest topic lets compressed records through, which may be bombs, and of which gzip alone "
     "can be read; compression.type=uncompressed has the broker unpack and limit them"
@@ -86,6 +87,12 @@ class Cluster:
                 f"topic: {', '.join(missing)} not there; `python -m producer topics` creates them",
             )
         return [await self._facts(name, len(found[name])) for name in names]
+
+    async def queries(self) -> TopicFacts | None:
+        """Return the queries topic, or None where there is none: it is no condition to start."""
+        name = self._settings.queries_topic
+        found = await self._answer(lambda: topic_partitions(self._connected()))
+        return await self._facts(name, len(found[name])) if name in found else None
 
     async def committed(self, partition: TopicPartition) -> Position | None:
         """Return the group's committed position of a partition, or None where it has none.

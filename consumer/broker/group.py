@@ -1,4 +1,4 @@
-"""The ingest topic: poll and rebalance; each partition's commits go by its own transactions.
+"""The topics of requests: poll and rebalance; each partition's commits go by its own transactions.
 
 The order on assignment makes exactly-once true: start the partition's producer (which fences the
 former owner), then read the committed position, then seek. By then aiokafka already prefetches from
@@ -19,6 +19,7 @@ from consumer.broker.cluster import COMPRESSION_WARNING, Cluster, TopicFacts, cl
 from consumer.broker.history import read_back, record_of
 from consumer.broker.open_transactions import OpenTransactions
 from consumer.broker.transactions import PartitionTransactions
+from consumer.partition.assigned import PartitionId
 from consumer.partition.offsets import Position
 from consumer.partition.worker import Commit
 from consumer.runtime.readiness import Readiness
@@ -38,7 +39,11 @@ class Workers(Protocol):
     """Who works on the partitions."""
 
     def open(
-        self, partition: int, position: Position, commit: Commit, history: AsyncIterator[Record]
+        self,
+        partition: PartitionId,
+        position: Position,
+        commit: Commit,
+        history: AsyncIterator[Record],
     ) -> None:
         """Begin the work on a partition from a position, after a look at what was before it."""
 
@@ -54,16 +59,17 @@ class KafkaStream:
         settings: ConsumerSettings,
         cluster: Cluster,
         outputs: Sequence[TopicFacts],
-        replay_seconds: float,
+        replay_seconds: Mapping[str, float],
         readiness: Readiness,
     ) -> None:
+        """Prepare a member that reads the topics of `replay_seconds`: how far back by topic."""
         self._settings = settings
         self._cluster = cluster
         self._outputs = outputs
         self._replay_seconds = replay_seconds
         self._rebalancing: asyncio.Task[None] | None = None
-        self._transactions: dict[int, PartitionTransactions] = {}
-        self._known: dict[int, Position] = {}  # last positions of partitions that were given away
+        self._transactions: dict[PartitionId, PartitionTransactions] = {}
+        self._known: dict[PartitionId, Position] = {}  # the last ones of those given away
         self._fault: BaseException | None = None
         self.joined = False
         session_ms = int(settings.session_timeout_seconds * 1000)
@@ -101,9 +107,9 @@ class KafkaStream:
     def join(self, workers: Workers) -> None:
         """Join the group; partitions come and go by way of `workers`, while `poll` is called."""
         listener = _Rebalance(self, workers)
-        self._consumer.subscribe([self._settings.ingest_topic], listener=listener)
+        self._consumer.subscribe(list(self._replay_seconds), listener=listener)
 
-    async def poll(self, room: Mapping[int, int], timeout_seconds: float) -> list[Record]:
+    async def poll(self, room: Mapping[PartitionId, int], timeout_seconds: float) -> list[Record]:
         """Return the next records of partitions that have room, no more than the least room of one.
 
         Raises:
@@ -121,7 +127,7 @@ class KafkaStream:
             batches = await self._consumer.getmany(
                 *wanted,
                 timeout_ms=int(timeout_seconds * 1000),
-                max_records=min(room[p.partition] for p in wanted),
+                max_records=min(room[p] for p in wanted),
             )
         except UnsupportedCodecError as exc:
             raise FatalError(ExitCode.TOPIC, f"topic: {COMPRESSION_WARNING}") from exc
@@ -132,10 +138,10 @@ class KafkaStream:
                 await self._open_transactions.look(partition)
         return [record_of(message) for batch in batches.values() for message in batch]
 
-    def _pause_and_resume(self, room: Mapping[int, int]) -> list[TopicPartition]:
+    def _pause_and_resume(self, room: Mapping[PartitionId, int]) -> list[TopicPartition]:
         """Let the partitions with room be fetched, and return them."""
         assigned = self._consumer.assignment()
-        wanted = [p for p in assigned if room.get(p.partition, 0) > 0]
+        wanted = [p for p in assigned if room.get(p, 0) > 0]
         paused = self._consumer.paused()
         for partition in assigned:
             if partition in wanted and partition in paused:
@@ -154,19 +160,23 @@ class KafkaStream:
                 client=client_arguments(self._settings),
                 timeout_seconds=self._settings.transaction_timeout_seconds,
                 committed=lambda p=partition: self._cluster.committed(p),  # type: ignore[misc]
-                known=self._known.get(partition.partition),
+                known=self._known.get(partition),
             )
-            self._transactions[partition.partition] = transactions
+            self._transactions[partition] = transactions
             start = time.monotonic()
             position = await transactions.start() or await self._beginning(partition)
             await self._refuse_beyond_end(partition, position)
             self._consumer.seek(partition, position.offset)
             history = read_back(
-                client_arguments(self._settings), partition, position.offset, self._replay_seconds
+                client_arguments(self._settings),
+                partition,
+                position.offset,
+                self._replay_seconds[partition.topic],
             )
-            workers.open(partition.partition, position, transactions.commit, history)
+            workers.open(partition, position, transactions.commit, history)
             log.info(
                 "partition assigned",
+                topic=partition.topic,
                 partition=partition.partition,
                 offset=position.offset,
                 seconds=round(time.monotonic() - start, 3),
@@ -231,7 +241,7 @@ class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         try:
             if revoked:
-                log.info("partitions revoked", partitions=sorted(p.partition for p in revoked))
+                log.info("partitions revoked", partitions=[f"{t}-{p}" for t, p in sorted(revoked)])
             await self._stream.revoke(self._workers)
         except BaseException as exc:
             self._stream.fail(exc)

@@ -84,4 +84,4 @@ class OpenTransactions:
 
 
 def _cause(partition: TopicPartition) -> str:
-    return f"transaction:{partition.partition}"
+    return f"transaction:{partition.topic}-{partition.partition}"

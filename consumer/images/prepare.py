@@ -35,6 +35,7 @@ class FetchAndDecode:
         Raises:
             Failed: the first reason why there are none, with the number of tries.
         """
+        assert request.image is not None, "a text has no pixels"
         start = monotonic()
         targets = {task: self.resizes[task] for task in request.tasks}
         pixel_bytes = sum(to.byte_length for to in targets.values())

@@ -1,43 +1,49 @@
-"""What the device does next, and how many images at once. Pure, so that it can be tried by a table.
+"""What the device does next, and how many jobs at once. Pure, so that it can be tried by a table.
 
 Whatever is ready is taken at once, up to the limit: no waiting to fill a batch, for batches grow by
-themselves while the device is busy. Embeddings go first; between two of their batches one slice
-of caption work has its turn, so neither starves.
+themselves while the device is busy. Each model has one step at a time to offer: a batch, or its own
+way to the device or off it.
 """
 
-from enum import Enum, auto
+from collections.abc import Mapping
+from typing import Final
+
+# Searches are few and short; this many steps in a row are some tenths of a second.
+MAX_URGENT_IN_A_ROW: Final = 8
 
 
-class Step(Enum):
-    EMBED = auto()
-    CAPTION = auto()
-    MOVE = auto()  # BLIP to the device, or off it
+class Turns:
+    """Whose step is next: an urgent one first, then the model whose last step is longest ago.
 
-
-def next_step(
-    *, embeds: int, captions: int, can_caption: bool, can_move: bool, last: Step | None
-) -> Step | None:
-    """Return what the device does next, or None when there is nothing to do.
-
-    Args:
-        embeds: images that wait for an embedding.
-        captions: images that wait for a caption.
-        can_caption: BLIP is on the device.
-        can_move: BLIP is to come or to go.
-        last: the step before, which decides whose turn it is.
+    So no model starves another. After `MAX_URGENT_IN_A_ROW` urgent steps one of the others runs, so
+    that a flood of searches stops no picture.
     """
-    caption_side: Step | None = None
-    if can_move:
-        caption_side = Step.MOVE
-    elif captions and can_caption:
-        caption_side = Step.CAPTION
-    if embeds and (last is not Step.EMBED or caption_side is None):
-        return Step.EMBED
-    return caption_side
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}  # by model: the number of its last step
+        self._steps = 0
+        self._urgent_in_a_row = 0
+
+    def choose(self, ready: Mapping[str, bool]) -> str | None:
+        """Return the model whose step is next, or None when there is nothing to do.
+
+        `ready` has the models with a step to offer, and whether it is urgent. Of two that have not
+        had a turn yet the first one has it.
+        """
+        urgent = [name for name, is_urgent in ready.items() if is_urgent]
+        others = [name for name in ready if name not in urgent]
+        if urgent and others and self._urgent_in_a_row >= MAX_URGENT_IN_A_ROW:
+            urgent = []
+        choice = min(urgent or others, key=lambda name: self._last.get(name, 0), default=None)
+        if choice is not None:
+            self._steps += 1
+            self._last[choice] = self._steps
+            self._urgent_in_a_row = self._urgent_in_a_row + 1 if urgent else 0
+        return choice
 
 
 class BatchSize:
-    """How many images go into one batch: at most `most`, less after the memory ran out.
+    """How many jobs go into one batch: at most `most`, less after the memory ran out.
 
     Remembers the size that worked, and doubles it after `grow_after` full batches in a row.
     """
@@ -51,14 +57,14 @@ class BatchSize:
     def ran_out(self, batch: int, *, worked: int) -> None:
         """Record that memory ran out in a batch of `batch`; pieces of up to `worked` went through.
 
-        One image alone says nothing about the size of batches.
+        One job alone says nothing about the size of batches.
         """
         if batch > 1:
             self.limit = max(1, min(worked, batch // 2))
             self._full_in_a_row = 0
 
     def worked(self, batch: int) -> None:
-        """Record that a batch of `batch` images went through whole."""
+        """Record that a batch of `batch` jobs went through whole."""
         self._full_in_a_row = self._full_in_a_row + 1 if batch >= self.limit else 0
         if self._full_in_a_row >= self._grow_after:
             self.limit = min(self._most, self.limit * 2)

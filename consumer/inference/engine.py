@@ -1,37 +1,36 @@
 """The device, as record coroutines see it: many ask at once, one thread does one thing at a time.
 
 `run` decides (`batching`, `residency`), hands one step to the GPU thread and awaits it: sequential
-by construction, no lock. Only the load of BLIP from disk runs beside it, in a thread of its own,
-for it touches host memory alone. Only `run` changes the residency.
+by construction, no lock. Only the load of a model from disk runs beside it, in a thread of its own,
+for it touches host memory alone.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import Final, Self, TypeVar
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
+from typing import Any, Final, Self
 
 import numpy as np
 import structlog
 
-from consumer.errors import Failed
-from consumer.inference.batching import BatchSize, Step, next_step
-from consumer.inference.errors import DeviceFailed, ModelUnavailable
-from consumer.inference.gpu import Answer, GpuThread, ImageQueue, Job
-from consumer.inference.ports import Captioner, Embedder
-from consumer.inference.residency import Move, Residency, ResidencyPolicy, State
+from consumer.inference.batching import BatchSize, Turns
+from consumer.inference.errors import DeviceFailed
+from consumer.inference.gpu import GpuThread, JobQueue, MakeRoom
+from consumer.inference.on_demand import Bench, OnDemandModel
+from consumer.inference.ports import Captioner, Embedder, TextEmbedder, Tokens
+from consumer.inference.residency import ResidencyPolicy
 from consumer.outcome import Inference, Vector
 from consumer.pixels import Pixels
 from schemas import Task
 
 _log = structlog.get_logger()
-_PLACE: Final = {Move.OFFLOAD: "host memory", Move.UNLOAD: "disk"}
-
-T = TypeVar("T")
+_RESIDENT: Final = "CLIP"
 
 
 class Engine:
-    """One device: CLIP always on it, BLIP when captions ask for it.
+    """One device: CLIP's image tower always on it, the models on demand when they are asked for.
 
     Use it as `async with Engine(...) as engine`, and let a task of its own await `engine.run()`.
     """
@@ -40,25 +39,36 @@ class Engine:
         self,
         embedder: Embedder,
         captioner: Captioner,
+        text_embedder: TextEmbedder,
         *,
         embed_batch: int,
         caption_batch: int,
         residency: ResidencyPolicy,
+        text_residency: ResidencyPolicy,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._embedder = embedder
-        self._captioner = captioner
-        self._embed_size = BatchSize(embed_batch)
-        self._embeds: ImageQueue[Vector] = ImageQueue(embedder.embed, self._embed_size)
-        self._captions: ImageQueue[str] = ImageQueue(captioner.caption, BatchSize(caption_batch))
-        self._residency = Residency(residency)
-        self._clock = clock
-        self._gpu = GpuThread()
-        self._changed = asyncio.Event()
-        self._expected_captions = 0
-        self._load: asyncio.Task[None] | None = None
-        self._load_began_at = 0.0
-        self._last: Step | None = None
+        self._tokenize = text_embedder.tokenize
+        self._tokenizer_thread = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+        self._bench = Bench(gpu=GpuThread(), clock=clock, changed=asyncio.Event())
+        self._images: JobQueue[Pixels, Vector] = JobQueue(embedder.embed, BatchSize(embed_batch))
+        self._texts: OnDemandModel[Tokens, Vector] = OnDemandModel(
+            "CLIP text",
+            text_embedder,
+            JobQueue(text_embedder.embed_texts, BatchSize(embed_batch)),
+            text_residency,
+            self._bench,
+        )
+        self._captions: OnDemandModel[Pixels, str] = OnDemandModel(
+            "BLIP",
+            captioner,
+            JobQueue(captioner.caption, BatchSize(caption_batch)),
+            residency,
+            self._bench,
+        )
+        on_demand: list[OnDemandModel[Any, Any]] = [self._texts, self._captions]
+        self._on_demand = {model.name: model for model in on_demand}
+        self._turns = Turns()
 
     async def __aenter__(self) -> Self:
         """Warm CLIP up with a full batch, or the largest that fits.
@@ -66,45 +76,42 @@ class Engine:
         Raises:
             DeviceFailed: not even one image fits, or the device failed.
         """
-        size = self._embed_size
-        while failed_step := await self._gpu.attempt(self._warm_up):
+        size = self._images.size
+        while failed_step := await self._bench.gpu.attempt(self._warm_up):
             if not failed_step.out_of_memory or size.limit == 1:
                 raise DeviceFailed(f"CLIP's warm-up gave: {failed_step.reason}")
             size.ran_out(size.limit, worked=size.limit // 2)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Wait for the step that is running, and end the GPU thread."""
-        await self._gpu.close()
+        """Wait for the step that is running, and end the threads."""
+        self._tokenizer_thread.shutdown(wait=False, cancel_futures=True)
+        await self._bench.gpu.close()
 
     def _warm_up(self) -> None:
         to = self._embedder.resize
         black = np.zeros((to.height, to.width, 3), np.uint8)
-        self._embedder.embed([black] * self._embed_size.limit)
+        self._embedder.embed([black] * self._images.size.limit)
 
-    @contextmanager
-    def expect_caption(self) -> Iterator[None]:
+    def expect_caption(self, *, urgent: bool = False) -> AbstractContextManager[None]:
         """Say that a caption will be asked for: BLIP begins to load, and stays until the end."""
-        self._expected_captions += 1
-        self._changed.set()
-        try:
-            yield
-        finally:
-            self._expected_captions -= 1
-            self._changed.set()
+        return self._captions.expect(urgent=urgent)
 
-    async def infer(self, pixels: Mapping[Task, Pixels]) -> Inference:
+    async def infer(self, pixels: Mapping[Task, Pixels], *, urgent: bool = False) -> Inference:
         """Embed and caption one image, whichever of the two `pixels` has an array for.
 
         Raises:
             Failed: this image fails alone, or BLIP cannot be had.
         """
-        embed = self._embeds.put(pixels[Task.EMBED]) if Task.EMBED in pixels else None
-        caption = self._captions.put(pixels[Task.CAPTION]) if Task.CAPTION in pixels else None
-        self._changed.set()
+        embed = caption = None
+        if Task.EMBED in pixels:
+            embed = self._images.put(pixels[Task.EMBED], urgent=urgent)
+        if Task.CAPTION in pixels:
+            caption = self._captions.queue.put(pixels[Task.CAPTION], urgent=urgent)
+        self._bench.changed.set()
         try:
-            vector = await _answer(embed) if embed else None
-            text = await _answer(caption) if caption else None
+            vector = await embed.result() if embed else None
+            text = await caption.result() if caption else None
         finally:
             for job in (embed, caption):
                 if job is not None:
@@ -116,6 +123,24 @@ class Engine:
             caption_ms=text.batch_ms if text else None,
         )
 
+    async def infer_text(self, text: str, *, urgent: bool = False) -> Inference:
+        """Embed one text, into the space of the images.
+
+        Raises:
+            Failed: it has too many tokens, it fails alone, or the text tower cannot be had.
+        """
+        loop = asyncio.get_running_loop()
+        tokens = await loop.run_in_executor(self._tokenizer_thread, self._tokenize, text)
+        job = self._texts.queue.put(tokens, urgent=urgent)
+        self._bench.changed.set()
+        try:
+            vector = await job.result()
+        finally:
+            job.answer.cancel()
+        return Inference(
+            vector=vector.value, caption=None, embed_ms=vector.batch_ms, caption_ms=None
+        )
+
     async def run(self) -> None:
         """Serve the device until cancelled; what waits then is cancelled too.
 
@@ -124,109 +149,50 @@ class Engine:
         """
         try:
             while True:
-                self._changed.clear()
+                self._bench.changed.clear()
                 await self._turn()
         finally:
-            self._embeds.cancel()
-            self._captions.cancel()
-            if self._load is not None:
-                self._load.cancel()
+            self._images.cancel()
+            for model in self._on_demand.values():
+                model.cancel()
 
     async def _turn(self) -> None:
         """Make one step, or wait until there is one to make."""
-        now = self._clock()
-        if self._load is not None and self._load.done():
-            self._end_load(self._load, now)
-        refusal = self._residency.refusal(now)
-        if refusal is not None:
-            self._captions.fail(refusal)
-        wanted = self._expected_captions > 0 or len(self._captions) > 0
-        move = self._residency.next_move(now, wanted=wanted)
-        if move is Move.LOAD:
-            self._begin_load(now)
-            move = None
-        self._last = next_step(
-            embeds=len(self._embeds),
-            captions=len(self._captions),
-            can_caption=self._residency.state is State.DEVICE,
-            can_move=move is not None,
-            last=self._last,
-        )
-        match self._last:
-            case Step.EMBED:
-                await self._embeds.run_batch(self._gpu, self._clock, self._make_room)
-            case Step.CAPTION:
-                await self._captions.run_batch(self._gpu, self._clock)
-                self._residency.captioned(self._clock())
-            case Step.MOVE if move is not None:
-                await self._move(move)
-            case _:
-                await self._wait(self._residency.next_change_at(wanted=wanted), now)
+        now = self._bench.clock()
+        for model in self._on_demand.values():
+            model.refresh(now)
+        ready = {_RESIDENT: self._images.urgent} if len(self._images) else {}
+        ready |= {name: model.urgent for name, model in self._on_demand.items() if model.ready}
+        choice = self._turns.choose(ready)
+        if choice is None:
+            await self._wait(now)
+        elif choice == _RESIDENT:
+            await self._images.run_batch(self._bench.gpu, self._bench.clock, self._room_for(None))
+        else:
+            model = self._on_demand[choice]
+            await model.step(self._room_for(model))
 
-    async def _wait(self, until: float | None, now: float) -> None:
+    async def _wait(self, now: float) -> None:
+        changes = [model.next_change_at() for model in self._on_demand.values()]
+        until = min((at for at in changes if at is not None), default=None)
         with suppress(TimeoutError):
             async with asyncio.timeout(None if until is None else max(0.0, until - now)):
-                await self._changed.wait()
+                await self._bench.changed.wait()
 
-    def _begin_load(self, now: float) -> None:
-        _log.info("blip loading")
-        self._residency.loading()
-        self._load_began_at = now
-        self._load = asyncio.create_task(asyncio.to_thread(self._captioner.load))
-        self._load.add_done_callback(lambda _: self._changed.set())
+    def _room_for(self, asking: OnDemandModel[Any, Any] | None) -> MakeRoom:
+        """Return what takes another model off the device.
 
-    def _end_load(self, load: "asyncio.Task[None]", now: float) -> None:
-        self._load = None
-        try:
-            load.result()
-        except ModelUnavailable as exc:
-            self._blip_failed(str(exc))
-        else:
-            self._residency.loaded(now)
-            _log.info("blip loaded", seconds=round(now - self._load_began_at, 3))
+        CLIP's image tower (None) needs the room more than any. Models on demand leave each other
+        alone while they are wanted: two that do not fit together would chase each other for ever.
+        """
 
-    def _blip_failed(self, reason: str) -> None:
-        message = f"BLIP cannot be had: {reason}"
-        wait = self._residency.failed(self._clock(), message)
-        self._captions.fail(message)
-        _log.warning("blip load failed", reason=reason, retry_in_seconds=wait)
-
-    async def _move(self, move: Move) -> None:
-        if move is Move.TO_DEVICE:
-            failed_step = await self._gpu.attempt(self._captioner.to_device)
-            if failed_step is None:
-                self._residency.on_device(self._clock())
-                _log.info("blip on device")
-            else:
-                await self._gpu.attempt(self._captioner.unload)
-                self._blip_failed(failed_step.reason)
-            return
-        idle_seconds = round(self._residency.idle_seconds(self._clock()), 3)
-        await self._leave(move)
-        _log.info("blip offloaded", idle_seconds=idle_seconds, to=_PLACE[move])
-
-    async def _leave(self, move: Move) -> None:
-        offload = move is Move.OFFLOAD
-        step = self._captioner.offload if offload else self._captioner.unload
-        failed_step = await self._gpu.attempt(step)
-        if failed_step is not None:
-            raise DeviceFailed(f"BLIP cannot be taken off it: {failed_step.reason}")
-        if offload:
-            self._residency.offloaded(self._clock())
-        else:
-            self._residency.unloaded()
-
-    async def _make_room(self) -> bool:
-        """Take BLIP off the device, where CLIP needs the room more."""
-        if self._residency.state is not State.DEVICE:
+        async def make_room() -> bool:
+            for model in self._on_demand.values():
+                spared = model is asking or (asking is not None and model.wanted)
+                if model.on_device and not spared:
+                    await model.leave()
+                    _log.warning(f"{model.name.lower()} offloaded", reason="out of memory")
+                    return True
             return False
-        await self._leave(self._residency.leaving())
-        _log.warning("blip offloaded", reason="out of memory")
-        return True
 
-
-async def _answer(job: Job[T]) -> Answer[T]:
-    answer = await job.answer
-    if isinstance(answer, Failed):
-        raise answer
-    return answer
+        return make_room

@@ -1,7 +1,7 @@
-"""The one thread that may touch the device, and the images that wait for it.
+"""The one thread that may touch the device, and the jobs that wait for it.
 
 A step that raises is returned as a `StepFailed` value: the exception's traceback would pin the
-failed batch's memory through the retry. A batch that fails is halved, down to the image at fault.
+failed batch's memory through the retry. A batch that fails is halved, down to the job at fault.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ from typing import Final, Generic, TypeVar
 from consumer.errors import Failed
 from consumer.inference.batching import BatchSize
 from consumer.inference.errors import DeviceOutOfMemory, ModelUnavailable
-from consumer.pixels import Pixels
 from schemas import Code
 
 _LONGEST_REASON: Final = 200  # characters; torch explains itself at length
 
+X = TypeVar("X")
 T = TypeVar("T")
 MakeRoom = Callable[[], Awaitable[bool]]  # frees memory of the device; False: there is none to free
 
@@ -32,18 +32,30 @@ class StepFailed:
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[T]):
-    """What a model said of one image, and how long its whole batch took."""
+    """What a model said of one input, and how long its whole batch took."""
 
     value: T
     batch_ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job(Generic[T]):
-    """An image that waits. Cancel its `answer` to take it back."""
+class Job(Generic[X, T]):
+    """An input that waits. Cancel its `answer` to take it back."""
 
-    pixels: Pixels
+    content: X
+    urgent: bool
     answer: "asyncio.Future[Answer[T] | Failed]"
+
+    async def result(self) -> Answer[T]:
+        """Wait for the answer.
+
+        Raises:
+            Failed: this input fails alone, or its model cannot be had.
+        """
+        answer = await self.answer
+        if isinstance(answer, Failed):
+            raise answer
+        return answer
 
 
 class GpuThread:
@@ -77,21 +89,27 @@ def _attempt(step: Callable[[], T]) -> T | StepFailed:
         return StepFailed(reason=first_line or type(exc).__name__, out_of_memory=False)
 
 
-class ImageQueue(Generic[T]):
-    """Images that wait for one model, in order."""
+class JobQueue(Generic[X, T]):
+    """Inputs that wait for one model: the urgent ones first, each kind in order."""
 
-    def __init__(self, forward: Callable[[Sequence[Pixels]], Iterable[T]], size: BatchSize) -> None:
+    def __init__(self, forward: Callable[[Sequence[X]], Iterable[T]], size: BatchSize) -> None:
+        self.size = size
         self._forward = forward
-        self._size = size
-        self._jobs: list[Job[T]] = []
+        self._jobs: list[Job[X, T]] = []
 
     def __len__(self) -> int:
         self._jobs = [job for job in self._jobs if not job.answer.done()]
         return len(self._jobs)
 
-    def put(self, pixels: Pixels) -> Job[T]:
-        """Let one image wait."""
-        job: Job[T] = Job(pixels=pixels, answer=asyncio.get_running_loop().create_future())
+    @property
+    def urgent(self) -> bool:
+        """Whether one of those that wait is urgent."""
+        return any(job.urgent for job in self._jobs if not job.answer.done())
+
+    def put(self, content: X, *, urgent: bool) -> Job[X, T]:
+        """Let one input wait."""
+        answer = asyncio.get_running_loop().create_future()
+        job: Job[X, T] = Job(content=content, urgent=urgent, answer=answer)
         self._jobs.append(job)
         return job
 
@@ -108,16 +126,16 @@ class ImageQueue(Generic[T]):
         self._jobs.clear()
 
     async def run_batch(
-        self, gpu: GpuThread, clock: Callable[[], float], make_room: MakeRoom | None = None
+        self, gpu: GpuThread, clock: Callable[[], float], make_room: MakeRoom
     ) -> None:
-        """Take what waits, up to the limit, and answer it.
+        """Take what waits, up to the limit, and answer it; `make_room` helps when memory runs out.
 
-        `make_room`, if any, is asked first when memory runs out.
+        Urgent jobs go by themselves: a batch that others fill would take longer.
         """
-        jobs, self._jobs = self._jobs[: self._size.limit], self._jobs[self._size.limit :]
+        jobs = self._next_jobs()
         started_at = clock()
         try:
-            outcomes = await self._outcomes(gpu, [job.pixels for job in jobs], make_room)
+            outcomes = await self._outcomes(gpu, [job.content for job in jobs], make_room)
         except BaseException:
             for job in jobs:
                 job.answer.cancel()
@@ -127,11 +145,19 @@ class ImageQueue(Generic[T]):
             answer = outcome if isinstance(outcome, Failed) else Answer(outcome, batch_ms)
             _settle(job, answer)
 
+    def _next_jobs(self) -> list[Job[X, T]]:
+        waiting = [job for job in self._jobs if not job.answer.done()]
+        urgent = [job for job in waiting if job.urgent]
+        jobs = (urgent or waiting)[: self.size.limit]
+        taken = set(map(id, jobs))
+        self._jobs = [job for job in waiting if id(job) not in taken]
+        return jobs
+
     async def _outcomes(
-        self, gpu: GpuThread, images: list[Pixels], make_room: MakeRoom | None
+        self, gpu: GpuThread, contents: list[X], make_room: MakeRoom
     ) -> list[T | Failed]:
         outcomes: list[T | Failed] = []
-        pieces = [images]
+        pieces = [contents]
         largest, ran_out = 0, False
         while pieces:
             piece = pieces.pop()
@@ -141,7 +167,7 @@ class ImageQueue(Generic[T]):
                 largest = max(largest, len(piece))
                 continue
             ran_out = ran_out or values.out_of_memory
-            if values.out_of_memory and make_room and await make_room():
+            if values.out_of_memory and await make_room():
                 pieces.append(piece)
             elif len(piece) == 1:
                 outcomes.append(Failed(Code.INFERENCE_FAILED, values.reason))
@@ -149,12 +175,12 @@ class ImageQueue(Generic[T]):
                 half = len(piece) // 2
                 pieces += [piece[half:], piece[:half]]
         if ran_out:
-            self._size.ran_out(len(images), worked=largest)
+            self.size.ran_out(len(contents), worked=largest)
         else:
-            self._size.worked(largest)
+            self.size.worked(largest)
         return outcomes
 
 
-def _settle(job: Job[T], outcome: Answer[T] | Failed) -> None:
+def _settle(job: Job[X, T], outcome: Answer[T] | Failed) -> None:
     if not job.answer.done():  # else its record went away
         job.answer.set_result(outcome)

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from consumer.outcome import ModelIdentity
 from consumer.pixels import Pixels, Resize
 
+Tokens = tuple[int, ...]  # one text, its first and last mark included
+
 
 class Embedder(Protocol):
     """CLIP's image side. Always on the device; called in the GPU thread only."""
@@ -22,16 +24,14 @@ class Embedder(Protocol):
         """Return unit vectors, shape (images, dim), float32."""
 
 
-class Captioner(Protocol):
-    """BLIP. `identity` and `resize` are known before it is loaded.
+class OnDemand(Protocol):
+    """A model that comes when it is asked for. Its `identity` is known before it is loaded.
 
     `load` runs in a thread of its own and touches host memory only; the rest in the GPU thread.
     """
 
     @property
     def identity(self) -> ModelIdentity: ...
-    @property
-    def resize(self) -> Resize: ...
 
     def load(self) -> None:
         """Read the weights into host memory.
@@ -43,11 +43,32 @@ class Captioner(Protocol):
     def to_device(self) -> None:
         """Move the weights to the device and warm them up."""
 
-    def caption(self, images: Sequence[Pixels]) -> list[str]:
-        """Return one caption per image."""
-
     def offload(self) -> None:
         """Free the device; the weights stay in host memory."""
 
     def unload(self) -> None:
         """Free everything, from whatever state, half-made ones included."""
+
+
+class Captioner(OnDemand, Protocol):
+    """BLIP. `resize` is known before it is loaded."""
+
+    @property
+    def resize(self) -> Resize: ...
+
+    def caption(self, images: Sequence[Pixels]) -> list[str]:
+        """Return one caption per image."""
+
+
+class TextEmbedder(OnDemand, Protocol):
+    """CLIP's text side: vectors of the same space, model and revision as the images'."""
+
+    def tokenize(self, text: str) -> Tokens:
+        """Return the tokens of a text; needs no weights, and runs in any thread.
+
+        Raises:
+            Failed: `text_too_long`, more tokens than the model takes.
+        """
+
+    def embed_texts(self, texts: Sequence[Tokens]) -> NDArray[np.float32]:
+        """Return unit vectors, shape (texts, dim), float32."""

@@ -1,12 +1,12 @@
-"""Where BLIP's weights are, and when they come and go. Pure: the time is an argument.
+"""Where the weights of a model on demand are, and when they move. Pure: the time is an argument.
 
     UNLOADED ──► LOADING ──► HOST ◄──► DEVICE
         ▲                     │          │
         └─────────────────────┴──────────┘
 
-The owner asks `next_move`, makes it, and reports how it went. It makes one move at a time, so BLIP
-is loaded once however many captions wait for it, and it never leaves while a caption is wanted.
-On a CPU host and device memory are one thing: BLIP goes from DEVICE straight to UNLOADED.
+The owner asks `next_move`, makes it, and reports how it went. It makes one move at a time, so the
+model is loaded once however many jobs wait for it, and it never leaves while one is wanted.
+On a CPU host and device memory are one thing: it goes from DEVICE straight to UNLOADED.
 """
 
 from dataclasses import dataclass
@@ -31,10 +31,10 @@ class Move(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidencyPolicy:
-    """How long BLIP stays without work, and how long a failed load is not tried again.
+    """How long a model stays without work, and how long a failed load is not tried again.
 
-    The idle clock starts when the last caption batch ends. After `idle_seconds` (None: never, 0:
-    after every batch) BLIP leaves the device, after `host_seconds` more it leaves host memory.
+    The idle clock starts when its last batch ends. After `idle_seconds` (None: never, 0: after
+    every batch) it leaves the device, after `host_seconds` more it leaves host memory.
     The wait after a failed load doubles, from the first to the longest.
     """
 
@@ -46,7 +46,7 @@ class ResidencyPolicy:
 
 
 class Residency:
-    """The state of BLIP's weights. `wanted` says that a caption waits or is being prepared."""
+    """The state of one model's weights. `wanted`: a job waits for it or is being prepared."""
 
     def __init__(self, policy: ResidencyPolicy) -> None:
         self.state = State.UNLOADED
@@ -73,15 +73,15 @@ class Residency:
         return None if wanted else self._leaves_at()
 
     def refusal(self, now: float) -> str | None:
-        """Return why no caption can be had now: the last load failed, and it is too early to retry.
+        """Return why the model cannot be had now: its last load failed, too recently to retry.
 
-        None means that captions are served, or that it is worth waiting for them.
+        None means that its jobs are served, or that it is worth waiting for them.
         """
         refused = self.state is State.UNLOADED and self._failures and now < self._retry_at
         return self._failure if refused else None
 
     def idle_seconds(self, now: float) -> float:
-        """Return the seconds since BLIP last did something."""
+        """Return the seconds since the model last did something."""
         return now - self._idle_since
 
     def loading(self) -> None:
@@ -95,13 +95,13 @@ class Residency:
         self._offloaded_at = None
 
     def on_device(self, now: float) -> None:
-        """Record that BLIP is on the device and warm; failures before are forgotten."""
+        """Record that it is on the device and warm; failures before are forgotten."""
         self.state = State.DEVICE
         self._idle_since = now
         self._failures = 0
 
-    def captioned(self, now: float) -> None:
-        """Record that a caption batch ended: the idle clock starts."""
+    def worked(self, now: float) -> None:
+        """Record that a batch ended: the idle clock starts."""
         self._idle_since = now
 
     def offloaded(self, now: float) -> None:
@@ -143,7 +143,7 @@ class Residency:
     def _leaves_at(self) -> float | None:
         policy = self._policy
         if self.state is State.DEVICE or (self.state is State.HOST and self._offloaded_at is None):
-            # Loaded for a caption that never came: the first bound holds here too.
+            # Loaded but never used: the idle time applies too.
             return None if policy.idle_seconds is None else self._idle_since + policy.idle_seconds
         if self.state is State.HOST and self._offloaded_at is not None:
             bound = policy.host_seconds

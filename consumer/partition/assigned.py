@@ -16,7 +16,8 @@ log = structlog.get_logger()
 
 LAST_COMMIT_SECONDS: Final = 5
 
-MakeWorker = Callable[[OffsetTracker, Commit], PartitionWorker]
+PartitionId = tuple[str, int]  # topic and number
+MakeWorker = Callable[[str, OffsetTracker, Commit], PartitionWorker]  # for a topic
 
 
 class PartitionWorkers:
@@ -26,27 +27,31 @@ class PartitionWorkers:
         self._make = make
         self._tasks = tasks
         self._finish_seconds = finish_seconds
-        self._workers: dict[int, PartitionWorker] = {}
+        self._workers: dict[PartitionId, PartitionWorker] = {}
         # Of workers that are being closed, too.
         self._running: dict[asyncio.Task[None], PartitionWorker] = {}
         self._stopping = False
 
-    def room(self) -> Mapping[int, int]:
+    def room(self) -> Mapping[PartitionId, int]:
         """Return how many more records each partition's worker can take."""
         return {partition: worker.room for partition, worker in self._workers.items()}
 
     @property
-    def open_workers(self) -> Mapping[int, PartitionWorker]:
+    def open_workers(self) -> Mapping[PartitionId, PartitionWorker]:
         """The workers that are open, by partition."""
         return MappingProxyType(self._workers)
 
     def take(self, record: Record) -> None:
         """Give a record to its worker; without one it is dropped: the seek makes it come again."""
-        if worker := self._workers.get(record.partition):
+        if worker := self._workers.get((record.topic, record.partition)):
             worker.take(record, self._tasks)
 
     def open(
-        self, partition: int, position: Position, commit: Commit, history: AsyncIterator[Record]
+        self,
+        partition: PartitionId,
+        position: Position,
+        commit: Commit,
+        history: AsyncIterator[Record],
     ) -> None:
         """Begin the work on a partition from a position, after a look at what was before it.
 
@@ -59,7 +64,8 @@ class PartitionWorkers:
         except ForeignMetadata as exc:
             log.warning("commit metadata ignored", partition=partition, reason=str(exc))
             completion = OffsetTracker(position.offset)
-        worker = self._make(completion, commit)
+        topic, _ = partition
+        worker = self._make(topic, completion, commit)
         self._workers[partition] = worker
         running = self._tasks.create_task(worker.run(history))
         self._running[running] = worker

@@ -1,6 +1,7 @@
 """The way of one record, from top to bottom; its value is the outcome.
 
-    admit ─► prepare (fetch, decode) ─► infer ─► outcome
+    admit ─► prepare (fetch, decode) ─► infer ─► outcome      an image
+    admit ───────────────────────────► infer ─► outcome      a text
 
 A verdict is an exception, and it becomes an outcome here and nowhere else. Any other exception is a
 fault of ours: it passes through and ends the process, with nothing committed.
@@ -58,16 +59,22 @@ class Preparation(Protocol):
 class InferenceEngine(Protocol):
     """The device behind its one thread."""
 
-    def expect_caption(self) -> AbstractContextManager[None]:
+    def expect_caption(self, *, urgent: bool) -> AbstractContextManager[None]:
         """Note that a caption is on its way, for as long as the context is open."""
 
-    async def infer(self, pixels: Mapping[Task, Pixels]) -> Inference:
+    async def infer(self, pixels: Mapping[Task, Pixels], *, urgent: bool) -> Inference:
         """Run each task on its pixels; raise `Failed` for this image alone."""
+
+    async def infer_text(self, text: str, *, urgent: bool) -> Inference:
+        """Embed a text; raise `Failed` for this text alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """What a record passes through. `now` gives Unix time in seconds."""
+    """What a record passes through. `now` gives Unix time in seconds.
+
+    Steps on the device for records of an `urgent` pipeline go before those of the others.
+    """
 
     verifier: Verifier
     freshness: Freshness
@@ -75,6 +82,7 @@ class Pipeline:
     replay: ReplayWindow
     preparation: Preparation
     inferences: InferenceEngine
+    urgent: bool = False
     now: Callable[[], float] = time.time
 
 
@@ -97,12 +105,15 @@ async def process(record: Record, pipeline: Pipeline) -> Outcome:
         return RepeatOutcome(id=request.id)
 
     queue_ms = max(0.0, start * 1000 - record.timestamp_ms)
-    captions = Task.CAPTION in request.tasks
-    with pipeline.inferences.expect_caption() if captions else nullcontext():
+    captions, urgent = Task.CAPTION in request.tasks, pipeline.urgent
+    with pipeline.inferences.expect_caption(urgent=urgent) if captions else nullcontext():
         prepared: Prepared | None = None
         try:
-            async with pipeline.preparation.prepare(request) as prepared:
-                inference = await pipeline.inferences.infer(prepared.pixels)
+            if request.text is not None:
+                inference = await pipeline.inferences.infer_text(request.text, urgent=urgent)
+            else:
+                async with pipeline.preparation.prepare(request) as prepared:
+                    inference = await pipeline.inferences.infer(prepared.pixels, urgent=urgent)
         except Failed as failed:
             timing = TimingMs(
                 queue=queue_ms,
@@ -119,7 +130,7 @@ async def process(record: Record, pipeline: Pipeline) -> Outcome:
             )
     return OkOutcome(
         request=request,
-        image=prepared.image,
+        image=prepared.image if prepared else None,
         inference=inference,
         queue_ms=queue_ms,
         total_ms=_since(start, pipeline.now()),

@@ -23,6 +23,7 @@ from schemas import (
     Code,
     Failure,
     Headers,
+    ImageInfo,
     OutgoingRecord,
     Record,
     Result,
@@ -78,8 +79,8 @@ class OutcomeEncoder:
         image, inference = ok.image, ok.inference
         timing_ms = {
             "queue": ok.queue_ms,
-            "fetch": image.fetch_ms,
-            "decode": image.decode_ms,
+            "fetch": image and image.fetch_ms,
+            "decode": image and image.decode_ms,
             "embed": inference.embed_ms,
             "caption": inference.caption_ms,
             "total": ok.total_ms,
@@ -88,13 +89,6 @@ class OutcomeEncoder:
             "version": VERSION,
             "id": ok.request.id,
             "status": "ok",
-            "image": {
-                "uri": ok.request.image.uri,
-                "sha256": image.sha256,
-                "width": image.width,
-                "height": image.height,
-                "format": image.format,
-            },
             "timing_ms": {name: ms for name, ms in timing_ms.items() if ms is not None},
             "source": {
                 "topic": record.topic,
@@ -102,6 +96,14 @@ class OutcomeEncoder:
                 "offset": record.offset,
             },
         }
+        if image is not None:
+            result["image"] = {
+                "uri": ok.request.subject,
+                "sha256": image.sha256,
+                "width": image.width,
+                "height": image.height,
+                "format": image.format,
+            }
         if inference.vector is not None:
             result["embedding"] = self._embedding(inference.vector)
         if inference.caption is not None:
@@ -184,9 +186,11 @@ def _timestamp(now: float) -> bytes:
 
 
 def _error(record: Record, error: ErrorOutcome) -> bytes:
+    image = error.request.image
     result = Result(
         id=error.request.id,
         status="error",
+        image=ImageInfo(uri=image.uri) if image is not None else None,
         error=Failure(code=error.code, message=error.message, attempts=error.attempts),
         timing_ms=error.timing,
         source=Source(topic=record.topic, partition=record.partition, offset=record.offset),

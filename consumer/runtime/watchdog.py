@@ -56,7 +56,7 @@ class Snapshot:
     """What is seen at one look: in the group or not, and the work by partition."""
 
     joined: bool
-    work: Mapping[int, Work]
+    work: Mapping[str, Work]
 
 
 class Watchdog:
@@ -65,7 +65,7 @@ class Watchdog:
     def __init__(self, bounds: Bounds, now: float) -> None:
         self._bounds = bounds
         self._joined_at = self._looked_at = now
-        self._progress: dict[int, tuple[int, float]] = {}  # by partition: how far, and since when
+        self._progress: dict[str, tuple[int, float]] = {}  # by partition: how far, and since when
         self._faulty_since: float | None = None
 
     def look(self, snapshot: Snapshot, now: float) -> str | None:
@@ -90,7 +90,7 @@ class Watchdog:
             raise FatalError(ExitCode.STUCK, f"stuck: {fault}; nothing is lost, start again")
         return fault
 
-    def _since(self, partition: int, work: Work, now: float) -> float:
+    def _since(self, partition: str, work: Work, now: float) -> float:
         progress, since = self._progress.get(partition, (None, now))
         busy = work.in_flight or work.recalling
         return since if busy and work.progress == progress else now

@@ -64,7 +64,7 @@ class Story:
             self._neighbours()
             await self._bad(publisher, done[0] if done else None)
             if done:
-                await self._offload(publisher, done[0].request.image.uri)
+                await self._offload(publisher, done[0].request.subject)
 
     async def _good(self, publisher: Publisher) -> list[Published]:
         """Publish the pictures, and return those that came back."""

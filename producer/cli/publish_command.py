@@ -97,7 +97,7 @@ class _Run:
                 if self.heard == heard:
                     message = f"no result in {patience:g} s; is a consumer running?"
                     outcome = Outcome(id=published.id, status="timeout", message=message)
-        typer.echo(outcome_line(outcome, published.request.image.uri, self.json))
+        typer.echo(outcome_line(outcome, published.request.subject, self.json))
         self._end(done=outcome.status == "ok")
         self.room.release()
 

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 from consumer.broker.cluster import Cluster, client_arguments
 from consumer.broker.group import KafkaStream
 from consumer.broker.transactions import PartitionTransactions
+from consumer.partition.assigned import PartitionId
 from consumer.partition.offsets import Position
 from consumer.partition.worker import Commit
 from consumer.runtime.readiness import Readiness
@@ -33,13 +34,17 @@ class Recorder:
     """Workers that only remember what was opened and closed."""
 
     def __init__(self) -> None:
-        self.positions: dict[int, Position] = {}
-        self.commits: dict[int, Commit] = {}
-        self.histories: dict[int, AsyncIterator[Record]] = {}
+        self.positions: dict[PartitionId, Position] = {}
+        self.commits: dict[PartitionId, Commit] = {}
+        self.histories: dict[PartitionId, AsyncIterator[Record]] = {}
         self.closed = 0
 
     def open(
-        self, partition: int, position: Position, commit: Commit, history: AsyncIterator[Record]
+        self,
+        partition: PartitionId,
+        position: Position,
+        commit: Commit,
+        history: AsyncIterator[Record],
     ) -> None:
         self.histories[partition] = history
         self.positions[partition], self.commits[partition] = position, commit
@@ -49,17 +54,29 @@ class Recorder:
 
 
 class Member:
-    """One consumer process's stream, with its workers."""
+    """One consumer process's stream, with its workers; most tests use one partition of it."""
 
-    def __init__(self, stream: KafkaStream, workers: Recorder) -> None:
+    def __init__(self, stream: KafkaStream, workers: Recorder, topic: str) -> None:
         self.stream, self.workers = stream, workers
+        self.partition: PartitionId = (topic, 0)
+
+    @property
+    def commit(self) -> Commit:
+        """What commits for the partition."""
+        return self.workers.commits[self.partition]
+
+    @property
+    def history(self) -> AsyncIterator[Record]:
+        """What was before the partition's position."""
+        return self.workers.histories[self.partition]
 
     async def poll(self, count: int, room: int = 100) -> list[Record]:
         """Poll until `count` records came."""
         records: list[Record] = []
         async with asyncio.timeout(PATIENCE_SECONDS):
             while len(records) < count:
-                records += await self.stream.poll({0: room} if self.workers.commits else {}, 0.05)
+                rooms = dict.fromkeys(self.workers.commits, room)
+                records += await self.stream.poll(rooms, 0.05)
         return records
 
     async def leave(self) -> None:
@@ -67,11 +84,11 @@ class Member:
         await self.stream.__aexit__(None, None, None)
 
     async def assigned(self) -> Position:
-        """Poll until partition 0 is ours, and return where it begins."""
+        """Poll until the partition is ours, and return where it begins."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not self.workers.positions:
+            while self.partition not in self.workers.positions:
                 await self.stream.poll({}, 0.05)
-        return self.workers.positions[0]
+        return self.workers.positions[self.partition]
 
 
 Join = Callable[..., Awaitable[Member]]
@@ -85,6 +102,7 @@ def settings(broker: Broker, topics: Topics, secret: str) -> ConsumerSettings:
             "BOOTSTRAP_SERVERS": broker.bootstrap,
             "SECRET_API_KEY": secret,
             "INGEST_TOPIC": topics.ingest,
+            "QUERIES_TOPIC": topics.queries,
             "RESULTS_TOPIC": topics.results,
             "DLQ_TOPIC": topics.dlq,
             "GROUP_ID": f"group.{topics.ingest}",
@@ -103,11 +121,11 @@ async def join(settings: ConsumerSettings) -> AsyncIterator[Join]:
             cluster = await stack.enter_async_context(Cluster(settings))
             _, *outputs = await cluster.topics()
             workers = Recorder()
-            stream = await stack.enter_async_context(
-                KafkaStream(settings, cluster, outputs, 600, Readiness())
-            )
+            reads = dict.fromkeys((settings.ingest_topic, settings.queries_topic), 600)
+            made = KafkaStream(settings, cluster, outputs, reads, Readiness())
+            stream = await stack.enter_async_context(made)
             stream.join(workers)
-            return Member(stream, workers)
+            return Member(stream, workers, settings.ingest_topic)
 
         yield start
 
@@ -160,12 +178,51 @@ async def test_next_member_goes_on_from_the_commit(
     first = await join()
     await first.poll(3)
     position = Position(offset=1, metadata="il1:whatever")
-    await first.workers.commits[0]([_output(topics, b"a"), _output(topics, b"b")], position)
+    await first.commit([_output(topics, b"a"), _output(topics, b"b")], position)
     await first.leave()
     second = await join()
     assert await second.assigned() == position
     assert [record.value for record in await second.poll(2)] == [b"1", b"2"]
     assert await _committed_values(broker, topics.results) == [b"a", b"b"]
+
+
+async def test_each_topic_has_partitions_of_its_own(
+    broker: Broker, topics: Topics, join: Join
+) -> None:
+    """Ingest and queries both have a partition 0: neither takes the other's place or position."""
+    await _publish(broker, topics.ingest, 3)
+    await _publish(broker, topics.queries, 2)
+    first = await join()
+    records = await first.poll(5)
+    ingest, queries = (topics.ingest, 0), (topics.queries, 0)
+    assert {(r.topic, r.partition, r.offset) for r in records} == {
+        *((*ingest, offset) for offset in range(3)),
+        *((*queries, offset) for offset in range(2)),
+    }
+    await first.workers.commits[ingest]([_output(topics, b"picture")], Position(offset=1))
+    await first.workers.commits[queries]([_output(topics, b"text")], Position(offset=2))
+    await first.workers.commits[ingest]([_output(topics, b"picture")], Position(offset=2))
+    await first.leave()
+    second = await join()
+    assert [r.topic for r in await second.poll(1)] == [topics.ingest]
+    assert second.workers.positions == {ingest: Position(offset=2), queries: Position(offset=2)}
+    assert await _committed_values(broker, topics.results) == [b"picture", b"text", b"picture"]
+
+
+async def test_full_partition_holds_back_no_other(
+    broker: Broker, topics: Topics, join: Join
+) -> None:
+    """A backlog that has filled its window lets the queries through."""
+    await _publish(broker, topics.ingest, 3)
+    member = await join()
+    await member.poll(3)
+    await _publish(broker, topics.queries, 2)
+    rooms = {(topics.ingest, 0): 0, (topics.queries, 0): 1}
+    records: list[Record] = []
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while len(records) < 2:
+            records += await member.stream.poll(rooms, 0.05)
+    assert [record.topic for record in records] == [topics.queries] * 2
 
 
 async def test_history_is_what_stands_before_the_position(
@@ -175,18 +232,18 @@ async def test_history_is_what_stands_before_the_position(
     await _publish(broker, topics.ingest, 3)
     first = await join()
     await first.poll(3)
-    await first.workers.commits[0]([], Position(offset=2))
+    await first.commit([], Position(offset=2))
     await first.leave()
     second = await join()
     await second.assigned()
-    assert [record.value async for record in second.workers.histories[0]] == [b"0", b"1"]
+    assert [record.value async for record in second.history] == [b"0", b"1"]
 
 
 async def test_new_group_has_no_history(broker: Broker, topics: Topics, join: Join) -> None:
     """At the start of the log there is nothing to read back, and nothing to wait for."""
     member = await join()
     await member.assigned()
-    assert [record async for record in member.workers.histories[0]] == []
+    assert [record async for record in member.history] == []
 
 
 async def test_position_alone_can_be_committed(broker: Broker, topics: Topics, join: Join) -> None:
@@ -194,7 +251,7 @@ async def test_position_alone_can_be_committed(broker: Broker, topics: Topics, j
     await _publish(broker, topics.ingest, 1)
     first = await join()
     await first.poll(1)
-    await first.workers.commits[0]([], Position(offset=1))
+    await first.commit([], Position(offset=1))
     await first.leave()
     assert await (await join()).assigned() == Position(offset=1)
 
@@ -209,7 +266,7 @@ async def test_outputs_of_many_batches_go_where_their_keys_belong(
     outputs = [OutgoingRecord(topic=spread, key=k, value=k * 200, headers=[]) for k in keys]
     member = await join()
     await member.assigned()
-    await member.workers.commits[0](outputs, Position(offset=0))
+    await member.commit(outputs, Position(offset=0))
     found = {}
     for partition in range(3):
         for value in await _committed_values(broker, spread, partition):
@@ -232,7 +289,7 @@ async def test_batches_are_as_small_as_the_topic_wants_them(
     await member.assigned()
     values = [b"%d" % number * 1000 for number in range(10)]
     outputs = [OutgoingRecord(topic=small, key=None, value=v, headers=[]) for v in values]
-    await member.workers.commits[0](outputs, Position(offset=0))
+    await member.commit(outputs, Position(offset=0))
     assert await _committed_values(broker, small) == values
 
 
@@ -243,7 +300,7 @@ async def test_output_with_neither_key_nor_value_is_written(
     member = await join()
     await member.assigned()
     letter = OutgoingRecord(topic=topics.dlq, key=None, value=None, headers=[("h", b"v")])
-    await member.workers.commits[0]([letter], Position(offset=0))
+    await member.commit([letter], Position(offset=0))
     assert await _committed_values(broker, topics.dlq) == [None]
 
 
@@ -276,7 +333,7 @@ async def test_poll_keeps_to_the_room(broker: Broker, topics: Topics, join: Join
     await member.assigned()
     assert len(await member.poll(1, room=2)) <= 2
     for _ in range(5):
-        assert await member.stream.poll({0: 0}, 0.05) == []
+        assert await member.stream.poll({member.partition: 0}, 0.05) == []
     assert await member.poll(1, room=1)
 
 
@@ -303,7 +360,7 @@ async def test_former_owner_cannot_commit_beside_the_next(
     """Whoever opens a partition takes it: of two that hold it, one writes an outcome."""
     member = await join()
     await member.assigned()
-    former = member.workers.commits[0]
+    former = member.commit
     async with Cluster(settings) as cluster:
         partition = TopicPartition(topics.ingest, 0)
         committed = partial(cluster.committed, partition)

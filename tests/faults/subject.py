@@ -207,7 +207,12 @@ VARIANTS = {
 def arm() -> None:
     """Put stubs and faults in place of what they stand for."""
     stub = types.ModuleType("consumer.inference.models.load")
-    models = types.SimpleNamespace(embedder=StubModel(), captioner=StubModel(), host_is_device=True)
+    models = types.SimpleNamespace(
+        embedder=StubModel(),
+        captioner=StubModel(),
+        text_embedder=StubModel(),
+        host_is_device=True,
+    )
     stub.open_models = lambda settings: models  # type: ignore[attr-defined]
     sys.modules["consumer.inference.models.load"] = stub
     service.open_sources = lambda settings: nullcontext(
@@ -217,8 +222,8 @@ def arm() -> None:
     AIOKafkaConnection.send = _send_and_pass
     infer = Engine.infer
 
-    async def infer_and_pass(self: Engine, pixels: object) -> object:
-        inference = await infer(self, pixels)  # type: ignore[arg-type]
+    async def infer_and_pass(self: Engine, pixels: object, *, urgent: bool) -> object:
+        inference = await infer(self, pixels, urgent=urgent)  # type: ignore[arg-type]
         FAULTS.kill_at("after_infer")
         return inference
 
@@ -235,7 +240,7 @@ def arm() -> None:
         async def prepare(self: FetchAndDecode, request: object) -> AsyncIterator[Prepared]:
             yield prepared
 
-        async def infer_nothing(self: Engine, pixels: object) -> Inference:
+        async def infer_nothing(self: Engine, pixels: object, *, urgent: bool) -> Inference:
             return inference
 
         FetchAndDecode.prepare = prepare  # type: ignore[method-assign,assignment]

@@ -205,7 +205,7 @@ async def test_transaction_that_somebody_left_open(kafka: ApacheKafka, tmp_path:
             await run.publish(names(20))
             [line] = await asyncio.to_thread(consumer.wait_for, "not ready")
             assert line["level"] == "error"
-            assert line["cause"] == "transaction:0"
+            assert line["cause"] == f"transaction:{run.topics.ingest}-0"
             assert "from 0 on" in str(line["reason"])
             looked_at = time.time()
             async with asyncio.timeout(PATIENCE_SECONDS):

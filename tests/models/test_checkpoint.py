@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from consumer.inference.errors import ModelUnavailable
 from consumer.inference.models.blip import Blip
 from consumer.inference.models.checkpoint import inspect, load
 from consumer.inference.models.clip import load_clip
+from consumer.inference.models.clip_text import ClipText
 from imagelane.exits import ExitCode
 
 
@@ -197,3 +199,15 @@ def test_nothing_is_printed(clip_folder, cpu, capfd):
     load_clip(inspect(str(clip_folder), "main", "clip"), cpu)
 
     assert capfd.readouterr() == ("", "")
+
+
+def test_two_models_are_loaded_at_once_and_whole(clip_folder, blip_folder, cpu):
+    """A text and a caption that come together load two models, each in a thread of its own."""
+    texts = ClipText(inspect(str(clip_folder), "main", "clip"), cpu)
+    blip = Blip(inspect(str(blip_folder), "main", "blip"), cpu, max_new_tokens=4)
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(5):
+            for load in [threads.submit(model.load) for model in (texts, blip)]:
+                load.result()
+            texts.unload()
+            blip.unload()

@@ -12,6 +12,7 @@ from consumer.inference.engine import Engine
 from consumer.inference.models.blip import Blip
 from consumer.inference.models.checkpoint import inspect
 from consumer.inference.models.clip import load_clip
+from consumer.inference.models.clip_text import ClipText
 from consumer.inference.residency import ResidencyPolicy
 from schemas import Task
 
@@ -30,10 +31,14 @@ def heavy_blip(tmp_path_factory):
 @asynccontextmanager
 async def serving(clip_folder, blip_folder, cpu, idle_seconds):
     """Yield an engine with both real models that runs."""
-    clip = load_clip(inspect(str(clip_folder), "main", "clip"), cpu)
+    checkpoint = inspect(str(clip_folder), "main", "clip")
+    clip, texts = load_clip(checkpoint, cpu), ClipText(checkpoint, cpu)
     blip = Blip(inspect(str(blip_folder), "main", "blip"), cpu, max_new_tokens=4)
     policy = ResidencyPolicy(idle_seconds=idle_seconds, host_is_device=True)
-    async with Engine(clip, blip, embed_batch=8, caption_batch=4, residency=policy) as engine:
+    sizes = {"embed_batch": 8, "caption_batch": 4}
+    async with Engine(
+        clip, blip, texts, **sizes, residency=policy, text_residency=policy
+    ) as engine:
         task = asyncio.create_task(engine.run())
         try:
             yield engine

@@ -1,8 +1,6 @@
 """BLIP: pixels in, captions out. Comes when a caption is asked for, and goes when idle."""
 
-import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,25 +9,10 @@ from transformers import AutoTokenizer
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.blip.modeling_blip import BlipForConditionalGeneration
 
-from consumer.inference.errors import ModelUnavailable
 from consumer.inference.models.checkpoint import Checkpoint, load, preprocessing, unreadable
-from consumer.inference.models.device import Device, device_errors, free_memory
+from consumer.inference.models.device import Device, device_errors
+from consumer.inference.models.weights import Weights
 from consumer.pixels import Pixels
-
-
-@dataclass(slots=True)
-class _Loaded:
-    """What is in memory. `host` keeps the host's copy of every tensor while the device has its own.
-
-    Weights do not change, so leaving the device needs no copy: the host's are put back.
-    """
-
-    model: BlipForConditionalGeneration
-    tokenizer: Any
-    host: list[torch.Tensor]
-
-    def tensors(self) -> Iterator[torch.Tensor]:
-        return itertools.chain(self.model.parameters(), self.model.buffers())
 
 
 class Blip:
@@ -41,7 +24,8 @@ class Blip:
         self._checkpoint = checkpoint
         self._device = device
         self._max_new_tokens = max_new_tokens
-        self._loaded: _Loaded | None = None
+        self._tokenizer: Any = None
+        self._weights = Weights("BLIP", self._read, device)
 
     def load(self) -> None:
         """Read weights and tokenizer into host memory.
@@ -49,20 +33,11 @@ class Blip:
         Raises:
             ModelUnavailable: they cannot be read, or are not whole.
         """
-        model = load(self._checkpoint, BlipForConditionalGeneration, self._device.dtype)
-        with unreadable(self._checkpoint.folder):
-            tokenizer = AutoTokenizer.from_pretrained(
-                self._checkpoint.folder, local_files_only=True
-            )
-        self._loaded = _Loaded(model=model, tokenizer=tokenizer, host=[])
+        self._weights.load()
 
     def to_device(self) -> None:
         """Copy the weights to the device, and caption one black image, which makes it warm."""
-        loaded = self._require()
-        with device_errors():
-            if not self._device.is_host:
-                loaded.host = [tensor.data for tensor in loaded.tensors()]
-                torch.nn.Module.to(loaded.model, self._device.torch_device)
+        self._weights.to_device()
         self.caption([np.zeros((self.resize.height, self.resize.width, 3), np.uint8)])
 
     @torch.inference_mode()
@@ -72,31 +47,30 @@ class Blip:
         Raises:
             DeviceOutOfMemory, DeviceFailed: see `device_errors`.
         """
-        loaded = self._require()
+        model = self._weights.model
         with device_errors():
-            tokens = loaded.model.generate(
+            tokens = model.generate(
                 pixel_values=self._normalization.apply(images, self._device),
                 max_new_tokens=self._max_new_tokens,
                 num_beams=1,
                 do_sample=False,
             ).cpu()
-        texts: list[str] = loaded.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        texts: list[str] = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
     def offload(self) -> None:
         """Free the device; the weights stay in host memory."""
-        loaded = self._require()
-        for tensor, host in zip(loaded.tensors(), loaded.host, strict=True):
-            tensor.data = host
-        loaded.host = []
-        free_memory()
+        self._weights.offload()
 
     def unload(self) -> None:
         """Free everything, from whatever state."""
-        self._loaded = None
-        free_memory()
+        self._tokenizer = None
+        self._weights.unload()
 
-    def _require(self) -> _Loaded:
-        if self._loaded is None:
-            raise ModelUnavailable("BLIP is not loaded")
-        return self._loaded
+    def _read(self) -> BlipForConditionalGeneration:
+        model = load(self._checkpoint, BlipForConditionalGeneration, self._device.dtype)
+        with unreadable(self._checkpoint.folder):
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                self._checkpoint.folder, local_files_only=True
+            )
+        return model

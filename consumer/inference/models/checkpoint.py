@@ -7,6 +7,7 @@ configuration and of the first values of every tensor: no training leaves all of
 """
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ _UNREADABLE: Final = (
     SafetensorError,
     StrictDataclassError,
 )
+
+_LOADING: Final = threading.Lock()
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -97,7 +100,8 @@ def load(
     Raises:
         ModelUnavailable: a tensor is missing or of another shape, or the files cannot be read.
     """
-    with unreadable(checkpoint.folder):
+    # transformers loads by way of process-wide state: of two loads at once one lacks tensors.
+    with _LOADING, unreadable(checkpoint.folder):
         loaded: Any = model_class.from_pretrained(
             checkpoint.folder,
             config=config,

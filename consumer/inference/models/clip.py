@@ -11,7 +11,13 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
 
 from consumer.inference.models.checkpoint import Checkpoint, load, preprocessing, unreadable
-from consumer.inference.models.device import Device, Normalization, device_errors, free_memory
+from consumer.inference.models.device import (
+    Device,
+    Normalization,
+    device_errors,
+    free_memory,
+    unit_vectors,
+)
 from consumer.outcome import ModelIdentity
 from consumer.pixels import Pixels, Resize
 
@@ -43,11 +49,7 @@ class Clip:
         """
         with device_errors():
             values = self._normalization.apply(images, self._device)
-            vectors = self._model(pixel_values=values).image_embeds.float()
-            unit: NDArray[np.float32] = torch.nn.functional.normalize(vectors).cpu().numpy()
-        if not np.isfinite(unit).all():
-            raise ValueError("the embedding is not finite")
-        return unit
+            return unit_vectors(self._model(pixel_values=values).image_embeds)
 
 
 def load_clip(checkpoint: Checkpoint, device: Device) -> Clip:

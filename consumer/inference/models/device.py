@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from consumer.inference.errors import DeviceFailed, DeviceOutOfMemory
 from consumer.pixels import Pixels
@@ -100,6 +101,18 @@ def meaning_of(error: RuntimeError | MemoryError) -> DeviceOutOfMemory | DeviceF
     return None
 
 
+def unit_vectors(vectors: torch.Tensor) -> NDArray[np.float32]:
+    """Return the vectors, shape (n, dim), in host memory, each of length 1, float32.
+
+    Raises:
+        ValueError: one is not finite.
+    """
+    unit: NDArray[np.float32] = torch.nn.functional.normalize(vectors.float()).cpu().numpy()
+    if not np.isfinite(unit).all():
+        raise ValueError("the embedding is not finite")
+    return unit
+
+
 def free_memory() -> None:
     """Give what is unused back: to the device's driver, and from the C library to the system."""
     gc.collect()
@@ -125,6 +138,7 @@ class Normalization:
         """
         pixels = torch.from_numpy(np.stack(images)).to(device.torch_device)
         values = pixels.permute(0, 3, 1, 2).to(torch.float32)
-        mean = torch.tensor(self.mean, device=values.device).view(3, 1, 1)
-        std = torch.tensor(self.std, device=values.device).view(3, 1, 1)
+        # The dtype is named, for a load in another thread changes the default one meanwhile.
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=values.device).view(3, 1, 1)
+        std = torch.tensor(self.std, dtype=torch.float32, device=values.device).view(3, 1, 1)
         return values.mul_(self.scale).sub_(mean).div_(std).to(device.dtype)

@@ -6,22 +6,24 @@ from consumer.inference.errors import DeviceFailed, DeviceOutOfMemory
 from consumer.inference.models.blip import Blip
 from consumer.inference.models.checkpoint import inspect
 from consumer.inference.models.clip import load_clip
+from consumer.inference.models.clip_text import ClipText
 from consumer.inference.models.device import choose_device
-from consumer.inference.ports import Captioner, Embedder
+from consumer.inference.ports import Captioner, Embedder, TextEmbedder
 from consumer.settings import ConsumerSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:
-    """CLIP, on the device; and BLIP, of which only the configuration is read so far."""
+    """CLIP's image tower, on the device; of the others only the configuration is read so far."""
 
     embedder: Embedder
     captioner: Captioner
+    text_embedder: TextEmbedder
     host_is_device: bool
 
 
 def open_models(settings: ConsumerSettings) -> Models:
-    """Load CLIP and look at BLIP; takes seconds, and minutes where the hub is asked.
+    """Load CLIP's image tower, look at the rest; takes seconds, minutes where the hub is asked.
 
     Raises:
         FatalError: which checkpoint or device cannot be had, and what to do.
@@ -36,5 +38,6 @@ def open_models(settings: ConsumerSettings) -> Models:
     return Models(
         embedder=embedder,
         captioner=Blip(blip, device, max_new_tokens=settings.caption_max_tokens),
+        text_embedder=ClipText(clip, device),
         host_is_device=device.is_host,
     )

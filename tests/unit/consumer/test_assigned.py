@@ -32,7 +32,7 @@ def _maker(hanging: asyncio.Event):
         inferences=FakeInferences(),
         now=lambda: NOW,
     )
-    return lambda completion, commit: PartitionWorker(
+    return lambda topic, completion, commit: PartitionWorker(
         completion=completion,
         process=lambda record: process(record, pipeline),
         recall=lambda record: recall(record, pipeline),
@@ -55,7 +55,7 @@ async def test_second_close_waits_for_the_first():
     stream, hanging = FakeStream([signed_record(REQUEST)]), asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         workers = PartitionWorkers(_maker(hanging), tasks, finish_seconds=30)
-        workers.open(0, Position(offset=0), stream.commit, _history())
+        workers.open((INGEST, 0), Position(offset=0), stream.commit, _history())
         await asyncio.sleep(0)
         workers.take(stream.records[0])
         first = tasks.create_task(workers.close())
@@ -73,7 +73,7 @@ async def test_no_lane_is_opened_while_the_process_stops():
     async with asyncio.TaskGroup() as tasks:
         workers = PartitionWorkers(_maker(asyncio.Event()), tasks, finish_seconds=0)
         await workers.stop(finish_seconds=30, commit_seconds=5)
-        workers.open(0, Position(offset=0), FakeStream([]).commit, _history())
+        workers.open((INGEST, 0), Position(offset=0), FakeStream([]).commit, _history())
         assert workers.room() == {}
 
 
@@ -81,6 +81,8 @@ async def test_lane_that_reads_its_history_can_be_closed():
     """However long that takes; nothing of it is lost."""
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         workers = PartitionWorkers(_maker(asyncio.Event()), tasks, finish_seconds=0)
-        workers.open(0, Position(offset=0), FakeStream([]).commit, _history(asyncio.Event()))
+        workers.open(
+            (INGEST, 0), Position(offset=0), FakeStream([]).commit, _history(asyncio.Event())
+        )
         await asyncio.sleep(0)
         await workers.close()

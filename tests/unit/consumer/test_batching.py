@@ -1,45 +1,62 @@
 """Whose turn it is on the device, and how many images at once."""
 
-import pytest
-
-from consumer.inference.batching import BatchSize, Step, next_step
+from consumer.inference.batching import MAX_URGENT_IN_A_ROW, BatchSize, Turns
 
 
-@pytest.mark.parametrize(
-    ("embeds", "captions", "can_caption", "can_move", "last", "expected"),
-    [
-        (0, 0, True, False, None, None),
-        (1, 0, True, False, None, Step.EMBED),
-        (1, 0, True, False, Step.EMBED, Step.EMBED),
-        (1, 1, True, False, None, Step.EMBED),
-        (1, 1, True, False, Step.EMBED, Step.CAPTION),
-        (1, 1, True, False, Step.CAPTION, Step.EMBED),
-        (0, 1, True, False, Step.CAPTION, Step.CAPTION),
-        (0, 1, False, False, None, None),
-        (1, 1, False, False, Step.EMBED, Step.EMBED),
-        (1, 1, False, True, Step.EMBED, Step.MOVE),
-        (1, 0, True, True, Step.EMBED, Step.MOVE),
-        (1, 0, True, True, Step.MOVE, Step.EMBED),
-        (0, 0, True, True, Step.EMBED, Step.MOVE),
-    ],
-)
-def test_whose_turn_it_is(embeds, captions, can_caption, can_move, last, expected):
-    """Embeddings first, then one turn of caption work; a move of BLIP is caption work."""
-    step = next_step(
-        embeds=embeds, captions=captions, can_caption=can_caption, can_move=can_move, last=last
-    )
-
-    assert step is expected
+def turns(ready, count):
+    """Return the first choices, with the same models always ready."""
+    chosen = Turns()
+    return [chosen.choose(ready) for _ in range(count)]
 
 
-def test_neither_starves():
-    """With both always waiting, each has every second turn."""
-    last, turns = None, []
-    for _ in range(10):
-        last = next_step(embeds=9, captions=9, can_caption=True, can_move=False, last=last)
-        turns.append(last)
+def test_nothing_to_do_is_nobodys_turn():
+    """And it is no turn that anybody loses."""
+    chosen = Turns()
 
-    assert turns == [Step.EMBED, Step.CAPTION] * 5
+    assert chosen.choose({}) is None
+    assert chosen.choose({"CLIP": False}) == "CLIP"
+
+
+def test_none_starves():
+    """With all of them always ready, each has its turn, the first one first."""
+    ready = {"CLIP": False, "CLIP text": False, "BLIP": False}
+
+    assert turns(ready, 6) == ["CLIP", "CLIP text", "BLIP"] * 2
+
+
+def test_one_alone_has_every_turn():
+    """There is nobody to wait for."""
+    assert turns({"BLIP": False}, 3) == ["BLIP"] * 3
+
+
+def test_who_was_not_ready_has_waited_longest():
+    """A model that comes in between embeddings goes next."""
+    chosen = Turns()
+    for _ in range(5):
+        chosen.choose({"CLIP": False})
+
+    both = {"CLIP": False, "BLIP": False}
+    assert [chosen.choose(both) for _ in range(3)] == ["BLIP", "CLIP", "BLIP"]
+
+
+def test_urgent_goes_first():
+    """Whoever's turn it would be."""
+    chosen = Turns()
+    chosen.choose({"CLIP text": False})
+
+    assert chosen.choose({"CLIP": False, "CLIP text": True}) == "CLIP text"
+
+
+def test_a_flood_of_urgent_steps_stops_nobody():
+    """After some of them in a row another has one turn."""
+    flood = turns({"CLIP": False, "CLIP text": True}, 2 * (MAX_URGENT_IN_A_ROW + 1))
+
+    assert flood == ([*["CLIP text"] * MAX_URGENT_IN_A_ROW, "CLIP"]) * 2
+
+
+def test_urgent_ones_take_turns_among_themselves():
+    """A flood of one kind does not keep another urgent one waiting."""
+    assert turns({"CLIP": True, "CLIP text": True}, 4) == ["CLIP", "CLIP text"] * 2
 
 
 def test_size_that_worked_is_remembered():

@@ -65,6 +65,8 @@ class FakeEmbedder:
     def __init__(self, device: Device, capacity: int = 1000) -> None:
         self.device = device
         self.capacity = capacity
+        self.may_embed = threading.Event()
+        self.may_embed.set()
         self.captioner: FakeCaptioner | None = None
         self.batches: list[int] = []
         self.failed_memory: list[weakref.ref] = []
@@ -72,6 +74,7 @@ class FakeEmbedder:
 
     def embed(self, images):
         with self.device:
+            self.may_embed.wait(10)
             self.device.steps.append(f"embed {len(images)}")
             self.batches.append(len(images))
             self.pinned.append(any(memory() is not None for memory in self.failed_memory))
@@ -86,10 +89,11 @@ class FakeEmbedder:
             return np.array([[number, 1] for number in numbers], np.float32)
 
 
-class FakeCaptioner:
-    """Captions that hold the image's number. `faults` are raised by the next loads, in order."""
+class FakeOnDemand:
+    """A model that comes and goes. `faults` are raised by the next loads, in order."""
 
-    identity, resize = IDENTITY, RESIZE
+    identity = IDENTITY
+    name = ""
 
     def __init__(self, device: Device, faults=()) -> None:
         self.device = device
@@ -109,9 +113,25 @@ class FakeCaptioner:
 
     def to_device(self):
         with self.device:
-            self.device.steps.append("to device")
+            self.device.steps.append(f"{self.name}to device")
             assert self.place == "host"
             self.place = "device"
+
+    def offload(self):
+        with self.device:
+            self.device.steps.append(f"{self.name}offload")
+            self.place = "host"
+
+    def unload(self):
+        with self.device:
+            self.device.steps.append(f"{self.name}unload")
+            self.place = "disk"
+
+
+class FakeCaptioner(FakeOnDemand):
+    """Captions that hold the image's number."""
+
+    resize = RESIZE
 
     def caption(self, images):
         with self.device:
@@ -123,23 +143,46 @@ class FakeCaptioner:
                 raise RuntimeError("shapes do not match\nand much more text")
             return [f"number {number}" for number in numbers]
 
-    def offload(self):
-        with self.device:
-            self.device.steps.append("offload")
-            self.place = "host"
 
-    def unload(self):
+class FakeTextEmbedder(FakeOnDemand):
+    """Vectors that hold the text's length and -1; a text over 20 characters is too long."""
+
+    name = "text "
+
+    def __init__(self, device: Device, faults=()) -> None:
+        super().__init__(device, faults)
+        self.tokenized_in: set[str] = set()
+
+    def tokenize(self, text):
+        self.tokenized_in.add(threading.current_thread().name)
+        if len(text) > 20:
+            raise Failed(Code.TEXT_TOO_LONG, f"{len(text)} tokens; the model takes 20")
+        return tuple(text.encode())
+
+    def embed_texts(self, texts):
         with self.device:
-            self.device.steps.append("unload")
-            self.place = "disk"
+            self.device.steps.append(f"text {len(texts)}")
+            self.batches.append(len(texts))
+            assert self.place == "device"
+            return np.array([[len(tokens), -1] for tokens in texts], np.float32)
+
+
+def engine_of(embedder, captioner, **changes):
+    """Return an engine of the fakes."""
+    settings = {
+        "embed_batch": 8,
+        "caption_batch": 4,
+        "residency": ResidencyPolicy(),
+        "text_residency": ResidencyPolicy(),
+    } | changes
+    texts = settings.pop("texts", None) or FakeTextEmbedder(captioner.device)
+    return Engine(embedder, captioner, texts, **settings)
 
 
 @asynccontextmanager
 async def running(embedder, captioner, **changes):
     """Yield an engine that runs, and end it."""
-    policy = changes.pop("residency", ResidencyPolicy())
-    sizes = {"embed_batch": 8, "caption_batch": 4} | changes
-    async with Engine(embedder, captioner, residency=policy, **sizes) as engine:
+    async with engine_of(embedder, captioner, **changes) as engine:
         task = asyncio.create_task(engine.run())
         try:
             async with asyncio.timeout(10):
@@ -473,9 +516,7 @@ async def test_no_room_for_blip_fails_those_captions_only(device, embedder):
 
 async def test_device_failure_ends_the_engine(embedder, captioner):
     """An error of the device surfaces from `run`, and nobody waits for ever."""
-    async with Engine(
-        embedder, captioner, embed_batch=1, caption_batch=1, residency=ResidencyPolicy()
-    ) as engine:
+    async with engine_of(embedder, captioner, embed_batch=1, caption_batch=1) as engine:
         asks = [asyncio.create_task(embed(engine, n)) for n in (POISON, 1, 2)]
 
         with pytest.raises(DeviceFailed, match="illegal memory access"):
@@ -489,9 +530,7 @@ async def test_device_failure_ends_the_engine(embedder, captioner):
 async def test_unforeseen_error_of_a_load_ends_the_engine(embedder, captioner):
     """A bug is not taken for a missing checkpoint."""
     captioner.faults = [ZeroDivisionError("a bug")]
-    async with Engine(
-        embedder, captioner, embed_batch=1, caption_batch=1, residency=ResidencyPolicy()
-    ) as engine:
+    async with engine_of(embedder, captioner, embed_batch=1, caption_batch=1) as engine:
         ask = asyncio.create_task(caption(engine, 1))
 
         with pytest.raises(ZeroDivisionError):
@@ -517,3 +556,143 @@ async def test_cancelled_waiters_are_not_run(device, embedder, captioner):
 
     assert answer.caption == "number 9"
     assert captioner.batches == [1]
+
+
+async def test_each_text_gets_its_own_vector(embedder, captioner):
+    """Texts that wait together go together, each to its own answer; BLIP is not asked."""
+    texts = FakeTextEmbedder(embedder.device)
+    async with running(embedder, captioner, texts=texts) as engine:
+        answers = await asyncio.gather(*(engine.infer_text("x" * n) for n in range(1, 20)))
+
+    assert [answer.vector.tolist() for answer in answers] == [[n, -1] for n in range(1, 20)]
+    assert {(answer.caption, answer.caption_ms) for answer in answers} == {(None, None)}
+    assert texts.batches == [8, 8, 3]
+    assert (texts.loads, captioner.loads) == (1, 0)
+
+
+async def test_text_is_tokenised_off_the_event_loop(embedder, captioner):
+    """4,096 characters take milliseconds, which the loop has for nobody."""
+    texts = FakeTextEmbedder(embedder.device)
+    async with running(embedder, captioner, texts=texts) as engine:
+        await engine.infer_text("a")
+
+    assert threading.main_thread().name not in texts.tokenized_in
+
+
+async def test_text_that_is_too_long_fails_and_loads_nothing(embedder, captioner):
+    """It never waits for the device, so a flood of them costs no memory there."""
+    texts = FakeTextEmbedder(embedder.device)
+    async with running(embedder, captioner, texts=texts) as engine:
+        with pytest.raises(Failed) as failure:
+            await engine.infer_text("x" * 21)
+
+    assert failure.value.code is Code.TEXT_TOO_LONG
+    assert texts.loads == 0
+
+
+async def test_text_tower_leaves_by_its_own_clock(embedder, captioner):
+    """As BLIP does: neither pictures nor captions keep it, and the next text brings it back."""
+    clock, texts = Clock(), FakeTextEmbedder(embedder.device)
+    async with running(
+        embedder,
+        captioner,
+        texts=texts,
+        residency=ResidencyPolicy(idle_seconds=None),
+        text_residency=ResidencyPolicy(idle_seconds=60, host_seconds=600),
+        clock=clock,
+    ) as engine:
+        await engine.infer_text("a")
+        await caption(engine, 1)
+        assert (texts.place, captioner.place) == ("device", "device")
+
+        clock.now = 60
+        await embed(engine, 2)
+        await until(lambda: texts.place == "host")
+        await embed(engine, 2)  # answered after the move is on record
+        clock.now = 660
+        await embed(engine, 2)
+        await until(lambda: texts.place == "disk")
+        assert captioner.place == "device"
+
+        await engine.infer_text("a")
+    assert texts.loads == 2
+
+
+async def test_failed_load_of_the_text_tower_fails_texts_only(embedder, captioner):
+    """They say which model it is; pictures and captions go on."""
+    fault = ModelUnavailable("clip/model.safetensors is cut short")
+    texts = FakeTextEmbedder(embedder.device, faults=[fault])
+    async with running(embedder, captioner, texts=texts) as engine:
+        with pytest.raises(Failed, match=r"CLIP text cannot be had: .* is cut short"):
+            await engine.infer_text("a")
+
+        assert (await embed(engine, 7)).vector is not None
+        assert (await caption(engine, 8)).caption == "number 8"
+
+
+async def test_urgent_text_goes_before_all_that_waits(device, embedder, captioner):
+    """Pictures and captions that came before it have the device after it."""
+    texts = FakeTextEmbedder(device)
+    async with running(embedder, captioner, texts=texts, embed_batch=1) as engine:
+        with engine.expect_caption():
+            await until(lambda: captioner.place == "device")
+            await engine.infer_text("a")
+            device.steps.clear()
+            embedder.may_embed.clear()
+            asks = [
+                asyncio.create_task(ask(engine, n)) for n in range(6) for ask in (embed, caption)
+            ]
+            await until(lambda: device.inside)
+            asks.append(asyncio.create_task(engine.infer_text("a", urgent=True)))
+            await until(lambda: len(engine._texts.queue))
+            embedder.may_embed.set()
+            await asyncio.gather(*asks)
+
+    held, first = device.steps[:2]
+    assert (held, first) == ("embed 1", "text 1")
+
+
+async def test_urgent_picture_goes_first_and_by_itself(device, embedder, captioner):
+    """It overtakes those that wait for the same model, and its batch is not filled with them."""
+    async with running(embedder, captioner, embed_batch=4) as engine:
+        asks = [asyncio.create_task(embed(engine, n)) for n in range(12)]
+        asks.append(asyncio.create_task(engine.infer({Task.EMBED: image(99)}, urgent=True)))
+        answers = await asyncio.gather(*asks)
+
+    assert embedder.batches[1:] == [1, 4, 4, 4]
+    assert [int(answer.vector[0]) for answer in answers] == [*range(12), 99]
+
+
+async def test_idle_models_make_room_for_each_other(device, embedder, captioner):
+    """A text tower that finds no room takes BLIP's, since nobody wants BLIP."""
+
+    class Tight(FakeTextEmbedder):
+        def to_device(self):
+            super().to_device()
+            if captioner.place == "device":
+                raise DeviceOutOfMemory("no room")
+
+    texts = Tight(device)
+    async with running(embedder, captioner, texts=texts) as engine:
+        await caption(engine, 1)
+        answer = await engine.infer_text("abc")
+
+    assert answer.vector.tolist() == [3, -1]
+    assert captioner.place == "host"
+
+
+async def test_a_wanted_model_is_not_driven_out(device, embedder, captioner):
+    """Two that do not fit together would chase each other for ever: the second one fails."""
+
+    class Tight(FakeTextEmbedder):
+        def to_device(self):
+            super().to_device()
+            if captioner.place == "device":
+                raise DeviceOutOfMemory("no room")
+
+    async with running(embedder, captioner, texts=Tight(device)) as engine:
+        with engine.expect_caption():
+            await until(lambda: captioner.place == "device")
+            with pytest.raises(Failed, match="out of memory"):
+                await engine.infer_text("abc")
+            assert captioner.place == "device"

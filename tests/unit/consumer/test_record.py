@@ -77,6 +77,40 @@ async def test_forged_record_is_refused_before_anything_is_fetched():
     assert outcome.code is Code.UNSIGNED
 
 
+def _text(text="a red car", **changes):
+    return Request(id="t", text=text, **changes)
+
+
+async def test_text_is_embedded_without_an_image():
+    """It is neither fetched nor decoded, and wakes no captioner."""
+    inferences = FakeInferences()
+    preparation = FakePreparation(faults={"t": AssertionError("must not be asked")})
+    pipeline = _stages(preparation=preparation, inferences=inferences)
+    outcome = await process(signed_record(_text()), pipeline)
+    assert isinstance(outcome, OkOutcome)
+    assert outcome.image is None
+    assert outcome.inference.vector is not None
+    assert inferences.most_expected == 0
+
+
+async def test_text_that_is_too_long_is_an_error_with_its_code():
+    """It fails at the last stage, and took no time in those of images."""
+    outcome = await process(signed_record(_text("!!!")), _stages())
+    assert isinstance(outcome, ErrorOutcome)
+    assert (outcome.code, outcome.attempts) == (Code.TEXT_TOO_LONG, 1)
+    assert (outcome.timing.fetch, outcome.timing.decode) == (None, None)
+
+
+@pytest.mark.parametrize("urgent", [True, False])
+async def test_what_comes_by_the_queries_topic_is_urgent(urgent):
+    """Text and image alike, and nothing that comes by the other topic."""
+    inferences = FakeInferences()
+    pipeline = _stages(inferences=inferences, urgent=urgent)
+    await process(signed_record(_text()), pipeline)
+    await process(signed_record(_request(), offset=1), pipeline)
+    assert inferences.urgent == (2 if urgent else 0)
+
+
 async def test_second_record_with_an_id_is_a_repeat():
     """An authentic repeat inside the window is counted, not processed."""
     pipeline = _stages()

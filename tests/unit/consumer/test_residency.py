@@ -35,7 +35,7 @@ def test_way_to_the_device_and_back():
     residency.loaded(2)
     assert residency.next_move(2, wanted=True) is Move.TO_DEVICE
     residency.on_device(3)
-    residency.captioned(10)
+    residency.worked(10)
 
     assert residency.next_move(309.9, wanted=False) is None
     assert residency.next_change_at(wanted=False) == 310
@@ -67,7 +67,7 @@ def test_never_leaves_while_a_caption_is_wanted():
 def test_clock_starts_at_the_end_of_the_last_caption():
     """A batch that ends late moves the moment of leaving."""
     residency = on_device(GPU)
-    residency.captioned(1000)
+    residency.worked(1000)
 
     assert residency.next_move(1299, wanted=False) is None
     assert residency.next_move(1300, wanted=False) is Move.OFFLOAD
@@ -93,7 +93,7 @@ def test_loaded_for_a_caption_that_never_came():
 def test_zero_leaves_after_every_batch():
     """Idle bound 0: nothing wanted, nothing kept."""
     residency = on_device(ResidencyPolicy(idle_seconds=0))
-    residency.captioned(7)
+    residency.worked(7)
 
     assert residency.next_move(7, wanted=True) is None
     assert residency.next_move(7, wanted=False) is Move.OFFLOAD

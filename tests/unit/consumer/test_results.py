@@ -115,6 +115,32 @@ def test_result_holds_only_what_was_asked_for():
     assert decode_result(out.value).embedding is None
 
 
+def test_result_of_a_text_has_an_embedding_and_no_image():
+    """Of the same model and revision as the images, with no stage of theirs."""
+    request = Request(id="t", text="a red car", metadata={"search": 1})
+    ok = dataclasses.replace(_ok((Task.EMBED,)), request=request, image=None)
+    [out] = _writer().write(signed_record(request), ok, NOW)
+    written, result = orjson.loads(out.value), decode_result(out.value)
+    assert written == orjson.loads(encode_result(result))
+    assert "image" not in written
+    assert "caption" not in written
+    assert written["timing_ms"].keys() == {"queue", "embed", "total"}
+    assert (result.embedding.model, result.embedding.revision) == ("clip", "c1")
+    assert result.metadata == {"search": 1}
+
+
+@pytest.mark.parametrize("request_", [REQUEST, Request(id="t", text="x")], ids=["image", "text"])
+def test_error_names_the_image_that_failed(request_):
+    """By its URI, as sent; a text has none."""
+    error = ErrorOutcome(
+        request=request_, code=Code.TEXT_TOO_LONG, message="", attempts=1, timing=TimingMs()
+    )
+    result, letter = _writer().write(signed_record(request_), error, NOW)
+    image = orjson.loads(result.value).get("image")
+    assert image == ({"uri": "file:///a.png"} if request_ is REQUEST else None)
+    assert _headers(letter)[headers.DLQ_STAGE] == "infer"
+
+
 def test_result_is_signed_for_the_results_topic():
     """A reader verifies it like a request, and it is of no use on the ingest topic."""
     [out] = _writer().write(signed_record(REQUEST, key=b"k"), _ok(), NOW)

@@ -16,7 +16,7 @@ IDLE = Snapshot(joined=True, work={})
 def _at_work(*progress: int, in_flight: int = 3, recalling: bool = False) -> Snapshot:
     """A partition for each `progress`."""
     work = [Work(in_flight=in_flight, recalling=recalling, progress=each) for each in progress]
-    return Snapshot(joined=True, work=dict(enumerate(work)))
+    return Snapshot(joined=True, work={f"t-{number}": one for number, one in enumerate(work)})
 
 
 def _looks(watchdog, sights):
@@ -57,7 +57,7 @@ def test_partition_that_stands_still_beside_one_that_moves_is_not_live():
     """The commits of the others say nothing of it."""
     faults = _looks(Watchdog(BOUNDS, 0), [_at_work(n, 7) for n in range(190)])
     assert faults[100] is None
-    assert "partition 1" in faults[-1]
+    assert "partition t-1" in faults[-1]
 
 
 def test_history_that_is_read_for_ever_is_not_live():

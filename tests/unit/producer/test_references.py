@@ -20,14 +20,14 @@ from producer.cli.references import (
 from producer.publisher import Keyed
 from schemas import JsonObject, Task, encode_request
 from schemas.codec import MAX_VALUE_BYTES
-from tests.strategies import requests
+from tests.strategies import image_requests
 
 ODD_NAMES = ["a b.jpg", "100%25.png", "ünï→.webp", "#q?.gif", "[x].bmp", "line\nbreak.jpg"]
 
 
 def uris(*arguments: str, recursive: bool = False, stdin: bytes = b"") -> list[str]:
     found = entries(arguments, recursive=recursive, stdin=io.BytesIO(stdin))
-    return [made(entry).request.image.uri for entry in found]
+    return [made(entry).request.subject for entry in found]
 
 
 def made(entry: Entry, *tasks: Task) -> Keyed:
@@ -109,7 +109,7 @@ def test_a_uri_may_be_longer_than_a_file_name() -> None:
 
     [entry] = entries([uri], recursive=False, stdin=io.BytesIO())
 
-    assert made(entry).request.image.uri == uri
+    assert made(entry).request.subject == uri
     assert entry.where == "cat.jpg"
 
 
@@ -138,7 +138,7 @@ def test_a_manifest_is_counted_and_read_by_line(pictures: Path) -> None:
 
     assert count_entries((str(manifest),), recursive=False) == 3
     assert [entry.where for entry in found] == [f"{manifest}:{n}" for n in (1, 4, 5)]
-    assert [made(entry).request.image.uri for entry in found] == [
+    assert [made(entry).request.subject for entry in found] == [
         (pictures / "b.jpg").as_uri(),
         "https://example.org/x.jpg",
         (pictures / "sub/c.webp").as_uri(),
@@ -188,7 +188,7 @@ def test_the_key_is_the_id_if_nobody_says_otherwise() -> None:
     assert made(line(b'{"uri":"s3://b/k","id":"given"}')).key == "given"
 
 
-@given(request=requests)
+@given(request=image_requests)
 def test_a_whole_request_comes_out_as_it_went_in(request: JsonObject) -> None:
     """Version and id included, when it has them and its URI has a scheme."""
     members = json.loads(encode_request(request))  # type: ignore[arg-type]

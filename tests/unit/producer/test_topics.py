@@ -5,7 +5,7 @@ import pytest
 from producer.settings import TopicSettings
 from producer.topics import differences, topic_plans
 
-INGEST, RESULTS, DLQ = topic_plans(TopicSettings(), partitions=None, replication=None)
+INGEST, QUERIES, RESULTS, DLQ = topic_plans(TopicSettings(), partitions=None, replication=None)
 
 
 def found(**changes: str) -> dict[str, str]:
@@ -24,6 +24,12 @@ def test_the_broker_unpacks_requests() -> None:
     assert "compression.type" not in RESULTS.configs
 
 
+def test_queries_are_requests_like_others() -> None:
+    """Both topics of requests are made alike, but for their names."""
+    assert QUERIES.configs == INGEST.configs
+    assert (INGEST.name, QUERIES.name) == ("image.ingest", "image.queries")
+
+
 def test_a_dead_letter_fits_whatever_was_refused() -> None:
     """Its topic takes more bytes than the one it comes from."""
     assert int(DLQ.configs["max.message.bytes"]) > int(INGEST.configs["max.message.bytes"])
@@ -33,7 +39,7 @@ def test_partitions_are_those_of_the_gpus_but_for_dead_letters() -> None:
     """One is enough for these."""
     plans = topic_plans(TopicSettings(), partitions=8, replication=None)
 
-    assert [plan.partitions for plan in plans] == [8, 8, 1]
+    assert [plan.partitions for plan in plans] == [8, 8, 8, 1]
 
 
 @pytest.mark.parametrize(("replication", "expected"), [(None, None), (1, None), (3, "2")])

@@ -15,6 +15,7 @@ from schemas import (
 )
 
 REQUEST = {"version": 1, "id": "a", "image": {"uri": "file:///a"}}
+TEXT_REQUEST = {"version": 1, "id": "a", "text": "a red car"}
 RESULT = {
     "version": 1,
     "id": "a",

@@ -21,7 +21,7 @@ def test_authentic_fresh_and_well_formed_record_comes_in() -> None:
     """The request is what was signed."""
     request = admit(record())
 
-    assert (request.id, request.image.uri) == ("01JABC", "file:///a")
+    assert (request.id, request.subject) == ("01JABC", "file:///a")
 
 
 @pytest.mark.parametrize("seconds", [-300, -299.999, 0, 299.999, 300])

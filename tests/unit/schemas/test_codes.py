@@ -12,7 +12,7 @@ WIRE = [
     "access_denied",
     "image_unavailable", "image_too_large", "digest_mismatch", "not_an_image",
     "unsupported_format", "too_many_pixels", "corrupt_image", "decoder_crashed",
-    "inference_failed",
+    "inference_failed", "text_too_long",
 ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from schemas import (
 )
 from schemas.__main__ import json_schemas
 from tests import strategies
-from tests.unit.schemas.documents import REQUEST, RESULT
+from tests.unit.schemas.documents import REQUEST, RESULT, TEXT_REQUEST
 
 FOLDER = Path(schemas.__file__).parent
 REQUEST_SCHEMA = Draft202012Validator(json.loads((FOLDER / "request.schema.json").read_bytes()))
@@ -83,6 +83,9 @@ CHANGES: list[dict[str, Any]] = [
     {"image": {"uri": "x", "url": "y"}},
     {"metadata": []},
     {"metadata": "x"},
+    {"image": None},
+    {"text": "a red car"},
+    {"text": None},
     {"priority": 9},
 ]
 
@@ -99,6 +102,30 @@ def codec_accepts_request(document: dict[str, Any]) -> bool:
 def test_schema_and_codec_agree_on_a_changed_request(change: dict[str, Any]) -> None:
     """Who validates with the schema before sending is not refused, and the other way round."""
     document = REQUEST | change
+
+    assert REQUEST_SCHEMA.is_valid(document) == codec_accepts_request(document)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"tasks": ["embed"]},
+        {"tasks": ["caption"]},
+        {"tasks": ["embed", "caption"]},
+        {"image": None},
+        {"image": {"uri": "x"}},
+        {"text": ""},
+        {"text": None},
+        {"text": "猫" * 4096},
+        {"text": "x" * 4097},
+        {"text": 5},
+    ],
+    ids=lambda change: repr(change)[:60],
+)
+def test_schema_and_codec_agree_on_a_text(change: dict[str, Any]) -> None:
+    """The same for the request that has a text."""
+    document = TEXT_REQUEST | change
 
     assert REQUEST_SCHEMA.is_valid(document) == codec_accepts_request(document)
 

@@ -19,7 +19,7 @@ from schemas import Code, Freshness, Request, admit, decode_request, decode_resu
 from schemas import headers as header_names
 from schemas.codec import MAX_VALUE_BYTES
 from schemas.messages import MAX_METADATA_BYTES, MAX_URI_CHARS, ImageReference
-from tests.unit.schemas.records import KEYS, SECRET, SIGNED_AT, TOPIC, VERIFIER, record
+from tests.unit.schemas.records import KEYS, SECRET, SIGNED_AT, TOPIC, record
 from tests.unit.schemas.records import signed_headers as sign
 
 README: Final = Path(schemas.__file__).with_name("README.md").read_text(encoding="utf-8")
@@ -77,9 +77,11 @@ def test_limits_are_those_of_the_code() -> None:
     assert f"{freshness.create_window_seconds // 3600} h (`CREATE_WINDOW_SECONDS`)" in README
 
 
-def test_printed_request_is_accepted() -> None:
-    """The example is a request."""
-    assert decode_request(block("json request").encode()).id == "01JABC"
+def test_printed_requests_are_accepted() -> None:
+    """The examples are requests, of an image and of a text."""
+    image, text = (decode_request(text.encode()) for text in blocks("json request"))
+
+    assert (image.id, text.text) == ("01JABC", "a red car in the rain")
 
 
 def test_printed_results_are_accepted() -> None:
@@ -108,9 +110,21 @@ def test_worked_example_of_the_signature_is_right() -> None:
 @pytest.mark.skipif(
     not (shutil.which("bash") and shutil.which("openssl")), reason="needs bash and openssl"
 )
-def test_printed_recipe_signs_a_record_that_comes_in() -> None:
+@pytest.mark.parametrize(
+    ("changed", "topic", "subject"),
+    [
+        ("", TOPIC, "file:///data/cat.jpg"),
+        ("bash text", "image.queries", "a red car in the rain"),
+    ],
+)
+def test_printed_recipe_signs_a_record_that_comes_in(
+    changed: str, topic: str, subject: str
+) -> None:
     """The signing part, run as printed, gives a console producer's line that admission accepts."""
     script = block("bash sign") + "\nprintf '%s\\n' \"$line\""
+    for line_of_text in block(changed).splitlines() if changed else ():
+        name, _, _ = line_of_text.partition("=")
+        script = re.sub(f"^{name}=.*$", lambda _: line_of_text, script, flags=re.MULTILINE)  # noqa: B023 - used at once
     environment = {"PATH": os.environ["PATH"], "SECRET_API_KEY": SECRET.decode()}
 
     line = subprocess.run(
@@ -128,8 +142,8 @@ def test_printed_recipe_signs_a_record_that_comes_in() -> None:
         value=value,
         timestamp_ms=round(now * 1000),
     )
-    request = admit(arrived, verifier=VERIFIER, freshness=Freshness(), now=now)
-    assert request.image.uri == "file:///data/cat.jpg"
+    verifier = schemas.Verifier(KEYS, topic)
+    assert admit(arrived, verifier=verifier, freshness=Freshness(), now=now).subject == subject
 
 
 def test_rotation_step_by_step_loses_nothing() -> None:

@@ -17,6 +17,7 @@ from schemas import (
 from schemas.codec import MAX_VALUE_BYTES
 from tests.unit.schemas.documents import (
     RESULT,
+    TEXT_REQUEST,
     as_sent,
     refusal,
     request_with,
@@ -91,8 +92,16 @@ def test_unknown_version_is_named_before_its_unknown_fields() -> None:
 WRONG_TYPES: list[Any] = [True, 1, 1.5, None, "", [], {}, ["x"], {"x": 1}]
 
 
-@pytest.mark.parametrize("wrong", WRONG_TYPES, ids=repr)
-@pytest.mark.parametrize("field", ["id", "image", "tasks"])
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        (field, wrong)
+        for field in ("id", "image", "tasks")
+        for wrong in WRONG_TYPES
+        if (field, wrong) != ("image", None)  # that is an absent one
+    ],
+    ids=repr,
+)
 def test_wrong_type_of_a_field_is_invalid(field: str, wrong: Any) -> None:
     """No value is taken for another type: 1 is not "1", and "embed" is not a list of tasks."""
     refused = refusal(request_with(**{field: wrong}))
@@ -123,7 +132,7 @@ def test_bad_image_is_invalid(image: Any) -> None:
 
 def test_longest_uri_is_accepted() -> None:
     """8192 characters are allowed, counted as characters and not as bytes."""
-    assert decode_request(request_with(image={"uri": "猫" * 8192})).image.uri == "猫" * 8192
+    assert decode_request(request_with(image={"uri": "猫" * 8192})).subject == "猫" * 8192
 
 
 @pytest.mark.parametrize(
@@ -157,6 +166,52 @@ def test_bad_tasks_are_invalid(tasks: Any) -> None:
 def test_tasks_default_to_both() -> None:
     """A request that names no task asks for all of them."""
     assert decode_request(request_with()).tasks == (Task.EMBED, Task.CAPTION)
+
+
+@pytest.mark.parametrize(
+    ("text", "accepted"),
+    [
+        ("a", True),
+        ("猫" * 4096, True),
+        (" ", True),
+        ("", False),
+        ("x" * 4097, False),
+        (None, False),
+        (5, False),
+        (["a"], False),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_a_text_has_1_to_4096_characters(text: Any, accepted: bool) -> None:
+    """Characters are counted, not bytes; nothing is taken for a text that is none."""
+    value = json.dumps(TEXT_REQUEST | {"text": text}).encode()
+
+    if accepted:
+        assert decode_request(value).text == text
+    else:
+        assert refusal(value).code is Code.INVALID
+
+
+def test_a_text_is_embedded() -> None:
+    """That is the default, and the only task it may name."""
+    assert decode_request(json.dumps(TEXT_REQUEST).encode()).tasks == (Task.EMBED,)
+    for tasks in (["caption"], ["embed", "caption"]):
+        refused = refusal(json.dumps(TEXT_REQUEST | {"tasks": tasks}).encode())
+        assert (refused.code, refused.reason) == (
+            Code.INVALID,
+            "value: a text can be embedded only",
+        )
+
+
+@pytest.mark.parametrize(
+    "change", [{"text": "a red car"}, {"image": None}, {"image": None, "text": None}], ids=repr
+)
+def test_either_an_image_or_a_text(change: dict[str, Any]) -> None:
+    """Both, or neither, is no request; null says the same as leaving it out."""
+    refused = refusal(request_with(**change))
+
+    assert refused.code is Code.INVALID
+    assert refused.reason == "value: either an image or a text is needed, and not both"
 
 
 def test_null_of_an_optional_field_is_absence() -> None:

@@ -79,7 +79,7 @@ def test_clashes_are_reported_together() -> None:
     line = halt(GOOD | {"DLQ_TOPIC": "image.ingest", "SECRET_API_KEYS_PREVIOUS": f"k1:{PREVIOUS}"})
 
     assert "SECRET_API_KEYS_PREVIOUS names the key id" in line
-    assert "must be three topics" in line
+    assert "must be four topics" in line
 
 
 def test_fault_says_what_the_setting_is() -> None:
