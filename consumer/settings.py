@@ -187,7 +187,7 @@ class ConsumerSettings(WireSettings):
         default=10, gt=0, description="longest silence of a host while it is read"
     )
     fetch_total_seconds: float = Field(
-        default=30, gt=0, description="longest time for an answer, and for its body"
+        default=30, gt=0, description="longest time for an answer with its body, and for a file"
     )
     fetch_grace_seconds: float = Field(
         default=5, gt=0, description="time after which a body must come fast enough"

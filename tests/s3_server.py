@@ -47,8 +47,17 @@ class S3Server:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """PEM files: a certificate for 127.0.0.1, its key, and the authority that vouches for it."""
+
+    certificate: Path
+    key: Path
+    authority: Path
+
+
 @contextmanager
-def s3_server(folder: Path) -> Iterator[S3Server]:
+def s3_server(folder: Path, tls: TlsFiles | None = None) -> Iterator[S3Server]:
     """Start a store that keeps its objects below `folder`."""
     subprocess.run(
         ["make", PROGRAM, f"PYTHON={sys.executable}"], cwd=ROOT, check=True, stdout=sys.stderr
@@ -69,6 +78,8 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         REGION,
         "posix",
     ]
+    if tls:
+        command[2:2] = ["--cert", tls.certificate, "--key", tls.key]
     command += ["--sidecar", folder / "metadata", "--versioning-dir", folder / "versions"]
     with subprocess.Popen(
         [*command, folder / "objects"],
@@ -78,8 +89,9 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     ) as process:
         try:
             _wait_for(port)
-            endpoint = f"http://127.0.0.1:{port}"
-            yield S3Server(endpoint=endpoint, client=_client(endpoint))
+            endpoint = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+            client = _client(endpoint, str(tls.authority) if tls else None)
+            yield S3Server(endpoint=endpoint, client=client)
         finally:
             process.terminate()
 
@@ -97,11 +109,12 @@ def _wait_for(port: int) -> None:
             return
 
 
-def _client(endpoint: str) -> BaseClient:
+def _client(endpoint: str, authority: str | None) -> BaseClient:
     return Session().create_client(
         "s3",
         region_name=REGION,
         endpoint_url=endpoint,
+        verify=authority,
         aws_access_key_id=ACCESS_KEY_ID,
         aws_secret_access_key=SECRET_ACCESS_KEY,
         config=Config(s3={"addressing_style": "path"}, proxies={}),

@@ -33,6 +33,7 @@ from tests.s3_server import SECRET_ACCESS_KEY, S3Server, Script, answer, s3_serv
 pytestmark = pytest.mark.integration
 
 PREVIOUS = "a-previous-secret-that-only-the-tests-know-0123456789"
+HOST_TOKEN = "the-token-of-a-host-for-https-alone-0123456789"
 PASSWORD = "hunter2-of-the-user"
 TOKEN = "token-of-the-query"
 PAYLOAD = base64.b64encode(b"hunter2-of-the-payload").decode()
@@ -197,18 +198,21 @@ async def test_secrets_stay_where_they_are(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Every kind of record at the most talkative level: then all that came out is searched."""
-    ours, theirs = (secret, PREVIOUS, SECRET_ACCESS_KEY), (PASSWORD, TOKEN, PAYLOAD)
+    ours = (secret, PREVIOUS, SECRET_ACCESS_KEY, HOST_TOKEN)
+    theirs = (PASSWORD, TOKEN, PAYLOAD)
     log = tmp_path / "log"
     async with _web() as web:
         values = _values(_uris(web))
         count = await _send(broker, topics, secret, values)
+        hosts = [host.endpoint.removeprefix("http://") for host in web.values()]
         settings = environment(
             broker.bootstrap,
             topics,
             secret,
             **store.environment("pics"),
             SECRET_API_KEYS_PREVIOUS=f"k0:{PREVIOUS}",
-            ALLOWED_HOSTS=",".join(host.endpoint.removeprefix("http://") for host in web.values()),
+            ALLOWED_HOSTS=",".join(hosts),
+            HTTP_HEADERS="\n".join(f"{host} Authorization: Bearer {HOST_TOKEN}" for host in hosts),
             ALLOWED_NETWORKS="127.0.0.0/8",
             LOG_LEVEL="debug",
             RETRY_ATTEMPTS="2",

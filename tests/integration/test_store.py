@@ -6,8 +6,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+import trustme
 
 from consumer.errors import Failed, Unavailable
 from consumer.images.byte_budget import ByteBudget
@@ -20,6 +22,7 @@ from tests.s3_server import (
     ACCESS_KEY_ID,
     SECRET_ACCESS_KEY,
     S3Server,
+    TlsFiles,
     answer,
     s3_server,
     s3_source,
@@ -169,6 +172,28 @@ async def test_wrong_credentials_are_our_fault_and_may_heal(store: S3Server, cha
     assert "credentials" in verdict.message
     for secret in (ACCESS_KEY_ID, SECRET_ACCESS_KEY, *changes.values()):
         assert secret not in verdict.message
+
+
+async def test_store_with_a_private_authority(tmp_path: Path) -> None:
+    """HTTP_CA_FILE names it; without that the store proves nothing, and may be put right."""
+    authority = trustme.CA()
+    files = TlsFiles(
+        certificate=tmp_path / "server.pem", key=tmp_path / "key.pem", authority=tmp_path / "ca.pem"
+    )
+    issued = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(str(files.authority))
+    issued.private_key_pem.write_to_path(str(files.key))
+    for part in issued.cert_chain_pems:
+        part.write_to_path(str(files.certificate), append=True)
+    (tmp_path / "store").mkdir()
+    with s3_server(tmp_path / "store", files) as store:
+        store.client.create_bucket(Bucket="pics")
+        store.client.put_object(Bucket="pics", Key="cat.jpg", Body=b"cat")
+        given = {"HTTP_CA_FILE": str(files.authority)}
+        assert await _fetch(store, "s3://pics/cat.jpg", **given) == b"cat"
+        verdict = await _verdict(store, "s3://pics/cat.jpg")
+    assert isinstance(verdict, Unavailable)
+    assert "certificate" in verdict.message
 
 
 async def test_many_objects_are_read_at_once(store: S3Server) -> None:

@@ -84,7 +84,7 @@ class _Host:
     at_once: int
     slots: asyncio.Semaphore
     visits: dict[Visit, None] = field(default_factory=dict)  # in their order of arrival
-    asleep: deque[float] = field(default_factory=deque)  # when those that failed will ask again
+    asleep: dict[object, float] = field(default_factory=dict)  # who failed, and asks again when
     credit: int = 0
     mean_seconds: float = 0.0
 
@@ -99,8 +99,7 @@ class _Host:
 
     def hopeless(self, now: float, max_age_seconds: float) -> tuple[list[Visit], int]:
         """Return the visits without hope, and how many more are asleep until they ask again."""
-        while self.asleep and self.asleep[0] < now:
-            self.asleep.popleft()
+        self.asleep = {who: until for who, until in self.asleep.items() if until > now}
         visits, asleep = list(self.visits), len(self.asleep)
         if not self.is_in_trouble():
             asleep = 0
@@ -130,19 +129,18 @@ class HostLimiter:
         return len(self._hosts)
 
     @asynccontextmanager
-    async def slot(self, name: str) -> AsyncIterator[Visit]:
+    async def slot(self, name: str, who: object) -> AsyncIterator[Visit]:
         """Wait for a slot at the host `name`, and have it until the block ends.
 
-        `Unavailable` from the block is a failure of the host, any other `Failed` is an answer.
+        `who` is the same for each try of a record. `Unavailable` from the block is a failure of the
+        host, any other `Failed` is an answer.
 
         Raises:
             HostOverloaded: the fetch is given up. Also instead of `Unavailable`, where another try
                 would make one more wait in vain.
         """
         host = self._host(name)
-        if host.asleep:
-            host.asleep.popleft()  # this is a retry
-        else:
+        if host.asleep.pop(who, None) is None:  # no retry
             self._recent.append(name)
         try:
             async with asyncio.timeout(None) as patience:
@@ -150,7 +148,7 @@ class HostLimiter:
                 host.visits[visit] = None
                 try:
                     async with host.slots:
-                        with visit.asking(), self._judging(host, visit):
+                        with visit.asking(), self._judging(host, visit, who):
                             yield visit
                 finally:
                     del host.visits[visit]
@@ -179,7 +177,7 @@ class HostLimiter:
                 visit.give_up()
 
     @contextmanager
-    def _judging(self, host: _Host, visit: Visit) -> Iterator[None]:
+    def _judging(self, host: _Host, visit: Visit, who: object) -> Iterator[None]:
         pauses = self.clock.pauses
         try:
             yield
@@ -190,7 +188,7 @@ class HostLimiter:
             if self._is_full and host.is_in_trouble():
                 raise HostOverloaded from failed
             sleep_seconds = max(failed.retry_after_seconds or 0.0, _SLEEP_SECONDS)
-            host.asleep.append(self.clock.seconds + min(sleep_seconds, self.max_age_seconds))
+            host.asleep[who] = self.clock.seconds + min(sleep_seconds, self.max_age_seconds)
             raise
         except Failed:
             host.note(visit, answered=True)

@@ -76,7 +76,7 @@ class HttpSource:
         for _ in range(1 + _MAX_REDIRECTS):
             assert url.raw_host is not None
             async with (
-                self.limiter.slot(url.raw_host) as visit,
+                self.limiter.slot(url.raw_host, body.reservation) as visit,
                 verdicts(uri, "its host"),
                 asyncio.timeout(seconds) as clock,
                 self.session.get(

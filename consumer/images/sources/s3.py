@@ -24,7 +24,7 @@ from yarl import URL
 
 from consumer.errors import Failed
 from consumer.images.byte_budget import Reservation
-from consumer.images.sources import BROKEN_PERCENT, forbidden, unavailable
+from consumer.images.sources import BROKEN_PERCENT, display, forbidden, unavailable
 from consumer.images.sources.body import Body, FetchLimits
 from consumer.images.sources.responses import refusal, verdicts
 from consumer.images.sources.sessions import open_trusted_session
@@ -215,6 +215,8 @@ async def _refusal(uri: str, response: ClientResponse) -> Failed:
     status = response.status
     if status < 400:
         return unavailable(uri, f"the store answers {status}: S3_ENDPOINT or S3_REGION is another")
+    if response.headers.get("x-amz-delete-marker") == "true":  # 405 where its version is asked for
+        return Failed(Code.NOT_FOUND, f"{display(uri)}: the object is deleted")
     refused = refusal(uri, response, time.time(), "the store")
     if refused.code is Code.ACCESS_DENIED:
         return Failed(

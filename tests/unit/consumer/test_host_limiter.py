@@ -53,12 +53,12 @@ class Visits:
 
     async def ask_others(self, times: int) -> None:
         for _ in range(times):
-            async with self.limiter.slot("other"):
+            async with self.limiter.slot("other", object()):
                 pass
 
     async def _visit(self, host: str, name: str) -> None:
         try:
-            async with self.limiter.slot(host) as visit:
+            async with self.limiter.slot(host, name) as visit:
                 self.inside.append(name)
                 self.ends[name] = asyncio.get_running_loop().create_future()
                 try:
@@ -190,6 +190,26 @@ async def test_failure_is_final_where_too_many_fail():
         assert visits.gone == ["4"]
 
 
+async def test_retries_are_no_further_fetches():
+    """Those that sleep at one host count until they are back; others who come change nothing."""
+    with _visits() as visits:
+        await visits.ask_others(20)
+        for name in "123":
+            await visits.want("a", name)
+            await visits.end(name, Unavailable(Code.IMAGE_UNAVAILABLE, "busy", 50))
+        await visits.pass_time(0.5)
+        for name in "4567":
+            await visits.want("a", name)
+            await visits.end(name, BUSY)
+            await visits.pass_time(0.5)
+        assert visits.gone == ["4", "5", "6", "7"]
+        await visits.want("a", "1")
+        await visits.pass_time(0.5)
+        await visits.want("a", "8")
+        await visits.end("8", BUSY)
+        assert visits.gone == ["4", "5", "6", "7"]
+
+
 async def test_failure_at_a_sound_host_is_never_final():
     """Whatever others do: one that answers most of the time has its retries."""
     with _visits() as visits:
@@ -253,11 +273,11 @@ async def test_many_hosts_are_forgotten():
     """What is known of a host goes when there are too many of them, unless it is being asked."""
     limiter = HostLimiter(at_once=1, max_waiters=3, max_age_seconds=60, clock=LoopClock())
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(limiter.slot("kept"))
+        await stack.enter_async_context(limiter.slot("kept", object()))
         for number in range(5000):
-            async with limiter.slot(f"host-{number}"):
+            async with limiter.slot(f"host-{number}", object()):
                 pass
         assert limiter.known_hosts < 2000
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01), limiter.slot("kept"):
+            async with asyncio.timeout(0.01), limiter.slot("kept", object()):
                 pass

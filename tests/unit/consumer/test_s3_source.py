@@ -422,6 +422,12 @@ def test_settings_show_no_secret_key() -> None:
     assert SECRET_KEY not in str(settings)
 
 
+async def test_version_that_deletes_is_not_found() -> None:
+    """S3 says 405 of it, with a header that tells it from any other 405."""
+    reply = answer("405 Method Not Allowed", x_amz_delete_marker="true")
+    assert (await _verdict(reply)).code is Code.NOT_FOUND
+
+
 async def test_request_that_the_store_calls_wrong_is_not_made_again() -> None:
     """It would be as wrong the second time; 404 and 410 alone say that there is no object."""
     for status, body in [
