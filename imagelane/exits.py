@@ -14,6 +14,7 @@ class ExitCode(IntEnum):
     ACCESS = 67  # EX_NOUSER: Kafka refuses a right, or who we say we are
     PROTOCOL = 76  # EX_PROTOCOL: Kafka gave an answer that no retry can heal
     POSITION = 65  # EX_DATAERR: the group's position vanished while it was in use
+    TLS = 68  # EX_NOHOST: the brokers and we do not trust each other's certificates
     MODEL = 66  # EX_NOINPUT: a checkpoint is missing, broken, or not CLIP or BLIP
     DEVICE = 71  # EX_OSERR: the device is not there, or failed
     BRAKE = 77  # EX_NOPERM: too many records were refused

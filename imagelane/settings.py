@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -17,33 +15,20 @@ from pydantic import (
 )
 
 from imagelane.exits import ExitCode, FatalError
+from imagelane.kafka.settings import KafkaSettings, split
 from schemas.signing import KEY_ID_PATTERN, MIN_SECRET_BYTES, KeyRing
 
 _FILE_SUFFIX: Final = "_FILE"  # Docker and Kubernetes mount secrets as files
 _MIN_SECRET: Final = f"at least {MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes one"
 
 
-def _split(value: object) -> object:
-    return (
-        [part.strip() for part in value.split(",") if part.strip()]
-        if isinstance(value, str)
-        else value
-    )
-
-
-CommaSeparated = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Broker = Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$")]
+CommaSeparated = Annotated[tuple[str, ...], BeforeValidator(split)]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 
-class WireSettings(BaseModel):
+class WireSettings(KafkaSettings):
     """Where the topics are and which secret signs. A subclass adds what its own side needs."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-    bootstrap_servers: Annotated[tuple[Broker, ...], BeforeValidator(_split)] = Field(
-        default=("localhost:9092",), min_length=1, description="Kafka brokers, host:port, by comma"
-    )
     secret_api_key: SecretStr = Field(
         description=f"shared secret that signs and verifies, {_MIN_SECRET}"
     )

@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.admin import Unanswered, topic_partitions
 from imagelane.kafka.client import client_arguments
+from imagelane.kafka.diagnosis import refusal_of
 from imagelane.kafka.header_names import tolerate_header_names
 from producer.settings import ProducerSettings
 from schemas import Record, TimestampType
@@ -23,7 +24,7 @@ _RECORDS_AT_ONCE: Final = 500
 
 def _client_arguments(settings: ProducerSettings) -> dict[str, Any]:
     return {
-        **client_arguments(settings.bootstrap_servers, "imagelane-producer"),
+        **client_arguments(settings, "imagelane-producer"),
         "request_timeout_ms": int(settings.broker_timeout_seconds * 1000),
     }
 
@@ -42,6 +43,8 @@ async def answering(settings: ProducerSettings, doing: str) -> AsyncIterator[Non
     except UnknownTopicOrPartitionError as exc:
         raise FatalError(ExitCode.TOPIC, f"{doing}: a topic is missing on {brokers}") from exc
     except (KafkaError, TimeoutError, Unanswered) as exc:
+        if refusal := await refusal_of(settings):
+            raise refusal from exc
         reason = str(exc) or f"no answer in {seconds:g} s"
         raise FatalError(
             ExitCode.BROKER, f"{doing}: {brokers}: {reason}; see BOOTSTRAP_SERVERS"

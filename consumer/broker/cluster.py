@@ -22,6 +22,7 @@ from imagelane.kafka.admin import (
     topic_configs,
     topic_partitions,
 )
+from imagelane.kafka.diagnosis import no_broker, refusal_of
 
 log = structlog.get_logger()
 
@@ -36,7 +37,7 @@ COMPRESSION_WARNING: Final = (
 
 def client_arguments(settings: ConsumerSettings) -> dict[str, Any]:
     """Return how every client of this process reaches the cluster."""
-    return client.client_arguments(settings.bootstrap_servers, "imagelane")
+    return client.client_arguments(settings, "imagelane")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,12 +145,10 @@ class Cluster:
                 return admin
             except (TimeoutError, KafkaError, OSError) as exc:
                 await admin.close()
+                if refusal := await refusal_of(self._settings):
+                    raise refusal from exc
                 if time.monotonic() >= give_up:
-                    raise FatalError(
-                        ExitCode.BROKER,
-                        f"broker: none answers at {brokers}; is Kafka up, and is "
-                        "BOOTSTRAP_SERVERS right?",
-                    ) from exc
+                    raise FatalError(ExitCode.BROKER, no_broker(self._settings)) from exc
                 log.warning("waiting for a broker", bootstrap_servers=brokers)
             await asyncio.sleep(1)
 
