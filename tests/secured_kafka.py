@@ -32,7 +32,6 @@ _LISTENERS: Final = {
 }
 SCRAM: Final = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 CONFIGS: Final = "kafka.admin.ConfigCommand"
-ACLS: Final = "org.apache.kafka.tools.AclCommand"
 _PLAIN: Final = "org.apache.kafka.common.security.plain.PlainLoginModule"
 _SCRAM: Final = "org.apache.kafka.common.security.scram.ScramLoginModule"
 _BEARER: Final = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule"
@@ -67,6 +66,12 @@ class SecuredKafka:
     def bootstrap(self) -> str:
         """The address by which everything is allowed."""
         return self.at("ROOT")
+
+    @property
+    def acls_command(self) -> str:
+        """The command that manages rights, for `KAFKA_ACLS` of deploy/kafka-acls.sh."""
+        tool = "/opt/kafka/bin/kafka-run-class.sh org.apache.kafka.tools.AclCommand"
+        return f"docker exec {self.container.get_container_id()} {tool}"
 
     def run_class(self, name: str, *arguments: str) -> str:
         """Run one of Kafka's tools, by its class, against the listener `ROOT`."""
@@ -124,6 +129,7 @@ def _settings(ports: dict[str, int], audience: str) -> dict[str, str]:
         "AUTHORIZER_CLASS_NAME": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "SUPER_USERS": "User:ANONYMOUS",
         "ALLOW_EVERYONE_IF_NO_ACL_FOUND": "false",
+        "SSL_PRINCIPAL_MAPPING_RULES": "RULE:^.*CN=([^,]+).*$/$1/,DEFAULT",
     }
     for name, (protocol, _) in _LISTENERS.items():
         listener = f"LISTENER_NAME_{name}_"

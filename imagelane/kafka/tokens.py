@@ -12,8 +12,10 @@ from importlib import import_module
 from typing import Any, Final
 
 import orjson
+from aiokafka import conn
 from aiokafka.abc import AbstractTokenProvider
-from aiokafka.errors import AuthenticationFailedError
+from aiokafka.conn import OAuthAuthenticator
+from aiokafka.errors import AuthenticationFailedError, SaslAuthenticationFailed
 
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.security import KafkaSecurity, TokenEndpoint
@@ -21,6 +23,7 @@ from imagelane.kafka.security import KafkaSecurity, TokenEndpoint
 ANSWER_SECONDS: Final = 10
 MAX_ANSWER_BYTES: Final = 64 * 1024
 RENEW_SHARE: Final = 0.8  # of its life; a connection that opens then still has the rest
+_LONGEST_REASON: Final = 200
 _DEFAULT_LIFE_SECONDS: Final = 300  # where the endpoint names none (RFC 6749: it should)
 
 
@@ -34,10 +37,25 @@ def open_provider(security: KafkaSecurity) -> AbstractTokenProvider:
     Raises:
         FatalError: `SETTINGS`: the function that the setting names is not there, or is none.
     """
+    conn.OAuthAuthenticator = _CheckedAuthenticator
     if security.token_provider:
         return _Function(security.token_provider)
     assert security.token_endpoint, "the settings demand one of the two"
     return ClientCredentials(security.token_endpoint)
+
+
+class _CheckedAuthenticator(OAuthAuthenticator):  # type: ignore[misc]
+    """Looks at the broker's answer to a token, which aiokafka 0.14 takes for a yes whatever it says.
+
+    A refusal is a challenge with an error in JSON (RFC 7628, section 3.2.2); a yes is empty.
+    """
+
+    async def step(self, payload: bytes | None) -> tuple[bytes, bool] | None:
+        if self._token_sent and payload:
+            reason = payload[:_LONGEST_REASON].decode(errors="replace")
+            raise SaslAuthenticationFailed(reason)
+        step: tuple[bytes, bool] | None = await super().step(payload)
+        return step
 
 
 class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]
