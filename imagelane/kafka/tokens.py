@@ -45,7 +45,7 @@ def open_provider(security: KafkaSecurity) -> AbstractTokenProvider:
 
 
 class _CheckedAuthenticator(OAuthAuthenticator):  # type: ignore[misc]
-    """Looks at the broker's answer to a token, which aiokafka 0.14 takes for a yes whatever it says.
+    """Looks at the broker's answer to a token; aiokafka 0.14 takes any for a yes.
 
     A refusal is a challenge with an error in JSON (RFC 7628, section 3.2.2); a yes is empty.
     """
