@@ -1,16 +1,17 @@
 """`python -m consumer`. The signals are taken first: all else that is imported takes seconds."""
 
+import sys
+
 from consumer.runtime.stop import StopRequest
 
 
-def main() -> None:
-    """Run the command line."""
-    stop = StopRequest()
-    stop.listen()
-    from consumer.command_line import app
+def main() -> int:
+    """Run the command line; without a subcommand, consume."""
+    StopRequest().listen()
+    from imagelane.cli import CONSUMER, SETTINGS, run
 
-    app(prog_name="python -m consumer", obj=stop)
+    return run("imagelane", {**CONSUMER, **SETTINGS}, default="consume")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

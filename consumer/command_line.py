@@ -1,55 +1,50 @@
-"""The command line: run, or `check` the surroundings. The environment is read here, once."""
+"""The commands: run, or `check` the surroundings."""
 
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, NoReturn
 
 import structlog
 import typer
-from dotenv import dotenv_values
 
-from consumer import check, service
+from consumer import check as surroundings
+from consumer import service
 from consumer.runtime import logging_setup
-from consumer.settings import ConsumerSettings, settings_table
+from consumer.runtime.stop import StopRequest
+from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import say
 
-app = typer.Typer(
-    help="The GPU side of imagelane: signed image references in, embeddings and captions out.",
-    epilog="Settings come from the environment or .env; `python -m consumer settings` lists them.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+
+def run(environment: Mapping[str, str], stop: StopRequest) -> NoReturn:
+    """Consume the ingest topic until `stop` is asked for, and end the process."""
+    _run(environment, partial(service.run, stop=stop))
 
 
-@app.callback(invoke_without_command=True)
-def run(context: typer.Context) -> None:
-    """Consume the ingest topic until SIGTERM or Ctrl-C."""
-    if context.invoked_subcommand is None:
-        _run(partial(service.run, stop=context.obj))
+def check(context: typer.Context) -> None:
+    """Look at settings, broker, topics, device and models.
+
+    A line for each, with what is wrong and what to do; ends with the code of the first fault.
+
+    \b
+    Example:
+      imagelane check
+    """
+    _run(context.obj, surroundings.run)
 
 
-@app.command("check")
-def check_surroundings() -> None:
-    """Look at settings, broker, topics, device and models, and say what is wrong."""
-    _run(check.run)
-
-
-@app.command("settings")
-def list_settings() -> None:
-    """Print every setting with its default and meaning, as a Markdown table."""
-    typer.echo(settings_table())
-
-
-def _run(main: Callable[[ConsumerSettings], Coroutine[Any, Any, None]]) -> NoReturn:
+def _run(
+    environment: Mapping[str, str], main: Callable[[ConsumerSettings], Coroutine[Any, Any, None]]
+) -> NoReturn:
     code = ExitCode.OK
     try:
-        settings = ConsumerSettings.from_env(_environment())
+        settings = ConsumerSettings.from_env(environment)
         logging_setup.configure(settings)
+        for line in ConsumerSettings.misspelt(environment):
+            structlog.get_logger().warning("unknown setting", reason=line)
         # Never closed: that would wait for every thread of the loop, as the end of Python would.
         # One of them may load BLIP or look for an address, and took 20 s of a stop that was over.
         asyncio.Runner().run(main(settings))
@@ -60,11 +55,6 @@ def _run(main: Callable[[ConsumerSettings], Coroutine[Any, Any, None]]) -> NoRet
     os._exit(code)
 
 
-def _environment() -> dict[str, str]:
-    file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
-    return {**file, **os.environ}
-
-
 def _exit_code(error: BaseException) -> ExitCode:
     """Say in one line why the process ends; a traceback only for what nobody foresaw."""
     while isinstance(error, BaseExceptionGroup):
@@ -72,7 +62,8 @@ def _exit_code(error: BaseException) -> ExitCode:
             (e for e in error.exceptions if isinstance(e, FatalError)), error.exceptions[0]
         )
     if isinstance(error, FatalError):
-        say(f"imagelane: {error}", err=True)
+        for line in str(error).splitlines():
+            say(f"imagelane: {line}", err=True)
         return error.code
     structlog.get_logger().error("unforeseen error, nothing of it is committed", exc_info=error)
     return ExitCode.BUG

@@ -3,7 +3,6 @@
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
-from pydantic.fields import FieldInfo
 
 from consumer.images.decoding.limits import DEFAULT_FORMATS, DEFAULT_MEMORY_BYTES, Format
 from consumer.images.retry import RetryPolicy
@@ -286,22 +285,3 @@ class ConsumerSettings(WireSettings):
     def brake_policy(self) -> BrakePolicy:
         """When too many refusals stop the process."""
         return BrakePolicy(max_consecutive=self.brake_consecutive, max_share=self.brake_share)
-
-
-def settings_table() -> str:
-    """Return the settings as a Markdown table, in the order of the class."""
-    rows = ["| setting | default | |", "| --- | --- | --- |"]
-    for name, field in ConsumerSettings.model_fields.items():
-        rows.append(f"| `{name.upper()}` | {_default(field)} | {field.description} |")
-    return "\n".join(rows)
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    value = field.default
-    if isinstance(value, SecretStr):
-        value = value.get_secret_value()
-    if isinstance(value, tuple):
-        value = ",".join(value)
-    return f"`{value}`" if value not in (None, "") else ""

@@ -1,14 +1,31 @@
-"""`python docs/write_tables.py` writes the settings table of the code into the README."""
+"""`python docs/write_tables.py` writes the settings tables of the code into the README."""
 
 import re
 from pathlib import Path
 
-from consumer.settings import settings_table
+from consumer.settings import ConsumerSettings
+from imagelane.settings import WireSettings
+from imagelane.settings_table import settings_table
+from producer.settings import ProducerSettings
 
 README = Path(__file__).parent.parent / "README.md"
-_MARKS = r"(?<=<!-- settings: python -m consumer settings -->\n).*?(?=\n<!-- end -->)"
-TABLE = re.compile(_MARKS, re.DOTALL)
+TABLES = {
+    "consumer": settings_table(ConsumerSettings),
+    "producer": settings_table(ProducerSettings, without=WireSettings.model_fields),
+}
+
+
+def table_in(text: str, side: str) -> re.Match[str]:
+    """Return where the table of one side stands."""
+    pattern = rf"(?<=<!-- settings: {side} -->\n).*?(?=\n<!-- end -->)"
+    found = re.search(pattern, text, re.DOTALL)
+    assert found, f"no table of the {side} in the README"
+    return found
+
 
 if __name__ == "__main__":
     text = README.read_text()
-    README.write_text(TABLE.sub(lambda _: settings_table(), text))
+    for side, table in TABLES.items():
+        match = table_in(text, side)
+        text = text[: match.start()] + table + text[match.end() :]
+    README.write_text(text)

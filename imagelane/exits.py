@@ -33,3 +33,7 @@ class FatalError(ImagelaneError):
     def __init__(self, code: ExitCode, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class OutputClosed(ImagelaneError):
+    """Whoever read our output has closed it, as `head` does: the program ends in silence."""

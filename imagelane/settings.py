@@ -1,7 +1,9 @@
 """The settings that both sides share. The caller hands the environment in, as a mapping."""
 
+import hmac
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
@@ -18,7 +20,8 @@ from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.settings import KafkaSettings, split
 from schemas.signing import KEY_ID_PATTERN, MIN_SECRET_BYTES, KeyRing
 
-_FILE_SUFFIX: Final = "_FILE"  # Docker and Kubernetes mount secrets as files
+FILE_SUFFIX: Final = "_FILE"  # Docker and Kubernetes mount secrets as files
+_NEAR: Final = 0.88  # one letter of ten is another, or missing
 _MIN_SECRET: Final = f"at least {MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes one"
 
 
@@ -56,6 +59,7 @@ class WireSettings(KafkaSettings):
     @field_validator("secret_api_key")
     @classmethod
     def _long_enough(cls, secret: SecretStr) -> SecretStr:
+        _check_ends(secret.get_secret_value())
         if len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
             raise ValueError(_MIN_SECRET)
         return secret
@@ -71,14 +75,18 @@ class WireSettings(KafkaSettings):
         faults = []
         if self.secret_api_key_id in _previous(self.secret_api_keys_previous):
             faults.append("SECRET_API_KEYS_PREVIOUS names the key id of SECRET_API_KEY")
-        topics = {self.ingest_topic, self.queries_topic, self.results_topic, self.dlq_topic}
-        if len(topics) < 4:
+        if len(set(self.topics)) < 4:
             faults.append(
                 "INGEST_TOPIC, QUERIES_TOPIC, RESULTS_TOPIC and DLQ_TOPIC must be four topics"
             )
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The names of all topics."""
+        return (self.ingest_topic, self.queries_topic, self.results_topic, self.dlq_topic)
 
     @property
     def keys(self) -> KeyRing:
@@ -103,7 +111,7 @@ class WireSettings(KafkaSettings):
                 value = _value(environment, name)
             except (OSError, UnicodeDecodeError) as exc:
                 reason = getattr(exc, "strerror", None) or "not UTF-8"
-                faults[name] = f"the file that {name}{_FILE_SUFFIX} names cannot be read: {reason}"
+                faults[name] = f"the file that {name}{FILE_SUFFIX} names cannot be read: {reason}"
             else:
                 if value is not None:
                     given[name.lower()] = value
@@ -113,8 +121,29 @@ class WireSettings(KafkaSettings):
             faults = cls._faults(exc) | faults
         if faults:
             lines = [f"{name}: {fault}" if name else fault for name, fault in faults.items()]
-            raise FatalError(ExitCode.SETTINGS, "settings: " + "; ".join(lines))
+            lines += cls.misspelt(environment)
+            raise FatalError(ExitCode.SETTINGS, "settings: " + "\n".join(lines))
         return settings
+
+    @classmethod
+    def misspelt(cls, environment: Mapping[str, str]) -> list[str]:
+        """Return a line for each variable that is no setting but nearly has the name of one."""
+        known = {name.upper() for name in cls.model_fields}
+        known |= {name + FILE_SUFFIX for name in known}
+        near = {
+            name: get_close_matches(name, known, n=1, cutoff=_NEAR)
+            for name in environment
+            if name not in known
+        }
+        return [f"{name} is no setting; is {to[0]} meant?" for name, to in near.items() if to]
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """By key id: 8 hex digits that tell whether two sides have the same secret."""
+        return {
+            key_id: hmac.digest(secret, b"imagelane fingerprint", "sha256").hex()[:8]
+            for key_id, secret in self.keys.secrets.items()
+        }
 
     @classmethod
     def _faults(cls, error: ValidationError) -> dict[str, str]:
@@ -125,7 +154,10 @@ class WireSettings(KafkaSettings):
             if detail["type"] == "value_error":
                 fault = detail["msg"].removeprefix("Value error, ")
             else:
-                what = "missing" if detail["type"] == "missing" else detail["msg"]
+                # A regular expression tells nobody what to write; the description does.
+                what = {"missing": "missing", "string_pattern_mismatch": "has another form"}.get(
+                    detail["type"], detail["msg"]
+                )
                 fault = f"{what} ({cls.model_fields[name].description})"
             faults.setdefault(name.upper(), fault)
         return faults
@@ -133,10 +165,23 @@ class WireSettings(KafkaSettings):
 
 def _value(environment: Mapping[str, str], name: str) -> str | None:
     """Return the value of `name`; an empty one is no value, as compose hands on what is not set."""
-    path = environment.get(name + _FILE_SUFFIX)
+    path = environment.get(name + FILE_SUFFIX)
     if not environment.get(name) and path:
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n") or None
-    return environment.get(name) or None
+    value = environment.get(name) or ""
+    return (value.rstrip("\r\n") if "SECRET" in name else value) or None
+
+
+def _check_ends(secret: str) -> None:
+    """Refuse what an editor or a shell left at an end: the other side would not have it.
+
+    Raises:
+        ValueError: it begins or ends with white space, a byte order mark or a quote.
+    """
+    for end, where in ((secret[:1], "begins"), (secret[-1:], "ends")):
+        if end.isspace() or end == "\ufeff" or (end and end in "\"'"):
+            what = "a quote" if end in "\"'" else "white space or a byte order mark"
+            raise ValueError(f"{where} with {what}, which is no part of a secret; remove it")
 
 
 def _previous(pairs: SecretStr) -> dict[str, bytes]:
@@ -145,6 +190,7 @@ def _previous(pairs: SecretStr) -> dict[str, bytes]:
         key_id, _, secret = pair.strip().partition(":")
         if not re.fullmatch(KEY_ID_PATTERN, key_id) or len(secret.encode()) < MIN_SECRET_BYTES:
             raise ValueError(f"each must be kid:secret, the secret {_MIN_SECRET}")
+        _check_ends(secret)
         if key_id in secrets:
             raise ValueError("a key id comes twice")
         secrets[key_id] = secret.encode()

@@ -5,13 +5,24 @@ would steer the terminal, a line end would forge a line, and a bidirectional con
 text in another order than it has. Whatever is written to a person or as a line passes here.
 """
 
+import asyncio
+import os
 import re
-from typing import Final
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TextIO
 
-import typer
+from rich.cells import cell_len, set_cell_size
+
+from imagelane.exits import OutputClosed
 
 # JSON allows these outside strings, where they are white space; inside they are escapes already.
 _LINE_ENDS: Final = re.compile(r"[\t\r\n]")
+_ERASE: Final = "\r\x1b[2K"
+_REDRAW_SECONDS: Final = 0.5
+
+_live: Callable[[], str] | None = None
 
 
 def printable(text: str) -> str:
@@ -40,9 +51,80 @@ def json_line(document: str) -> str:
     )
 
 
-def say(text: str, *, err: bool = False) -> None:
-    """Write `text` as one line, without controls, to stdout or stderr."""
-    typer.echo(printable(text), err=err)
+def say(text: str, *, err: bool = False, fit: bool = False) -> None:
+    """Write `text` as one line, without controls, to stdout or stderr.
+
+    With `fit` it is cut where a terminal would wrap it; in a pipe nothing is cut.
+
+    Raises:
+        OutputClosed: whoever read it is gone.
+    """
+    line, stream = printable(text), sys.stderr if err else sys.stdout
+    if fit and stream.isatty():
+        line = _cut(line, _width(stream))
+    _write(line + "\n", stream)
+
+
+@asynccontextmanager
+async def live_line(text: Callable[[], str]) -> AsyncIterator[bool]:
+    """Show one line at the bottom of the terminal while the body runs, and say whether it is shown.
+
+    It is redrawn twice a second, and what is said meanwhile goes above it. Without a terminal on
+    stderr there is none.
+    """
+    global _live
+    if not sys.stderr.isatty():
+        yield False
+        return
+
+    async def tick() -> None:
+        while True:
+            _draw()
+            await asyncio.sleep(_REDRAW_SECONDS)
+
+    _live = text
+    ticker = asyncio.create_task(tick())
+    try:
+        yield True
+    finally:
+        ticker.cancel()
+        _live = None
+        sys.stderr.write(_ERASE)
+        sys.stderr.flush()
+
+
+def _write(text: str, stream: TextIO) -> None:
+    if _live:
+        sys.stderr.write(_ERASE)
+        sys.stderr.flush()
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError as exc:
+        # Python flushes once more at its end, and would complain then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise OutputClosed from exc
+    _draw()
+
+
+def _draw() -> None:
+    if _live:
+        sys.stderr.write(_ERASE + _cut(printable(_live()), _width(sys.stderr)))
+        sys.stderr.flush()
+
+
+def _width(stream: TextIO) -> int:
+    """Return the columns that a line may take: in the last one a terminal would wrap."""
+    try:
+        return (os.get_terminal_size(stream.fileno()).columns or 80) - 1
+    except OSError:
+        return 79
+
+
+def _cut(line: str, columns: int) -> str:
+    if cell_len(line) <= columns:
+        return line
+    return set_cell_size(line, columns - 1).rstrip() + "…"
 
 
 def _escape(character: str) -> str:

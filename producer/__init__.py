@@ -1,14 +1,18 @@
 """The ingestion side: sign image requests, publish them, and read what becomes of them.
 
 async with Publisher(ProducerSettings.from_env(os.environ), results=True) as publisher:
-    published = await publisher.publish(image_request("s3://pictures/cat.jpg"))
-    outcome = await publisher.result(published, timeout_seconds=60)
+    outcome = await publisher.process("s3://pictures/cat.jpg")
 print(outcome.status, outcome.result)
 
 async with ResultReader(settings, group_id="indexer") as reader:
     async for read in reader:
         print(read.id, read.result.embedding and read.result.embedding.vector())
 """
+
+# ruff: noqa: E402
+from imagelane.namesakes import Shadowed, check_namesakes
+
+check_namesakes()  # before anything looks for a name that another `schemas` does not have
 
 from producer.errors import (
     ExitCode,
@@ -21,7 +25,8 @@ from producer.errors import (
 )
 from producer.ids import new_id
 from producer.outcomes import Outcome
-from producer.publisher import Keyed, Published, Publisher, image_request
+from producer.publisher import Published, Publisher
+from producer.requests import Keyed, image_request, text_request
 from producer.results import LatestResults, ReadResult, ResultReader
 from producer.settings import ProducerSettings
 
@@ -40,7 +45,9 @@ __all__ = [
     "ReadResult",
     "ResultReader",
     "ResultTimeout",
+    "Shadowed",
     "TooLarge",
     "image_request",
     "new_id",
+    "text_request",
 ]

@@ -145,7 +145,7 @@ async def existing_partitions(
         brokers = ",".join(settings.bootstrap_servers)
         raise FatalError(
             ExitCode.TOPIC,
-            f"no topic {', '.join(missing)} on {brokers}; `python -m producer topics` creates it",
+            f"no topic {', '.join(missing)} on {brokers}; `imagelane topics` creates it",
         )
     return [
         TopicPartition(topic, partition["partition"])

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from weakref import WeakValueDictionary
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -36,17 +36,18 @@ Place = tuple[str, int, int]  # topic, partition, offset
 class Outcome:
     """What became of one request: its result (`ok` or `error`), or why there is none.
 
-    `code` and `message` are those of an error or of a refusal; `value` is the result as received.
-    The last two are for who shows outcomes: `Publisher.result` raises a timeout, and passes over
-    what cannot be verified (its `id` is its place then, for what it says of itself may be forged).
+    `code` and `message` are those of an error or of a refusal; `value` is the result as received,
+    and `item` what was handed to `process`. `timeout` and `unpublished` come from `process_many`,
+    `unverifiable` from the command line alone: its `id` is its place, since it may be forged.
     """
 
     id: str
-    status: Literal["ok", "error", "refused", "timeout", "unverifiable"]
+    status: Literal["ok", "error", "refused", "timeout", "unpublished", "unverifiable"]
     result: Result | None = None
     code: str | None = None
     message: str | None = None
     value: bytes | None = None
+    item: Any = None
 
 
 class Waiting:
@@ -87,7 +88,15 @@ class Outcomes:
         self._results_topic = results_topic
         # Weak: an outcome nobody holds a `Published` for is forgotten, so nothing grows for ever.
         self._waiting: WeakValueDictionary[str, Waiting] = WeakValueDictionary()
+        self._reached: dict[tuple[str, int], int] = {}
         self.unverifiable_count = 0
+        self.heard_count = 0
+
+    def ahead_of(self, place: Place) -> int | None:
+        """Return how many records are between the furthest that has an outcome and `place`."""
+        topic, partition, offset = place
+        reached = self._reached.get((topic, partition))
+        return None if reached is None or reached >= offset else offset - reached - 1
 
     def expect(self, id: str) -> Waiting:
         """Begin to wait for `id`, before it is published; an id twice shares one outcome."""
@@ -106,20 +115,30 @@ class Outcomes:
         except Refused:
             self.unverifiable_count += 1
             return
+        source = result.source
+        self._hear((source.topic, source.partition, source.offset))
         waiting = self._waiting.get(result.id)
         if waiting is not None:
             waiting.settle(outcome_of(result, record.value))
 
+    def _hear(self, place: Place) -> None:
+        """Count an outcome, of whomever, of the record at `place`."""
+        topic, partition, offset = place
+        self.heard_count += 1
+        reached = self._reached.get((topic, partition), -1)
+        self._reached[topic, partition] = max(reached, offset)
+
     def _take_dead_letter(self, record: Record) -> None:
         text = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
-        waiting = self._waiting.get(text.get(SIG_ID, ""))
-        # A dead letter of a later stage comes with an error result, and that one is signed.
-        if waiting is None or text.get(DLQ_STAGE) != Stage.ADMIT:
-            return
         try:
             place = (text[DLQ_TOPIC], int(text[DLQ_PARTITION]), int(text[DLQ_OFFSET]))
         except (KeyError, ValueError):
             return  # not one of ours
+        self.heard_count += 1
+        waiting = self._waiting.get(text.get(SIG_ID, ""))
+        # A dead letter of a later stage comes with an error result, and that one is signed.
+        if waiting is None or text.get(DLQ_STAGE) != Stage.ADMIT:
+            return
         outcome = Outcome(
             id=text[SIG_ID],
             status="refused",

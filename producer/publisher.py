@@ -4,32 +4,25 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 
+from producer.concurrently import concurrently, each, next_of
 from producer.connection import answering, existing_partitions, writer
-from producer.errors import TooLarge
-from producer.ids import new_id
+from producer.errors import InvalidRequest, NotOpen, ResultTimeout, TooLarge
 from producer.outcomes import Outcome, Outcomes, Waiting, following
+from producer.requests import Keyed, Processable, request_for
 from producer.settings import ProducerSettings
-from schemas import ImageReference, Request, Signer, Task, encode_request
+from schemas import Request, Signer, encode_request
 from schemas.codec import MAX_VALUE_BYTES
 from schemas.headers import CONTENT_TYPE, JSON_CONTENT_TYPE
 
 _IN_FLIGHT: Final = 1000  # requests sent and not yet acknowledged, of publish_many
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keyed:
-    """A request under a key of its own: records with the same key go to the same partition."""
-
-    request: Request
-    key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,29 +39,6 @@ class Published:
     def id(self) -> str:
         """The request's id."""
         return self.request.id
-
-
-def image_request(
-    uri: str,
-    *,
-    tasks: tuple[Task, ...] = (Task.EMBED, Task.CAPTION),
-    id: str | None = None,
-    sha256: str | None = None,
-    metadata: dict[str, Any] | None = None,
-) -> Request:
-    """Make a request for the image at `uri`, with a new id unless one is given.
-
-    Raises:
-        ValueError: a field breaks the wire contract.
-    """
-    return Request.model_validate(
-        {
-            "id": id or new_id(),
-            "image": ImageReference(uri=uri, sha256=sha256),
-            "tasks": tasks,
-            "metadata": metadata,
-        }
-    )
 
 
 class _Sent(NamedTuple):
@@ -93,10 +63,13 @@ class Publisher:
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._signer = Signer(settings.keys, settings.ingest_topic)
+        self._signers = {
+            topic: Signer(settings.keys, topic)
+            for topic in (settings.ingest_topic, settings.queries_topic)
+        }
         self._outcomes = Outcomes(settings.keys, settings.results_topic) if results else None
         self._stack = AsyncExitStack()
-        self._producer: AIOKafkaProducer
+        self._producer: AIOKafkaProducer | None = None
         self._follower: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
@@ -126,12 +99,26 @@ class Publisher:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._producer = None
         await self._stack.aclose()
 
     @property
     def unverifiable_count(self) -> int:
         """How many records of the results topic were ignored: their signature does not hold."""
         return self._outcomes.unverifiable_count if self._outcomes else 0
+
+    @property
+    def heard_count(self) -> int:
+        """How many outcomes, of whomever, came since the opening: whether the consumer works."""
+        return self._outcomes.heard_count if self._outcomes else 0
+
+    def ahead_of(self, published: Published) -> int | None:
+        """Return how many records the consumer has to do before this one, by the latest outcome.
+
+        None: it does ours already, or nothing is known of its partition yet.
+        """
+        place = (published.topic, published.partition, published.offset)
+        return self._outcomes.ahead_of(place) if self._outcomes else None
 
     async def publish(self, item: Request | Keyed) -> Published:
         """Publish one request and wait until all in-sync replicas have it.
@@ -152,9 +139,9 @@ class Publisher:
 
         At most 1,000 are in flight. Raises as `publish` does; what is in flight then may arrive.
         """
-        source = aiter(items if isinstance(items, AsyncIterable) else _each(items))
+        source = each(items)
         sent: deque[_Sent] = deque()
-        upcoming: asyncio.Future[Request | Keyed | None] | None = _next(source)
+        upcoming: asyncio.Future[Request | Keyed | None] | None = next_of(source)
         try:
             while upcoming or sent:
                 while sent and (sent[0].future.done() or not upcoming or len(sent) >= _IN_FLIGHT):
@@ -168,7 +155,7 @@ class Publisher:
                     item = upcoming.result()
                     if item is not None:
                         sent.append(await self._send(item))
-                    upcoming = _next(source) if item is not None else None
+                    upcoming = next_of(source) if item is not None else None
         finally:
             for waiter in (upcoming, *(one.future for one in sent)):
                 if waiter:
@@ -180,12 +167,13 @@ class Publisher:
         A repeat of an id that was done before this publisher opened gets no result: it times out.
 
         Raises:
-            TimeoutError: nothing came in time; it may be asked for again.
-            ValueError: the publisher was not opened with `results=True`.
+            ResultTimeout: nothing came in time; it may be asked for again.
+            NotOpen: the publisher was not opened with `results=True`.
             FatalError: the results or dead letters can no longer be read.
         """
+        self._opened()
         if published.waiting is None:
-            raise ValueError("the publisher was not opened with results=True")
+            raise NotOpen("for results open it as `Publisher(settings, results=True)`")
         outcome = published.waiting.outcome
         either: set[asyncio.Future[Any]] = {outcome, self._follower}
         await asyncio.wait(either, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -194,23 +182,84 @@ class Publisher:
         if self._follower.done():
             async with answering(self._settings, "reading results"):
                 await self._follower
-        raise TimeoutError(f"no result for {published.id} in {timeout_seconds:g} s")
+        raise ResultTimeout(
+            f"no result for {published.id} in {timeout_seconds:g} s; is a consumer running?"
+        )
+
+    async def process(
+        self,
+        item: Processable | None = None,
+        *,
+        text: str | None = None,
+        timeout_seconds: float = 60,
+    ) -> Outcome:
+        """Publish a path, a URI or a request, or `text` to embed; return what became of it.
+
+        The publisher must be open with `results=True`. A text goes to `QUERIES_TOPIC`.
+
+        Raises:
+            InvalidRequest: the path names no file, or what is given breaks the wire contract.
+            TooLarge, ResultTimeout, NotOpen, FatalError: as `publish` and `result`.
+        """
+        if self._outcomes is None:
+            raise NotOpen("for results open it as `Publisher(settings, results=True)`")
+        request = request_for(item, text)
+        outcome = await self.result(await self.publish(request), timeout_seconds=timeout_seconds)
+        return replace(outcome, item=text if item is None else item)
+
+    async def process_many(
+        self,
+        items: Iterable[Processable] | AsyncIterable[Processable],
+        *,
+        at_once: int = 256,
+        timeout_seconds: float = 300,
+    ) -> AsyncIterator[Outcome]:
+        """Publish all of them and yield what becomes of each, in the order in which it is known.
+
+        At most `at_once` are under way. `outcome.item` is what was handed in. What cannot be
+        published, and what has no result in time, is an outcome too: `unpublished`, `timeout`.
+
+        Raises:
+            NotOpen, FatalError: as `publish` and `result`.
+        """
+
+        async def outcome_of(item: Processable) -> Outcome:
+            return await self._outcome(item, timeout_seconds)
+
+        async with aclosing(concurrently(items, outcome_of, at_once)) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
+
+    async def _outcome(self, item: Processable, timeout_seconds: float) -> Outcome:
+        try:
+            return await self.process(item, timeout_seconds=timeout_seconds)
+        except (InvalidRequest, TooLarge) as exc:
+            return Outcome(id="", status="unpublished", message=str(exc), item=item)
+        except ResultTimeout as exc:
+            return Outcome(id="", status="timeout", message=str(exc), item=item)
 
     async def _send(self, item: Request | Keyed) -> _Sent:
         request, key = (item.request, item.key) if isinstance(item, Keyed) else (item, item.id)
         value, key_bytes = encode_request(request), key.encode()
         if len(value) > MAX_VALUE_BYTES:
             raise TooLarge(f"{request.id}: {len(value)} bytes; at most {MAX_VALUE_BYTES}")
-        signature = self._signer.sign(
+        # Whoever searches waits for it: a text goes where no backlog of pictures is.
+        settings = self._settings
+        topic = settings.ingest_topic if request.text is None else settings.queries_topic
+        signature = self._signers[topic].sign(
             id=request.id, timestamp=int(self._clock()), key=key_bytes, value=value
         )
         waiting = self._outcomes.expect(request.id) if self._outcomes else None
         headers = [(CONTENT_TYPE, JSON_CONTENT_TYPE), *signature]
+        producer = self._opened()
         async with sending(self._settings, request.id):
-            future = await self._producer.send(
-                self._settings.ingest_topic, key=key_bytes, value=value, headers=headers
-            )
+            future = await producer.send(topic, key=key_bytes, value=value, headers=headers)
         return _Sent(request=request, future=future, waiting=waiting)
+
+    def _opened(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            raise NotOpen("the publisher is not open: use `async with Publisher(...) as publisher`")
+        return self._producer
 
     async def _acknowledged(self, sent: _Sent) -> Published:
         async with sending(self._settings, sent.request.id):
@@ -235,12 +284,3 @@ async def sending(settings: ProducerSettings, id: str) -> AsyncIterator[None]:
             yield
         except (MessageSizeTooLargeError, RecordListTooLargeError) as exc:
             raise TooLarge(f"{id}: too large for the topic") from exc
-
-
-async def _each(items: Iterable[Request | Keyed]) -> AsyncIterator[Request | Keyed]:
-    for item in items:
-        yield item
-
-
-def _next(items: AsyncIterator[Request | Keyed]) -> asyncio.Future[Request | Keyed | None]:
-    return asyncio.ensure_future(anext(items, None))

@@ -76,14 +76,6 @@ class LatestResults:
         return True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Turn:
-    """What one poll brought, and the offsets behind it."""
-
-    results: list[ReadResult]
-    ends: Mapping[TopicPartition, int]
-
-
 class ResultReader:
     """Reads the results topic: `async with` opens it, `async for` gives a `ReadResult` at a time.
 
@@ -168,26 +160,27 @@ class ResultReader:
             FatalError: the brokers can no longer be read.
             NotOpen: it was not opened by `async with`.
         """
-        async for turn in self._turns():
-            for one in turn.results:
-                partition = TopicPartition(one.topic, one.partition)
+        async for records in self._turns():
+            for record in records:
+                partition = TopicPartition(record.topic, record.partition)
                 if partition not in self._opened().assignment():
                     continue  # it was taken away meanwhile, and comes to another member
-                self._given[partition] = one.offset + 1
-                yield one
-                await self._commits.handled({partition: one.offset + 1})
-            self._given.update(turn.ends)
-            await self._commits.handled(turn.ends)
+                self._given[partition] = record.offset + 1
+                if one := self._read(record):
+                    yield one
+                await self._commits.handled({partition: record.offset + 1})
 
     async def batches(self) -> AsyncIterator[list[ReadResult]]:
         """Give up to 500 results at once, and an empty list twice a second while none comes.
 
         Raises as `async for` does.
         """
-        async for turn in self._turns():
-            self._given.update(turn.ends)
-            yield turn.results
-            await self._commits.handled(turn.ends)
+        async for records in self._turns():
+            results = [one for record in records if (one := self._read(record))]
+            ends = {TopicPartition(r.topic, r.partition): r.offset + 1 for r in records}
+            self._given.update(ends)
+            yield results
+            await self._commits.handled(ends)
 
     async def commit(self) -> None:
         """Commit everything that was given so far, the present one too.
@@ -201,14 +194,11 @@ class ResultReader:
         self._commits.done.update(self._given)
         await self._commits.commit()
 
-    async def _turns(self) -> AsyncIterator[_Turn]:
+    async def _turns(self) -> AsyncIterator[list[Record]]:
         turns = polled(self._settings, self._opened(), self._topic, follow=self._follow)
         async with aclosing(turns):
             async for records in turns:
-                yield _Turn(
-                    results=[one for record in records if (one := self._read(record))],
-                    ends={TopicPartition(r.topic, r.partition): r.offset + 1 for r in records},
-                )
+                yield records
 
     async def _seek(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
         await consumer.seek_to_beginning(*partitions)

@@ -14,6 +14,7 @@ from producer.settings import ProducerSettings
 
 # LogAppendTime: freshness is judged by the broker's clock, not by the producer's claim.
 TIMESTAMP_TYPE: Final = "message.timestamp.type"
+PARTITIONS: Final = "partitions"
 # The broker unpacks what a producer packed, and then holds it to the limit: a consumer can be sent
 # no bomb, and needs no codec.
 _COMPRESSION: Final = "compression.type"
@@ -81,7 +82,7 @@ def topic_plans(
 
 def differences(plan: TopicPlan, found: Mapping[str, str]) -> tuple[Difference, ...]:
     """Return what differs, the most important first; `found` has the counts as well."""
-    counts = {"partitions": plan.partitions, "replication": plan.replication}
+    counts = {PARTITIONS: plan.partitions, "replication": plan.replication}
     wanted = {**plan.configs, **{name: str(count) for name, count in counts.items() if count}}
     return tuple(
         Difference(setting=name, wanted=value, found=have)
@@ -110,7 +111,7 @@ async def _ensure(
         await _create(admin, plan)
         return TopicReport(name=plan.name, state=TopicState.CREATED)
     counts = {
-        "partitions": str(len(existing)),
+        PARTITIONS: str(len(existing)),
         "replication": str(len(existing[0]["replicas"])),
     }
     different = differences(plan, {**await topic_configs(admin, plan.name), **counts})

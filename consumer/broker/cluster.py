@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 ANSWER_SECONDS: Final = 10  # how long an answer about the topics is waited for
 _Answer = TypeVar("_Answer")
-NO_QUERIES: Final = "there is no queries topic, `python -m producer topics` creates it"
+NO_QUERIES: Final = "there is no queries topic, `imagelane topics` creates it"
 COMPRESSION_WARNING: Final = (
     "the ingest topic lets compressed records through, which may be bombs, and of which gzip alone "
     "can be read; compression.type=uncompressed has the broker unpack and limit them"
@@ -85,7 +85,7 @@ class Cluster:
         if missing := [name for name in names if name not in found]:
             raise FatalError(
                 ExitCode.TOPIC,
-                f"topic: {', '.join(missing)} not there; `python -m producer topics` creates them",
+                f"topic: {', '.join(missing)} not there; `imagelane topics` creates them",
             )
         return [await self._facts(name, len(found[name])) for name in names]
 

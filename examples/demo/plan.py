@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from imagelane.exits import ExitCode, FatalError
+from producer.cli.folders import FolderRules
 from producer.cli.references import BadReference, entries
 from producer.publisher import image_request
 from schemas import Request
@@ -98,7 +99,9 @@ class Plan:
         try:
             found = [
                 Picture(name=Path(entry.where).name, uri=entry.text.decode())
-                for entry in entries([str(self.pictures)], recursive=False, stdin=io.BytesIO())
+                for entry in entries(
+                    [str(self.pictures)], FolderRules(recursive=False), io.BytesIO()
+                )
             ]
         except (BadReference, OSError) as exc:
             raise FatalError(ExitCode.SETTINGS, f"PICTURES={self.pictures}: {exc}") from exc

@@ -1,1 +1,1 @@
-"""The command line of the ingestion side."""
+"""The ingestion side's subcommands."""

@@ -37,7 +37,7 @@ def check_line(
     ]
     # Without a reading that verifies, the first one gives the reason.
     record = next((one for one in readings if _is_signed(one, verifier)), readings[0])
-    if topic == settings.ingest_topic:
+    if topic in (settings.ingest_topic, settings.queries_topic):
         return admit(record, verifier=verifier, freshness=Freshness(), now=now).id
     if topic == settings.results_topic:
         return verified_result(record, verifier).id

@@ -5,16 +5,20 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import orjson
+from rich.cells import cell_len
 
 from imagelane.terminal import json_line, printable
 from producer.outcomes import Outcome
 from schemas import Record
 
 _NAME_CHARS: Final = 60
+_NAME_COLUMNS: Final = 28
 
 
-def outcome_line(outcome: Outcome, uri: str | None, as_json: bool) -> str:
-    """Return the id, status, milliseconds, name of the image, and caption or code and message.
+def outcome_line(
+    outcome: Outcome, uri: str | None, *, as_json: bool = False, with_id: bool = False
+) -> str:
+    """Return the image's name, status, milliseconds, and caption or code and message; the id last.
 
     As JSON: the result as it was received, in one line and with controls as escapes; without one,
     `id`, `status` and `error`.
@@ -28,15 +32,20 @@ def outcome_line(outcome: Outcome, uri: str | None, as_json: bool) -> str:
     result = outcome.result
     total_ms = result.timing_ms.total if result else None
     milliseconds = "-" if total_ms is None else f"{total_ms:.0f} ms"
+    # What cannot be verified is named by its place.
+    name = printable(outcome.id if uri is None else name_of(uri))
+    padding = " " * max(0, _NAME_COLUMNS - cell_len(name))
+    columns = f"{name}{padding}  {outcome.status:<7}  {milliseconds:>8}  {_said(outcome)}"
+    return printable(f"{columns}  {outcome.id}" if with_id and uri else columns).rstrip()
+
+
+def _said(outcome: Outcome) -> str:
+    result = outcome.result
     if outcome.status != "ok":
-        said = ": ".join(filter(None, (outcome.code, outcome.message)))
-    elif result and result.caption:
-        said = result.caption.text
-    else:
-        said = f"embedding of {result.embedding.dim}" if result and result.embedding else ""
-    name = "-" if uri is None else name_of(uri)
-    columns = f"{outcome.id:<26}  {outcome.status:<7}  {milliseconds:>8}  {name}  {said}"
-    return printable(columns).rstrip()
+        return ": ".join(filter(None, (outcome.code, outcome.message)))
+    if result and result.caption:
+        return result.caption.text
+    return f"embedding of {result.embedding.dim}" if result and result.embedding else ""
 
 
 def place_of(record: Record) -> str:

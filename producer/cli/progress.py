@@ -1,76 +1,88 @@
-"""How far publishing is: a bar on a terminal, a plain line now and then otherwise. On stderr."""
+"""How far publishing is: one line at the bottom of a terminal, else a plain one now and then."""
 
-import sys
+import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from imagelane.terminal import live_line, say
 
 _PLAIN_EVERY_SECONDS: Final = 5.0
+_BAR_COLUMNS: Final = 20
 
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """What is counted: `done` ended well, `failed` did not; without waiting, published is done."""
+    """What is counted: `done` ended well, `failed` did not; without waiting, published is done.
+
+    `ahead` returns how many records the consumer has to do before ours, where that is known.
+    """
 
     published: int = 0
     done: int = 0
     failed: int = 0
+    skipped: int = 0
+    ahead: Callable[[], int | None] = lambda: None
 
     @property
     def ended(self) -> int:
         return self.done + self.failed
 
+    def rate(self, elapsed_seconds: float) -> float:
+        """Return how many ended in a second."""
+        return self.ended / elapsed_seconds if elapsed_seconds > 0 else 0.0
+
     def line(self, elapsed_seconds: float) -> str:
         """Return the tally in one line, with the rate of what ended."""
-        rate = self.ended / elapsed_seconds if elapsed_seconds > 0 else 0.0
+        skipped = f", skipped {self.skipped}" if self.skipped else ""
         return (
-            f"published {self.published}, done {self.done}, failed {self.failed}, "
-            f"{rate:.1f}/s in {elapsed_seconds:.1f} s"
+            f"published {self.published}, done {self.done}, failed {self.failed}{skipped}, "
+            f"{self.rate(elapsed_seconds):.1f}/s in {elapsed_seconds:.1f} s"
         )
 
+    def bar(self, elapsed_seconds: float, total: int | None) -> str:
+        """Return what a terminal shows meanwhile: of how many, the rate, the rest of the time."""
+        rate, ended = self.rate(elapsed_seconds), self.ended + self.skipped
+        ahead = f"  {count:,} ahead in the queue" if (count := self.ahead()) else ""
+        tail = f"{rate:.1f}/s  failed {self.failed}  {_clock(elapsed_seconds)}{ahead}"
+        if not total:
+            return f"{ended} done, {self.published} published  {tail}"
+        filled = _BAR_COLUMNS * ended // total
+        left = (total - ended) / rate if rate else None
+        eta = f"  ETA {_clock(left)}" if left is not None else ""
+        return f"[{'#' * filled:-<{_BAR_COLUMNS}}] {ended}/{total}{eta}  {tail}"
 
-@contextmanager
-def display(tally: Tally, *, total: int | None) -> Iterator[Callable[[], None]]:
-    """Yield what shows the tally as it stands; show it once more when the body has ended well.
+
+@asynccontextmanager
+async def display(tally: Tally, *, total: int | None) -> AsyncIterator[None]:
+    """Show the tally while the body runs, and once more when it has ended, or was interrupted.
 
     `total` None is not known, so there is no ETA.
     """
-    started = shown = time.monotonic()
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        # On one terminal, lines of stdout go above the bar; stdout in a pipe is left alone.
-        redirect_stdout=sys.stdout.isatty(),
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    task = bar.add_task("", total=total)
+    started = time.monotonic()
+    try:
+        async with live_line(lambda: tally.bar(time.monotonic() - started, total)) as is_shown:
+            plain = None if is_shown else asyncio.create_task(_say_now_and_then(tally, started))
+            try:
+                yield
+            finally:
+                if plain:
+                    plain.cancel()
+    except asyncio.CancelledError:
+        say(tally.line(time.monotonic() - started), err=True)
+        raise
+    say(tally.line(time.monotonic() - started), err=True)
 
-    def show() -> None:
-        nonlocal shown
-        now = time.monotonic()
-        line = tally.line(now - started)
-        bar.update(task, completed=tally.ended, description=line)
-        if bar.disable and now - shown >= _PLAIN_EVERY_SECONDS:
-            shown = now
-            typer.echo(line, err=True)
 
-    with bar:
-        yield show
-    typer.echo(tally.line(time.monotonic() - started), err=True)
+async def _say_now_and_then(tally: Tally, started: float) -> None:
+    while True:
+        await asyncio.sleep(_PLAIN_EVERY_SECONDS)
+        say(tally.line(time.monotonic() - started), err=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

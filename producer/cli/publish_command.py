@@ -1,107 +1,133 @@
-"""The `publish` command: references in, one line for each outcome out, bounded in memory."""
+"""The `publish` command."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Final
+import io
+from pathlib import Path
+from typing import Annotated, BinaryIO
 
 import typer
 
+from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import say
-from producer.cli.background import in_thread
-from producer.cli.outcome_lines import outcome_line
-from producer.cli.progress import Tally, display
-from producer.cli.references import BadReference, Entry, to_request
-from producer.ids import new_id
-from producer.outcomes import Outcome
-from producer.publisher import Keyed, Published, Publisher
+from producer.cli.folders import FolderRules, LeftOut, formats_of
+from producer.cli.given import settings_given
+from producer.cli.progress import Tally
+from producer.cli.publishing import PublishPlan, publish_all
+from producer.cli.references import STDIN, BadReference, IdFrom, count_entries, entries
+from producer.errors import TooLarge
 from producer.settings import ProducerSettings
 from schemas import Task
 
-_OUTSTANDING: Final = 1000  # published and without an outcome, when waiting for it
 
+def publish(
+    context: typer.Context,
+    references: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="REFERENCES",
+            help="PATH, DIR, GLOB, URI, a list (.jsonl, .ndjson, .txt) or - for standard input. A "
+            "line of the last two is a URI, a path, or JSON: a whole request, or uri, tasks, key, "
+            "metadata; `#` begins a comment, and a NUL ends a line too.",
+            show_default=False,
+        ),
+    ],
+    tasks: Annotated[str, typer.Option(help="What to do, by comma.")] = "embed,caption",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the results; show each.")] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Folders within folders, too.")
+    ] = False,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            min=0.1, help="With --wait: give up after so many seconds in which no result came."
+        ),
+    ] = 120.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A line of JSON for each: the receipt, or the result.")
+    ] = False,
+    ids: Annotated[bool, typer.Option("--ids", help="With --wait: ids too, last.")] = False,
+    receipts: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Append a line of JSON for each request to FILE."),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Publish only what is not done by the receipts in FILE; append."
+        ),
+    ] = None,
+    id_from: Annotated[
+        IdFrom,
+        typer.Option(
+            help="Ids: random, or made of the path, or of the picture's bytes; the consumer takes "
+            "an id once within its replay window."
+        ),
+    ] = IdFrom.RANDOM,
+) -> None:
+    """Publish images; with --wait show what becomes of each.
 
-async def publish_all(
-    settings: ProducerSettings,
-    references: Iterable[Entry],
-    *,
-    tasks: tuple[Task, ...],
-    total: int | None,
-    patience_seconds: float | None,
-    as_json: bool,
-) -> Tally:
-    """Publish what the references stand for, and show what becomes of it.
+    One line a result: name, status, time, caption or reason. Ends with 1 if anything failed, was
+    refused or did not come in time.
 
-    `patience_seconds`: wait for results until nothing at all came for so long; None: do not wait.
-
-    Raises:
-        FatalError: no broker answers, or a topic does not exist.
+    \b
+    Examples:
+      imagelane publish pictures/ --wait
+      imagelane publish 'a/**/*.png' https://example.org/b.jpg --tasks embed
+      find pictures -name '*.jpg' -print0 | imagelane publish - --resume receipts.jsonl
     """
-    tally = Tally()
-    async with Publisher(settings, results=patience_seconds is not None) as publisher:
-        with display(tally, total=total) as show:
-            run = _Run(
-                publisher=publisher, tally=tally, show=show, patience=patience_seconds, json=as_json
-            )
-            await run.publish(references, tasks)
-        if publisher.unverifiable_count:
-            count = publisher.unverifiable_count
-            say(f"{count} results ignored: their signature does not hold", err=True)
+    settings = settings_given(context, ProducerSettings)
+    plan = PublishPlan(
+        tasks=_tasks(tasks),
+        id_from=id_from,
+        patience_seconds=timeout if wait else None,
+        as_json=as_json,
+        with_ids=ids,
+        receipts=receipts,
+        resume=resume,
+    )
+    formats = formats_of(context.obj.get("DECODE_FORMATS", ""))
+    rules = FolderRules(recursive=recursive, formats=formats)
+    tally = _publish(settings, references, rules, plan)
+    raise typer.Exit(ExitCode.FAILED if tally.failed else ExitCode.OK)
+
+
+def _publish(
+    settings: ProducerSettings, references: list[str], rules: FolderRules, plan: PublishPlan
+) -> Tally:
+    """Publish what the references name; all that is wrong with them ends in one line."""
+    try:
+        left_out = LeftOut()
+        total = count_entries(references, rules, left_out)
+        for line in left_out.lines():
+            say(line, err=True)
+        stdin = _own_stdin() if STDIN in references else io.BytesIO()
+        if total == 0:
+            raise BadReference(", ".join(references), "no image there; nothing to publish")
+        found = entries(references, rules, stdin)
+        tally = asyncio.run(publish_all(settings, found, plan, total))
+    except (BadReference, TooLarge) as exc:
+        raise FatalError(ExitCode.FAILED, str(exc)) from exc
+    except OSError as exc:
+        raise FatalError(
+            ExitCode.FAILED, f"{exc.filename or 'input'}: {exc.strerror or exc}"
+        ) from exc
+    if tally.ended + tally.skipped == 0:
+        raise FatalError(ExitCode.FAILED, "no reference on standard input; nothing to publish")
     return tally
 
 
-@dataclass(slots=True, kw_only=True)
-class _Run:
-    publisher: Publisher
-    tally: Tally
-    show: Callable[[], None]
-    patience: float | None
-    json: bool
-    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_OUTSTANDING))
-    heard: int = 0
+def _tasks(names: str) -> tuple[Task, ...]:
+    try:
+        return tuple(Task(name.strip()) for name in names.split(","))
+    except ValueError as exc:
+        known = ", ".join(Task)
+        raise typer.BadParameter(f"{exc}; tasks are {known}", param_hint="--tasks") from exc
 
-    async def publish(self, references: Iterable[Entry], tasks: tuple[Task, ...]) -> None:
-        requests = self._requests(references, tasks)
-        try:
-            async with asyncio.TaskGroup() as waits:
-                async for published in self.publisher.publish_many(requests):
-                    self.tally.published += 1
-                    if self.patience is None:
-                        self._end(done=True)
-                    else:
-                        await self.room.acquire()
-                        waits.create_task(self._wait(published, self.patience))
-                        self.show()
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None  # the first fault is the cause of the others
 
-    async def _requests(
-        self, references: Iterable[Entry], tasks: tuple[Task, ...]
-    ) -> AsyncIterator[Keyed]:
-        async for entry in in_thread(references):
-            try:
-                yield to_request(entry, tasks, new_id)
-            except BadReference as exc:
-                say(str(exc), err=True)
-                self._end(done=False)
+def _own_stdin() -> BinaryIO:
+    """Return a reader of its own on standard input.
 
-    async def _wait(self, published: Published, patience: float) -> None:
-        """Wait as long as others are heard of: a place far back in a long queue is no failure."""
-        outcome = None
-        while outcome is None:
-            heard = self.heard
-            try:
-                outcome = await self.publisher.result(published, timeout_seconds=patience)
-                self.heard += 1
-            except TimeoutError:
-                if self.heard == heard:
-                    message = f"no result in {patience:g} s; is a consumer running?"
-                    outcome = Outcome(id=published.id, status="timeout", message=message)
-        typer.echo(outcome_line(outcome, published.request.subject, self.json))
-        self._end(done=outcome.status == "ok")
-        self.room.release()
-
-    def _end(self, *, done: bool) -> None:
-        self.tally.done += done
-        self.tally.failed += not done
-        self.show()
+    A thread may be blocked in it when the program ends, and the interpreter closes `sys.stdin`
+    then: were it the one that is read, the interpreter would abort.
+    """
+    return open(0, "rb", closefd=False)

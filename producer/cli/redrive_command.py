@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 
 from imagelane.exits import ExitCode
 from imagelane.terminal import say
+from producer.cli.given import settings_given
 from producer.cli.outcome_lines import place_of
 from producer.connection import existing_partitions, writer
 from producer.dead_letters import NotRedriven, Renewal, Selection, text_of
@@ -65,22 +66,23 @@ def redrive(
         ),
     ] = 600,
 ) -> None:
-    """Sign dead letters again, with the current key, and publish them to the ingest topic.
+    """Sign dead letters again and publish them once more.
 
-    For what was refused as `stale`, or failed and can go well now. Never signed again: what is not
-    authentic. Impossible: what was truncated. Held back: what was admitted within the replay
-    window, for it would be dropped as a repeat. One line each; ends with 1 if any was not redriven.
+    With the current key, to the ingest topic. For what was refused as `stale`, or failed and can go
+    well now. Never signed again: what is not authentic. Impossible: what was truncated. Held back:
+    what was admitted within the replay window, for it would be dropped as a repeat. One line each;
+    ends with 1 if any was not redriven.
 
     Dead letters stay in their topic: select by time, or a second run publishes them once more.
     A stale one can be the late copy of a record that was done: redriven, it is done again.
 
     \b
     Examples:
-      python -m producer redrive --code stale --since 2026-05-01T08:00 --dry-run
-      python -m producer redrive --code not_found,image_unavailable --until 1777622400
-      python -m producer redrive --id 01JABC --id 01JABD
+      imagelane redrive --code stale --since 2026-05-01T08:00 --dry-run
+      imagelane redrive --code not_found,image_unavailable --until 1777622400
+      imagelane redrive --id 01JABC --id 01JABD
     """
-    settings = ProducerSettings.from_env(context.obj)
+    settings = settings_given(context, ProducerSettings)
     selection = Selection(
         codes=_codes(code or []),
         ids=frozenset(id or []),

@@ -5,27 +5,37 @@ manifest, whose files must exist.
 """
 
 import glob
+import hashlib
 import io
 import json
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
+from urllib.parse import unquote, urlsplit
 
+from producer.cli.folders import FolderRules, LeftOut
 from producer.cli.outcome_lines import name_of
-from producer.publisher import Keyed
+from producer.ids import new_id
+from producer.requests import SCHEME, Keyed
 from schemas import Refused, Task, decode_request
 from schemas.codec import MAX_VALUE_BYTES
 
-IMAGE_SUFFIXES: Final = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-)
-MANIFEST_SUFFIXES: Final = frozenset({".jsonl", ".ndjson"})
+LIST_SUFFIXES: Final = frozenset({".jsonl", ".ndjson", ".txt"})
 STDIN: Final = "-"
-# Two characters or more: `C:` is a drive.
-_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+_BOM: Final = b"\xef\xbb\xbf"
+_CHUNK_BYTES: Final = 65536
+_ID_CHARS: Final = 32
+
+
+class IdFrom(StrEnum):
+    """What the id of a request is made of, where it names none."""
+
+    RANDOM = "random"
+    PATH = "path"
+    SHA256 = "sha256"
 
 
 class BadReference(Exception):
@@ -44,40 +54,50 @@ class Entry:
     base: Path
 
 
-def entries(arguments: Iterable[str], *, recursive: bool, stdin: BinaryIO) -> Iterator[Entry]:
+def entries(
+    arguments: Iterable[str],
+    rules: FolderRules,
+    stdin: BinaryIO,
+    left_out: LeftOut | None = None,
+) -> Iterator[Entry]:
     """Yield the references that the arguments name, in order; a folder's sorted by name.
+
+    What folders hold besides pictures is counted in `left_out`.
 
     Raises:
         BadReference: an argument names nothing.
-        OSError: a folder or a manifest cannot be read.
+        OSError: a folder or a list cannot be read.
     """
+    left_out = LeftOut() if left_out is None else left_out
     for argument in arguments:
         if argument == STDIN:
             yield from _lines(stdin, "line ", Path())
         elif argument and os.path.exists(argument):  # noqa: PTH110  # false for what is too long
-            yield from _of_path(Path(argument), recursive=recursive)
-        elif _SCHEME.match(argument):
+            yield from _of_path(Path(argument), rules, left_out)
+        elif SCHEME.match(argument):
             yield Entry(where=name_of(argument), text=os.fsencode(argument), base=Path())
         elif not glob.has_magic(argument):
             raise BadReference(argument, "no such file, folder or URI")
         else:
-            yield from _of_glob(argument, recursive=recursive)
+            yield from _of_glob(argument, rules, left_out)
 
 
-def count_entries(arguments: Sequence[str], *, recursive: bool) -> int | None:
+def count_entries(
+    arguments: Sequence[str], rules: FolderRules, left_out: LeftOut | None = None
+) -> int | None:
     """Return how many references there are; None when standard input is one of the arguments.
 
     Raises as `entries` does, so that what is missing is known before anything is published.
     """
     files = [argument for argument in arguments if argument != STDIN]
-    count = sum(1 for _ in entries(files, recursive=recursive, stdin=io.BytesIO()))
+    count = sum(1 for _ in entries(files, rules, io.BytesIO(), left_out))
     return count if len(files) == len(arguments) else None
 
 
-def to_request(entry: Entry, tasks: tuple[Task, ...], new_id: Callable[[], str]) -> Keyed:
+def to_request(entry: Entry, tasks: tuple[Task, ...], id_from: IdFrom = IdFrom.RANDOM) -> Keyed:
     """Return the request that an entry stands for: a whole one, or `uri` and what goes with it.
 
-    `tasks` hold where it names none, and the key is the id.
+    `tasks` and an id hold where it names none, and the key is the id.
 
     Raises:
         BadReference: it breaks the wire contract, or a path in it names no file.
@@ -91,15 +111,17 @@ def to_request(entry: Entry, tasks: tuple[Task, ...], new_id: Callable[[], str])
     except (ValueError, RecursionError) as exc:
         reason = getattr(exc, "msg", exc)  # a JSON error's own text counts lines of its own
         raise BadReference(entry.where, f"not a URI, a path or a JSON object: {reason}") from exc
-    if uri is not None and "image" in members:
-        raise BadReference(entry.where, "has both `uri` and `image`")
-    image = members.setdefault("image", {"uri": uri})
+    if uri is not None and members.keys() & {"image", "text"}:
+        raise BadReference(entry.where, "has `uri` and another of `image` and `text`")
+    image = None if "text" in members else members.setdefault("image", {"uri": uri})
     if isinstance(image, dict) and isinstance(image.get("uri"), str):
         image["uri"] = _uri(image["uri"], entry)
     key = members.pop("key", None)
     if not (key is None or (isinstance(key, str) and key.isprintable())):
         raise BadReference(entry.where, "`key` is not printable text")
-    members = {"version": 1, "id": new_id(), "tasks": tasks, **members}
+    if "id" not in members:
+        members["id"] = _new_id(id_from, image, entry)
+    members = {"version": 1, **({} if "text" in members else {"tasks": tasks}), **members}
     value = json.dumps(members, ensure_ascii=False, separators=(",", ":"))
     try:
         request = decode_request(value.encode(errors="surrogatepass"))
@@ -108,8 +130,26 @@ def to_request(entry: Entry, tasks: tuple[Task, ...], new_id: Callable[[], str])
     return Keyed(request=request, key=request.id if key is None else key)
 
 
+def _new_id(id_from: IdFrom, image: Any, entry: Entry) -> str:
+    """Return an id; one that is made of the bytes binds the image to them, too."""
+    if id_from is IdFrom.RANDOM or not isinstance(image, dict):
+        return new_id()
+    uri = str(image.get("uri"))
+    if id_from is IdFrom.PATH:
+        return hashlib.sha256(uri.encode(errors="surrogatepass")).hexdigest()[:_ID_CHARS]
+    if not uri.startswith("file:"):
+        raise BadReference(entry.where, "--id-from sha256 takes files only")
+    try:
+        with Path(unquote(urlsplit(uri).path)).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError) as exc:
+        raise BadReference(entry.where, f"cannot be read: {exc}") from exc
+    image.setdefault("sha256", digest)
+    return digest[:_ID_CHARS]
+
+
 def _uri(text: str, entry: Entry) -> str:
-    if _SCHEME.match(text):
+    if SCHEME.match(text):
         return text
     path = entry.base / text
     try:
@@ -120,15 +160,10 @@ def _uri(text: str, entry: Entry) -> str:
     raise BadReference(entry.where, f"no such file: {text}")
 
 
-def _of_path(path: Path, *, recursive: bool) -> Iterator[Entry]:
+def _of_path(path: Path, rules: FolderRules, left_out: LeftOut) -> Iterator[Entry]:
     if path.is_dir():
-        for child in sorted(path.iterdir()):
-            if child.is_dir():
-                if recursive and not child.is_symlink():  # a link may lead back up
-                    yield from _of_path(child, recursive=True)
-            elif child.suffix.lower() in IMAGE_SUFFIXES:
-                yield _of_file(child)
-    elif path.suffix.lower() in MANIFEST_SUFFIXES:
+        yield from map(_of_file, rules.pictures(path, left_out))
+    elif path.suffix.lower() in LIST_SUFFIXES:
         with path.open("rb") as lines:
             yield from _lines(lines, f"{path}:", path.parent)
     else:
@@ -139,22 +174,46 @@ def _of_file(path: Path) -> Entry:
     return Entry(where=str(path), text=path.resolve().as_uri().encode(), base=Path())
 
 
-def _of_glob(pattern: str, *, recursive: bool) -> Iterator[Entry]:
+def _of_glob(pattern: str, rules: FolderRules, left_out: LeftOut) -> Iterator[Entry]:
     found = False
     for name in glob.iglob(pattern, recursive=True):  # noqa: PTH207  # lazy, absolute or not
         found = True
-        yield from _of_path(Path(name), recursive=recursive)
+        yield from _of_path(Path(name), rules, left_out)
     if not found:
         raise BadReference(pattern, "matches nothing")
 
 
 def _lines(stream: BinaryIO, name: str, base: Path) -> Iterator[Entry]:
-    """Yield the lines that are not blank, each with its number; a too long one is cut."""
-    number = 0
-    while line := stream.readline(MAX_VALUE_BYTES + 2):
-        number += 1
-        rest = line
-        while not rest.endswith(b"\n") and len(rest) > MAX_VALUE_BYTES:
-            rest = stream.readline(MAX_VALUE_BYTES + 2)
-        if text := line.strip():
+    """Yield the lines that are neither blank nor comments, each with its number."""
+    for number, line in enumerate(_split(stream), start=1):
+        text = line.removeprefix(_BOM).strip() if number == 1 else line.strip()
+        if text and not text.startswith(b"#"):
             yield Entry(where=f"{name}{number}", text=text, base=base)
+
+
+def _split(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield lines, of NULs if one comes before the first line end; a too long one is cut."""
+    end, pending, is_cut = b"", b"", False
+    while chunk := _read_some(stream):
+        pending += chunk
+        end = end or (b"\0" if b"\0" in pending.partition(b"\n")[0] else b"")
+        if not end and b"\n" in pending:
+            end = b"\n"
+        *whole, pending = pending.split(end) if end else [pending]
+        for line in whole:
+            if not is_cut:
+                yield line[: MAX_VALUE_BYTES + 2]
+            is_cut = False
+        if len(pending) > MAX_VALUE_BYTES:
+            if not is_cut:
+                yield pending[: MAX_VALUE_BYTES + 2]
+            pending, is_cut = b"", True
+    if pending and not is_cut:
+        yield pending
+
+
+def _read_some(stream: BinaryIO) -> bytes:
+    """Return what is there, and wait for the first of it only: a pipe may stay open."""
+    read = getattr(stream, "read1", stream.read)
+    data: bytes = read(_CHUNK_BYTES)
+    return data

@@ -114,6 +114,7 @@ if __name__ == "__main__":
     stop.listen()
     subject.arm()
     arm()
-    from consumer.command_line import app
+    from consumer.command_line import run
+    from imagelane.env import read_environment
 
-    app(prog_name="python -m tests.faults.hanging", obj=stop)
+    run(read_environment(), stop)

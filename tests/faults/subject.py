@@ -262,6 +262,7 @@ if __name__ == "__main__":
     stop = StopRequest()
     stop.listen()
     arm()
-    from consumer.command_line import app
+    from consumer.command_line import run
+    from imagelane.env import read_environment
 
-    app(prog_name="python -m tests.faults.subject", obj=stop)
+    run(read_environment(), stop)

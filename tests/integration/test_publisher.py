@@ -19,7 +19,15 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.memory_records import MemoryRecords
 
 from imagelane.exits import ExitCode, FatalError
-from producer import Keyed, ProducerSettings, Published, Publisher, TooLarge, image_request
+from producer import (
+    Keyed,
+    NotOpen,
+    ProducerSettings,
+    Published,
+    Publisher,
+    TooLarge,
+    image_request,
+)
 from schemas import (
     Code,
     Failure,
@@ -249,7 +257,7 @@ async def test_results_must_be_asked_for_when_opening(settings: ProducerSettings
     """Afterwards it would be too late: they may have passed."""
     async with Publisher(settings) as publisher:
         published = await publisher.publish(next(images(1)))
-        with pytest.raises(ValueError, match="results=True"):
+        with pytest.raises(NotOpen, match="results=True"):
             await publisher.result(published, timeout_seconds=1)
 
 
@@ -411,10 +419,14 @@ def test_topics_twice_creates_then_finds(broker: Broker, secret: str, topics: To
     swapped = {**here, "INGEST_TOPIC": fresh.results, "RESULTS_TOPIC": fresh.ingest}
     weakened = command(swapped, "topics")
 
-    assert [done.returncode for done in (first, second, more)] == [0, 0, 0]
+    assert [done.returncode for done in (first, second, more)] == [0, 0, 1]
     assert first.stdout.count(b": created") == 3
     assert second.stdout.count(b": exists") == 3
     assert b"partitions is 2, wanted 4" in more.stdout
+    alter = f"--alter --topic {fresh.ingest} --partitions 4\n"
+    assert (
+        f"  kafka-topics.sh --bootstrap-server {broker.bootstrap} {alter}" in more.stdout.decode()
+    )
     assert weakened.returncode == 1
     assert b"message.timestamp.type is CreateTime, wanted LogAppendTime" in weakened.stdout
 
@@ -438,6 +450,7 @@ async def test_publish_wait_prints_a_line_for_each_outcome(
 
     assert done.returncode == 1
     assert done.stdout.split()[:2] == [b"a", b"timeout"]
+    assert b"is a consumer running?" in done.stdout
     assert f"{manifest}:2: ".encode() in done.stderr
     assert b"published 1, done 0, failed 2" in done.stderr
 

@@ -262,7 +262,7 @@ async def test_brake_remembers_what_was_refused_before_a_restart(
         ({"SECRET_API_KEY": "short"}, ExitCode.SETTINGS, "at least 32 bytes"),
         ({"BLIP_IDLE_SECONDS": "soon"}, ExitCode.SETTINGS, "BLIP_IDLE_SECONDS"),
         ({"FILE_ROOTS": "/not/there"}, ExitCode.SETTINGS, "/not/there"),
-        ({"RESULTS_TOPIC": "missing.topic"}, ExitCode.TOPIC, "python -m producer topics"),
+        ({"RESULTS_TOPIC": "missing.topic"}, ExitCode.TOPIC, "imagelane topics"),
         ({"DLQ_TOPIC": "missing.dlq"}, ExitCode.TOPIC, "missing.dlq"),
         ({"BOOTSTRAP_SERVERS": "127.0.0.1:1"}, ExitCode.BROKER, "BOOTSTRAP_SERVERS"),
         ({"CLIP_MODEL": str(MODELS / "tiny-blip")}, ExitCode.MODEL, "is no CLIP checkpoint"),

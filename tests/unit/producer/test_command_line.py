@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from imagelane.cli import PRODUCER, application
+from imagelane.env import Environment
 from imagelane.exits import FatalError
-from producer.cli.commands import application
 
 SECRET = "a-secret-that-only-this-test-knows-0123456789"
 COMMANDS = ("topics", "publish", "sign", "verify", "results", "redrive")
@@ -33,7 +34,10 @@ def producer(
 ) -> Done:
     """Run the command line in this process: exit code and line are those of a `FatalError`."""
     done = CliRunner().invoke(
-        application(rich=False), arguments, input=stdin, obj=WIRE | (environment or {})
+        application(PRODUCER, rich=False),
+        arguments,
+        input=stdin,
+        obj=Environment(("test", WIRE | (environment or {}))),
     )
     if isinstance(done.exception, FatalError):
         return Done(code=done.exception.code, stdout=done.stdout, stderr=str(done.exception))
@@ -61,7 +65,7 @@ def test_help_has_an_example(command: str) -> None:
     done = producer(command, "-h")
 
     assert done.code == 0
-    assert "python -m producer " + command in done.stdout.partition("Example")[2]
+    assert "imagelane " + command in done.stdout.partition("Example")[2]
     assert done.stdout.isascii()
 
 
@@ -178,11 +182,27 @@ def test_at_judges_a_line_as_of_then() -> None:
 
 def test_sign_goes_on_after_a_bad_line_and_ends_with_1() -> None:
     """With the number of the line."""
-    done = producer("sign", "--topic", "t", stdin=b"nonsense\n" + REQUEST)
+    done = producer("sign", "--topic", "image.ingest", stdin=b"nonsense\n" + REQUEST)
 
     assert done.code == 1
     assert done.stderr.startswith("line 1: ")
     assert done.stdout.count("\n") == 1
+
+
+def test_signing_for_a_topic_that_nobody_reads_is_named() -> None:
+    """A misspelt topic makes signatures that no reader takes."""
+    done = producer("sign", "--topic", "image.ingst", stdin=REQUEST)
+
+    assert (done.code, done.stdout.count("\n")) == (0, 1)
+    assert done.stderr.startswith("image.ingst is no topic of the settings")
+
+
+def test_verifying_nothing_says_so() -> None:
+    """An empty file would otherwise pass for a good one."""
+    done = producer("verify", "--topic", "image.ingest")
+
+    assert (done.code, done.stdout) == (1, "")
+    assert "nothing was verified" in done.stderr
 
 
 def test_kcat_format_is_one_command_a_value() -> None:

@@ -26,18 +26,19 @@ def refused(message: str = "too old") -> Outcome:
     return Outcome(id="a1", status="refused", code="stale", message=message)
 
 
-def test_a_line_has_id_status_time_name_and_caption() -> None:
-    """In this order."""
+def test_a_line_has_name_status_time_and_caption() -> None:
+    """In this order; the id last, where it is asked for."""
     line = outcome_line(ok(), "file:///p/my%20cat.jpg", as_json=False)
 
-    assert line.split() == ["a1", "ok", "412", "ms", "my", "cat.jpg", "a", "red", "circle"]
+    assert line.split() == ["my", "cat.jpg", "ok", "412", "ms", "a", "red", "circle"]
+    assert outcome_line(ok(), "file:///p/cat.jpg", with_id=True).endswith("a red circle  a1")
 
 
 def test_a_refusal_says_code_and_message() -> None:
     """There is no result, hence no time."""
     line = outcome_line(refused(), "data:image/png;base64,xxxx", as_json=False)
 
-    assert line.split(maxsplit=4) == ["a1", "refused", "-", "data:", "stale: too old"]
+    assert line.split(maxsplit=3) == ["data:", "refused", "-", "stale: too old"]
 
 
 def test_json_is_the_result_as_it_was_received() -> None:
@@ -109,3 +110,14 @@ def test_the_rate_is_of_what_ended() -> None:
 
     assert tally.line(4.0) == "published 50, done 9, failed 1, 2.5/s in 4.0 s"
     assert "0.0/s" in tally.line(0.0)
+
+
+def test_the_bar_says_how_far_how_fast_and_how_long() -> None:
+    """And how long the queue before ours is, where that is known."""
+    tally = Tally(published=50, done=9, failed=1, skipped=10, ahead=lambda: 1200)
+
+    assert tally.bar(5.0, 40) == (
+        "[##########----------] 20/40  ETA 0:10  2.0/s  failed 1  0:05  1,200 ahead in the queue"
+    )
+    assert tally.bar(5.0, None).startswith("20 done, 50 published  2.0/s")
+    assert "ETA" not in Tally().bar(0.0, 40)

@@ -1,5 +1,6 @@
 """Paths, folders, globs, URIs and manifests become requests; what cannot is named by its place."""
 
+import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -10,28 +11,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumer.images.decoding.limits import DEFAULT_FORMATS as CONSUMER_FORMATS
+from consumer.images.decoding.limits import Format
+from producer.cli.folders import FORMAT_OF, FolderRules, LeftOut, formats_of
 from producer.cli.references import (
     BadReference,
     Entry,
+    IdFrom,
     count_entries,
     entries,
     to_request,
 )
-from producer.publisher import Keyed
-from schemas import JsonObject, Task, encode_request
+from producer.requests import Keyed
+from schemas import JsonObject, Request, Task, encode_request
 from schemas.codec import MAX_VALUE_BYTES
 from tests.strategies import image_requests
 
+FLAT = FolderRules(recursive=False)
 ODD_NAMES = ["a b.jpg", "100%25.png", "ünï→.webp", "#q?.gif", "[x].bmp", "line\nbreak.jpg"]
 
 
 def uris(*arguments: str, recursive: bool = False, stdin: bytes = b"") -> list[str]:
-    found = entries(arguments, recursive=recursive, stdin=io.BytesIO(stdin))
+    found = entries(arguments, FolderRules(recursive=recursive), io.BytesIO(stdin))
     return [made(entry).request.subject for entry in found]
 
 
 def made(entry: Entry, *tasks: Task) -> Keyed:
-    return to_request(entry, tasks or tuple(Task), lambda: "new")
+    return to_request(entry, tasks or tuple(Task))
 
 
 def line(text: bytes, base: Path | None = None) -> Entry:
@@ -40,7 +46,7 @@ def line(text: bytes, base: Path | None = None) -> Entry:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    for name in ("b.jpg", "a.PNG", "notes.txt", "sub/c.webp", "sub/deep/d.gif"):
+    for name in ("b.jpg", "a.PNG", "notes.md", "sub/c.webp", "sub/deep/d.gif"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -68,7 +74,7 @@ def test_a_link_to_a_folder_above_ends(pictures: Path) -> None:
 
 def test_a_file_that_is_named_is_taken_whatever_its_suffix(pictures: Path) -> None:
     """Who names it means it; the consumer says what it is not."""
-    assert uris(str(pictures / "notes.txt")) == [(pictures / "notes.txt").as_uri()]
+    assert uris(str(pictures / "notes.md")) == [(pictures / "notes.md").as_uri()]
 
 
 def test_a_glob_is_expanded_when_the_shell_did_not(pictures: Path) -> None:
@@ -107,7 +113,7 @@ def test_a_uri_may_be_longer_than_a_file_name() -> None:
     """Signed links are: the file system's limit is none of theirs, and they name no file."""
     uri = "https://user:hunter2@example.org/cat.jpg?X-Amz-Signature=" + "f" * 5000
 
-    [entry] = entries([uri], recursive=False, stdin=io.BytesIO())
+    [entry] = entries([uri], FLAT, io.BytesIO())
 
     assert made(entry).request.subject == uri
     assert entry.where == "cat.jpg"
@@ -121,12 +127,12 @@ def test_what_is_not_there_is_known_before_anything_is_published(
     arguments = ("https://example.org/a.jpg", argument)
 
     with pytest.raises(BadReference):
-        count_entries(arguments, recursive=False)
+        count_entries(arguments, FLAT)
 
 
 def test_standard_input_has_no_count() -> None:
     """Its length is not known before it is read, and it can be read once only."""
-    assert count_entries(("https://example.org/a.jpg", "-"), recursive=False) is None
+    assert count_entries(("https://example.org/a.jpg", "-"), FLAT) is None
 
 
 def test_a_manifest_is_counted_and_read_by_line(pictures: Path) -> None:
@@ -134,9 +140,9 @@ def test_a_manifest_is_counted_and_read_by_line(pictures: Path) -> None:
     manifest = pictures / "list.jsonl"
     manifest.write_bytes(b'{"uri":"b.jpg"}\r\n\n  \nhttps://example.org/x.jpg\nsub/c.webp')
 
-    found = list(entries([str(manifest)], recursive=False, stdin=io.BytesIO()))
+    found = list(entries([str(manifest)], FLAT, io.BytesIO()))
 
-    assert count_entries((str(manifest),), recursive=False) == 3
+    assert count_entries((str(manifest),), FLAT) == 3
     assert [entry.where for entry in found] == [f"{manifest}:{n}" for n in (1, 4, 5)]
     assert [made(entry).request.subject for entry in found] == [
         (pictures / "b.jpg").as_uri(),
@@ -157,7 +163,7 @@ def test_reading_lines_is_lazy() -> None:
             buffer[: len(line)] = line
             return len(line)
 
-    found: Iterator[Entry] = entries(["-"], recursive=False, stdin=io.BufferedReader(Endless()))
+    found: Iterator[Entry] = entries(["-"], FLAT, io.BufferedReader(Endless()))
 
     assert next(found).where == "line 1"
     assert next(found).where == "line 2"
@@ -178,7 +184,8 @@ def test_a_line_that_says_nothing_gets_what_holds_for_all() -> None:
     """The tasks of the command line; a new id, which is the key too."""
     keyed = made(line(b"s3://b/k"), Task.CAPTION)
 
-    assert (keyed.key, keyed.request.id) == ("new", "new")
+    assert keyed.key == keyed.request.id
+    assert made(line(b"s3://b/k")).key != keyed.key
     assert keyed.request.tasks == (Task.CAPTION,)
     assert keyed.request.metadata is None
 
@@ -253,8 +260,104 @@ def test_an_over_long_line_does_not_shift_the_next() -> None:
     """It is skipped to its end, without being held."""
     stdin = io.BytesIO(b"x" * (5 * MAX_VALUE_BYTES) + b"\nhttps://example.org/a.jpg\n")
 
-    first, second = entries(["-"], recursive=False, stdin=stdin)
+    first, second = entries(["-"], FLAT, stdin)
 
     with pytest.raises(BadReference, match="longer"):
         made(first)
     assert (second.where, second.text) == ("line 2", b"https://example.org/a.jpg")
+
+
+def test_nothing_is_left_out_of_a_folder_in_silence(tmp_path: Path) -> None:
+    """Each reason is counted, with a name."""
+    for name in (
+        "a.jfif",
+        "b.jpe",
+        "._a.jpg",
+        ".hidden.jpg",
+        "@eaDir/a.jpg",
+        "c.heic",
+        "d.cr3",
+        "e.txt",
+        "f.txt",
+        "none",
+        "sub/g.jpg",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "dead.jpg").symlink_to(tmp_path / "gone.jpg")
+    left_out = LeftOut()
+
+    count = count_entries((str(tmp_path),), FLAT, left_out)
+
+    assert count == 2
+    assert sorted(left_out.lines()) == [
+        "left out 1: .cr3: a format that is not decoded (d.cr3)",
+        "left out 1: .heic: HEIC is not in DECODE_FORMATS (c.heic)",
+        "left out 1: folders in it; -r takes them (sub)",
+        "left out 1: links that lead nowhere (dead.jpg)",
+        "left out 1: no suffix (none)",
+        "left out 1: thumbnails of a NAS (@eaDir)",
+        "left out 2: .txt: no suffix of a picture (e.txt)",
+        "left out 2: hidden (._a.jpg)",
+    ]
+
+
+def test_what_the_consumer_decodes_is_taken(tmp_path: Path) -> None:
+    """As DECODE_FORMATS says, which both sides may read from one `.env`."""
+    for name in ("a.heic", "b.dng", "c.avif", "d.jpg"):
+        (tmp_path / name).touch()
+    rules = FolderRules(recursive=False, formats=formats_of("heic, RAW,AVIF"))
+
+    found = entries([str(tmp_path)], rules, io.BytesIO())
+
+    assert [Path(entry.where).name for entry in found] == ["a.heic", "b.dng", "c.avif"]
+
+
+def test_the_formats_are_the_consumers() -> None:
+    """All of them, and the same ones by default."""
+    assert set(FORMAT_OF.values()) == set(Format)
+    assert formats_of("") == set(CONSUMER_FORMATS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbfs3://b/1\r\n# a comment\n\n  # another\ns3://b/2",
+        b"s3://b/1\0s3://b/2\0",
+        b"s3://b/1\0\0s3://b/2",
+    ],
+    ids=["bom and comments", "nul", "nul between"],
+)
+def test_a_list_has_lines_or_nuls(tmp_path: Path, text: bytes) -> None:
+    """As editors and `find -print0` write them; the same on standard input."""
+    (tmp_path / "list.txt").write_bytes(text)
+
+    assert uris(str(tmp_path / "list.txt")) == ["s3://b/1", "s3://b/2"]
+    assert uris("-", stdin=text) == ["s3://b/1", "s3://b/2"]
+
+
+def test_a_name_in_a_list_of_nuls_may_have_line_ends(tmp_path: Path) -> None:
+    """That is what such lists are for."""
+    odd = tmp_path / "line\nbreak.jpg"
+    odd.touch()
+
+    assert uris("-", stdin=b"s3://b/k\0" + str(odd).encode() + b"\0") == ["s3://b/k", odd.as_uri()]
+
+
+def test_ids_can_be_made_of_path_or_bytes(pictures: Path) -> None:
+    """So that the same picture has the same id tomorrow, and changed bytes another one."""
+    picture = pictures / "b.jpg"
+
+    def request(id_from: IdFrom) -> Request:
+        [entry] = entries([str(picture)], FLAT, io.BytesIO())
+        return to_request(entry, tuple(Task), id_from).request
+
+    picture.write_bytes(b"one")
+    path, content = request(IdFrom.PATH), request(IdFrom.SHA256)
+    picture.write_bytes(b"two")
+
+    assert request(IdFrom.PATH).id == path.id
+    assert request(IdFrom.SHA256).id != content.id
+    assert content.image.sha256 == hashlib.sha256(b"one").hexdigest()
+    with pytest.raises(BadReference, match="files only"):
+        to_request(line(b"s3://b/k"), tuple(Task), IdFrom.SHA256)

@@ -5,8 +5,12 @@ from pathlib import Path
 import pytest
 from pydantic import Field, ValidationError
 
+from consumer.settings import ConsumerSettings
+from imagelane.env import Environment
 from imagelane.exits import ExitCode, FatalError
 from imagelane.settings import CommaSeparated, WireSettings
+from imagelane.settings_table import settings_in_force
+from producer.settings import ProducerSettings
 
 SECRET = "correct horse battery staple 0123456789"
 PREVIOUS = "purple monkey dishwasher 0123456789 ok"
@@ -14,11 +18,10 @@ GOOD = {"SECRET_API_KEY": SECRET}
 
 
 def halt(environment: dict[str, str], type_: type[WireSettings] = WireSettings) -> str:
-    """Return the line that the program ends with."""
+    """Return the lines that the program ends with, one for each fault."""
     with pytest.raises(FatalError) as caught:
         type_.from_env(environment)
     assert caught.value.code is ExitCode.SETTINGS
-    assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
@@ -70,8 +73,11 @@ def test_every_bad_value_is_reported_at_once() -> None:
 
     line = halt(bad)
 
-    for name in bad:
-        assert f"{name.removesuffix('_FILE')}: " in line
+    faults = line.removeprefix("settings: ").splitlines()
+    assert sorted(fault.partition(":")[0] for fault in faults) == sorted(
+        name.removesuffix("_FILE") for name in bad
+    )
+    assert "[A-Za-z" not in line
 
 
 def test_clashes_are_reported_together() -> None:
@@ -125,8 +131,8 @@ def test_empty_means_absent() -> None:
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\n\n"])
 def test_any_setting_can_come_from_a_file(tmp_path: Path, ending: str) -> None:
-    """The line end that an editor adds is not part of the value; a space is."""
-    values = {"SECRET_API_KEY": SECRET + " ", "INGEST_TOPIC": "pictures"}
+    """The line end that an editor adds is not part of the value."""
+    values = {"SECRET_API_KEY": SECRET, "INGEST_TOPIC": "pictures"}
     environment = {}
     for name, value in values.items():
         (tmp_path / name).write_bytes((value + ending).encode())
@@ -134,7 +140,7 @@ def test_any_setting_can_come_from_a_file(tmp_path: Path, ending: str) -> None:
 
     settings = WireSettings.from_env(environment)
 
-    assert settings.secret_api_key.get_secret_value() == SECRET + " "
+    assert settings.secret_api_key.get_secret_value() == SECRET
     assert settings.ingest_topic == "pictures"
 
 
@@ -264,3 +270,75 @@ def test_subclass_reads_its_own_settings_too() -> None:
     assert "COUNT: Input should be greater than or equal to 1 (how many)" in halt(
         GOOD | {"COUNT": "0"}, _Settings
     )
+
+
+@pytest.mark.parametrize("kind", ["variable", "file"])
+@pytest.mark.parametrize(
+    "secret",
+    [f" {SECRET}", f"{SECRET} ", f"{SECRET}\t", f'"{SECRET}"', f"{SECRET}'", f"\ufeff{SECRET}"],
+)
+def test_what_an_editor_left_at_an_end_of_a_secret_is_refused(
+    tmp_path: Path, secret: str, kind: str
+) -> None:
+    """In a file and in a variable alike: the other side would have another secret."""
+    (tmp_path / "secret").write_text(secret, encoding="utf-8")
+    given = {
+        "variable": {"SECRET_API_KEY": secret},
+        "file": {"SECRET_API_KEY_FILE": str(tmp_path / "secret")},
+    }[kind]
+
+    line = halt(given)
+
+    assert line.startswith(("settings: SECRET_API_KEY: begins", "settings: SECRET_API_KEY: ends"))
+    assert "horse" not in line
+
+
+def test_a_line_end_behind_a_secret_is_none_of_it() -> None:
+    """Variables are filled from files, too."""
+    assert WireSettings.from_env({"SECRET_API_KEY": SECRET + "\n"}) == WireSettings.from_env(GOOD)
+
+
+def test_a_misspelt_setting_is_named_with_the_one_that_is_meant() -> None:
+    """Its default would hold in silence."""
+    environment = GOOD | {"INGEST_TOPC": "a", "SECRET_API_KEYS_PREVIOS_FILE": "b", "PATH": "/bin"}
+
+    assert WireSettings.misspelt(environment) == [
+        "INGEST_TOPC is no setting; is INGEST_TOPIC meant?",
+        "SECRET_API_KEYS_PREVIOS_FILE is no setting; is SECRET_API_KEYS_PREVIOUS_FILE meant?",
+    ]
+
+
+def test_the_settings_of_one_side_are_no_misspelt_ones_of_the_other() -> None:
+    """Both may read one `.env`."""
+    sides = (ConsumerSettings, ProducerSettings)
+    names = {name.upper(): "" for side in sides for name in side.model_fields}
+
+    assert [side.misspelt(names) for side in sides] == [[], []]
+
+
+def test_fingerprints_tell_secrets_apart_and_show_none() -> None:
+    """Both sides print them, so that they can be compared by eye."""
+    one, two = WireSettings.from_env(GOOD), WireSettings.from_env({"SECRET_API_KEY": PREVIOUS})
+
+    assert one.fingerprints != two.fingerprints
+    assert [len(print) for print in one.fingerprints.values()] == [8]
+
+
+def test_settings_in_force_say_where_they_came_from(tmp_path: Path) -> None:
+    """And show no secret."""
+    (tmp_path / "topic").write_text("pictures")
+    environment = Environment(
+        ("--brokers", {"BOOTSTRAP_SERVERS": "a:1,b:2"}),
+        ("environment", {"BOOTSTRAP_SERVERS": "c:3", "INGEST_TOPIC_FILE": str(tmp_path / "topic")}),
+        (".env", GOOD),
+    )
+    settings = WireSettings.from_env(environment)
+
+    lines = settings_in_force(settings, environment)
+
+    fingerprint = settings.fingerprints["k1"]
+    assert "BOOTSTRAP_SERVERS=a:1,b:2  from --brokers" in lines
+    assert f"SECRET_API_KEY=******** (fingerprint {fingerprint})  from .env" in lines
+    assert f"INGEST_TOPIC=pictures  from environment, file {tmp_path / 'topic'}" in lines
+    assert "DLQ_TOPIC=image.ingest.dlq  from default" in lines
+    assert "horse" not in "".join(lines)

@@ -1,0 +1,54 @@
+"""The `settings` command: what is in force, and where each value came from."""
+
+from importlib import import_module
+from typing import Annotated, Final
+
+import typer
+
+from imagelane.settings import WireSettings
+from imagelane.settings_table import settings_in_force, settings_table
+from imagelane.terminal import say
+
+_SIDES: Final = {
+    "consumer": "consumer.settings:ConsumerSettings",
+    "producer": "producer.settings:ProducerSettings",
+}
+
+
+def settings(
+    context: typer.Context,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="All there are, as the README has them.")
+    ] = False,
+) -> None:
+    """Show the settings in force, and where each came from.
+
+    Secrets are masked; the fingerprint of the secret tells whether two sides have the same one.
+
+    \b
+    Example:
+      imagelane settings
+    """
+    shared: frozenset[str] = frozenset()
+    for side, type_ in _sides().items():
+        say(f"# {side}")
+        if markdown:
+            for line in settings_table(type_, without=shared).splitlines():
+                say(line)
+        else:
+            for line in settings_in_force(type_.from_env(context.obj), context.obj):
+                if line.partition("=")[0].lower() not in shared:
+                    say(line)
+        shared = frozenset(WireSettings.model_fields)
+
+
+def _sides() -> dict[str, type[WireSettings]]:
+    """Return the settings of the sides that are installed."""
+    sides = {}
+    for side, target in _SIDES.items():
+        module, _, name = target.partition(":")
+        try:
+            sides[side] = getattr(import_module(module), name)
+        except ModuleNotFoundError:
+            continue
+    return sides

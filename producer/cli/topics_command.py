@@ -1,0 +1,57 @@
+"""The `topics` command."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from imagelane.exits import ExitCode
+from imagelane.terminal import say
+from producer.cli.given import settings_given
+from producer.settings import TopicSettings
+from producer.topics import PARTITIONS, TIMESTAMP_TYPE, TopicReport, ensure_topics, topic_plans
+
+
+def topics(
+    context: typer.Context,
+    partitions: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of ingest and results: one for each GPU. 1 if new."),
+    ] = None,
+    replication: Annotated[
+        int | None,
+        typer.Option(min=1, help="Copies of each partition: 3 in production. 1 if new."),
+    ] = None,
+) -> None:
+    """Create the topics; say what exists and what differs.
+
+    Nothing that exists is changed. Needs no secret. Ends with 1 if the ingest topic has no
+    LogAppendTime, for then freshness is not judged by the broker's clock, and if a topic has
+    another number of partitions than was asked for; the command that adds some is shown.
+
+    \b
+    Example:
+      imagelane topics --partitions 4 --replication 3
+    """
+    settings = settings_given(context, TopicSettings)
+    plans = topic_plans(settings, partitions=partitions, replication=replication)
+    reports = asyncio.run(ensure_topics(settings, plans))
+    brokers, failed = ",".join(settings.bootstrap_servers), False
+    for report in reports:
+        say(_topic_line(report))
+        for difference in report.differences:
+            failed |= difference.setting in (TIMESTAMP_TYPE, PARTITIONS)
+            if difference.setting == PARTITIONS and int(difference.wanted) > int(difference.found):
+                say(
+                    f"  kafka-topics.sh --bootstrap-server {brokers} --alter "
+                    f"--topic {report.name} --partitions {difference.wanted}"
+                )
+    raise typer.Exit(ExitCode.FAILED if failed else ExitCode.OK)
+
+
+def _topic_line(report: TopicReport) -> str:
+    details = "; ".join(
+        f"{difference.setting} is {difference.found}, wanted {difference.wanted}"
+        for difference in report.differences
+    )
+    return f"{report.name}: {report.state}" + (f" ({details}); left as it is" if details else "")
