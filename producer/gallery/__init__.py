@@ -1,0 +1,1 @@
+"""The gallery: a page that shows results as they come, and finds pictures by words."""

@@ -1,0 +1,168 @@
+"""Which pictures there are, newest first, and which are near each other. No IO; one event loop.
+
+Vectors of two models are never compared: each model and revision has an index of its own.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import orjson
+
+from producer.index import VectorIndex
+from schemas import Result
+
+RATE_SECONDS: Final = 30  # the rate is the mean over this time
+
+
+class Model(NamedTuple):
+    """What made a vector."""
+
+    name: str
+    revision: str
+
+
+class Version(NamedTuple):
+    """Which of two results of an id holds: the later signature, then the later place."""
+
+    signed_at: int
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture and what became of it. `number` counts what came; a later result has a new one."""
+
+    number: int
+    id: str
+    uri: str
+    status: str
+    caption: str | None
+    code: str | None
+    message: str | None
+    model: Model | None
+    version: Version
+    details: bytes  # the result's JSON, without the vector
+
+
+class Collection:
+    """All pictures, by id; what is `put` replaces what the id had, unless that is later."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._by_id: dict[str, Picture] = {}
+        self._arrived: list[Picture] = []  # by number; one that was replaced stays, and is skipped
+        self._indexes: dict[Model, VectorIndex[str]] = {}
+        self._statuses: Counter[str] = Counter()
+        self._times: deque[float] = deque()
+
+    def put(self, result: Result, version: Version, uri: str, value: bytes) -> Picture | None:
+        """Take a verified result; return its picture, or None if it changes nothing.
+
+        `uri` is what may be shown of the image's; `value` the result's bytes. Results of texts
+        are no pictures, and the caller keeps them out.
+        """
+        before = self._by_id.get(result.id)
+        if before is not None and before.version >= version:
+            return None
+        model = self._index(result)
+        picture = Picture(
+            number=len(self._arrived),
+            id=result.id,
+            uri=uri,
+            status=result.status,
+            caption=result.caption.text if result.caption else None,
+            code=result.error.code if result.error else None,
+            message=result.error.message if result.error else None,
+            model=model,
+            version=version,
+            details=_without_vector(value),
+        )
+        if before is not None:
+            self._statuses[before.status] -= 1
+            if before.model not in (None, model):
+                self._indexes[before.model].remove(result.id)
+        self._by_id[result.id] = picture
+        self._arrived.append(picture)
+        self._statuses[picture.status] += 1
+        self._times.append(self._clock())
+        return picture
+
+    def get(self, id: str) -> Picture | None:
+        """Return the picture of an id."""
+        return self._by_id.get(id)
+
+    def page(self, before: int | None, count: int, status: str | None = None) -> list[Picture]:
+        """Return the newest `count` pictures, or those that came before number `before`."""
+        found: list[Picture] = []
+        for picture in self._newest_first(before):
+            if status is None or picture.status == status:
+                found.append(picture)
+                if len(found) == count:
+                    break
+        return found
+
+    def nearest(
+        self, model: Model, vector: tuple[float, ...], count: int
+    ) -> list[tuple[Picture, float]]:
+        """Return the pictures of that model with the largest cosine to the vector, best first."""
+        index = self._indexes.get(model)
+        if index is None or index.dim != len(vector):
+            return []
+        return [(self._by_id[id], score) for id, score in index.nearest(vector, count)]
+
+    def neighbours(self, picture: Picture, count: int) -> list[tuple[Picture, float]]:
+        """Return the pictures that are nearest to one of them, without it."""
+        index = self._indexes.get(picture.model) if picture.model else None
+        vector = index.vector(picture.id) if index else None
+        if index is None or vector is None:
+            return []
+        found = index.nearest(vector, count + 1)
+        return [(self._by_id[id], score) for id, score in found if id != picture.id][:count]
+
+    @property
+    def models(self) -> dict[Model, int]:
+        """How many vectors there are of each model."""
+        return {model: len(index) for model, index in self._indexes.items() if len(index)}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many pictures are `ok`, and how many `error`."""
+        return {"ok": self._statuses["ok"], "error": self._statuses["error"]}
+
+    def rate(self) -> float:
+        """Pictures a second, over the last half minute."""
+        since = self._clock() - RATE_SECONDS
+        while self._times and self._times[0] < since:
+            self._times.popleft()
+        return len(self._times) / RATE_SECONDS
+
+    def _newest_first(self, before: int | None) -> Iterator[Picture]:
+        end = len(self._arrived) if before is None else min(before, len(self._arrived))
+        for number in range(end - 1, -1, -1):
+            picture = self._arrived[number]
+            if self._by_id[picture.id] is picture:
+                yield picture
+
+    def _index(self, result: Result) -> Model | None:
+        """Put the vector, if there is one; return the model that made it."""
+        if result.embedding is None:
+            return None
+        embedding = result.embedding
+        model = Model(embedding.model, embedding.revision)
+        try:
+            vector = embedding.vector()
+            index = self._indexes.setdefault(model, VectorIndex(len(vector)))
+            index.put(result.id, vector)
+        except ValueError:  # signed, and wrong all the same: shown, and not found
+            return None
+        return model
+
+
+def _without_vector(value: bytes) -> bytes:
+    document = orjson.loads(value)
+    if isinstance(document.get("embedding"), dict):
+        document["embedding"]["data"] = "…"
+    return orjson.dumps(document)
