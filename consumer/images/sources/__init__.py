@@ -17,7 +17,6 @@ from consumer.images.byte_budget import Reservation
 from consumer.images.loop_clock import LoopClock
 from schemas import Code, ImageReference
 
-BROKEN_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _MAX_DISPLAY_CHARS: Final = 200
 # 64 KiB take about 0.1 ms to hash: less than a hop to a thread and back is worth.
 _HASH_ON_LOOP_BYTES: Final = 65_536

@@ -1,93 +1,37 @@
-"""`file:` references: regular files below allowed directories, no symbolic link followed.
-
-The URI is percent-decoded once, before any check. Then each component is opened relative to the
-directory descriptor of the one before, so that what was checked is what is read, whatever is
-renamed or linked meanwhile.
-"""
+"""`file:` references: regular files below allowed directories, as `imagelane.files` opens them."""
 
 import errno
 import os
-import stat
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
-from pathlib import Path
 from time import monotonic
 from typing import Final, Self, TypeVar
-from urllib.parse import unquote_to_bytes
 
 from consumer.errors import Failed
 from consumer.images.byte_budget import Reservation
-from consumer.images.sources import BROKEN_PERCENT, display, forbidden, too_large, unavailable
+from consumer.images.sources import display, forbidden, too_large, unavailable
 from consumer.images.sources.daemon_threads import DaemonThreads
 from imagelane.exits import ExitCode, FatalError
+from imagelane.files import BadPath, Root, path_of
 from schemas import Code
 
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK: opening a FIFO for reading would wait for its writer.
-_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CHUNK_BYTES: Final = 1 << 20
 _AT_ONCE: Final = 16  # accesses to one root
 _MAX_HUNG: Final = 64  # threads of one root that are given up and have not returned
 
 T = TypeVar("T")
 
-# /proc/self/environ has the secret; a request's digest could be a guess at it.
-_OF_THE_KERNEL: Final = {"proc", "sys"}
 _NAMES_NOTHING: Final = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 _NOT_ALLOWED: Final = {
     errno.ELOOP: "a symbolic link is in its path",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
-    errno.ENXIO: "not a regular file",  # a socket
+    errno.ENXIO: "not a regular file",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Root:
-    """An allowed directory: the names by which URIs may call it, and where it really is."""
-
-    names: tuple[tuple[str, ...], ...]
-    directory: Path
-    threads: DaemonThreads = field(default_factory=lambda: DaemonThreads(_AT_ONCE, _MAX_HUNG))
-
-    @classmethod
-    def resolve(cls, path: str) -> Self:
-        """Look once where `path` leads; it may be a symbolic link itself.
-
-        Raises:
-            FatalError: it is relative, `/`, the kernel's, missing, or not a directory.
-        """
-        parts = _components(path)
-        if not path.startswith("/") or ".." in parts:
-            raise FatalError(
-                ExitCode.SETTINGS, f"FILE_ROOTS: {path}: give an absolute path without .."
-            )
-        try:
-            directory = Path(path).resolve(strict=True)
-        except (OSError, RuntimeError, ValueError) as exc:
-            reason = getattr(exc, "strerror", None) or "not a path"
-            raise FatalError(ExitCode.SETTINGS, f"FILE_ROOTS: {path}: {reason}") from exc
-        if not directory.is_dir():
-            raise _bad_root(f"{path}: not a directory")
-        if directory == Path("/"):
-            raise FatalError(
-                ExitCode.SETTINGS, "FILE_ROOTS: / would allow every file; name a folder"
-            )
-        if directory.parts[1] in _OF_THE_KERNEL:
-            raise FatalError(
-                ExitCode.SETTINGS, f"FILE_ROOTS: {path}: the kernel's own files, no images"
-            )
-        return cls(names=(parts, directory.parts[1:]), directory=directory)
-
-    def below(self, parts: tuple[str, ...]) -> tuple[str, ...] | None:
-        """Return the components of an absolute path below this root; None if it is elsewhere."""
-        for name in self.names:
-            if parts[: len(name)] == name:
-                return parts[len(name) :]
-        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +43,9 @@ class FileSource:
 
     roots: tuple[Root, ...]
     total_seconds: float = 30.0
+    threads: defaultdict[Root, DaemonThreads] = field(
+        default_factory=lambda: defaultdict(lambda: DaemonThreads(_AT_ONCE, _MAX_HUNG))
+    )
 
     @classmethod
     def under(cls, paths: Iterable[str], *, total_seconds: float = 30.0) -> Self:
@@ -107,7 +54,11 @@ class FileSource:
         Raises:
             FatalError: one of them cannot be a root.
         """
-        return cls(roots=tuple(map(Root.resolve, paths)), total_seconds=total_seconds)
+        try:
+            roots = tuple(map(Root.resolve, paths))
+        except BadPath as exc:
+            raise FatalError(ExitCode.SETTINGS, f"FILE_ROOTS: {exc}") from exc
+        return cls(roots=roots, total_seconds=total_seconds)
 
     async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
         """Return the content of the file, read in a thread.
@@ -128,7 +79,7 @@ class FileSource:
     async def _in_thread(self, call: Callable[[str, int], T], uri: str, max_bytes: int) -> T:
         root, _ = self._locate(uri)
         try:
-            return await root.threads.run(partial(call, uri, max_bytes), self.total_seconds)
+            return await self.threads[root].run(partial(call, uri, max_bytes), self.total_seconds)
         except TimeoutError as exc:
             raise unavailable(uri, "the file system does not answer in time") from exc
 
@@ -154,12 +105,9 @@ class FileSource:
         """Open a descriptor of the file, which is checked anew each time."""
         root, parts = self._locate(uri)
         try:
-            descriptor = _open_below(root.directory, parts)
+            descriptor = root.open(parts)
             try:
-                status = os.fstat(descriptor)
-                if not stat.S_ISREG(status.st_mode):
-                    raise forbidden(uri, "not a regular file")
-                if status.st_size > max_bytes:  # not read at all
+                if os.fstat(descriptor).st_size > max_bytes:  # not read at all
                     raise too_large(uri, max_bytes)
                 yield descriptor
             finally:
@@ -171,60 +119,15 @@ class FileSource:
 
     def _locate(self, uri: str) -> tuple[Root, tuple[str, ...]]:
         """Return the root and the components below it. No IO."""
-        parts = _path_of(uri)
+        try:
+            parts = path_of(uri)
+        except BadPath as exc:
+            raise forbidden(uri, str(exc)) from exc
         for root in self.roots:
             below = root.below(parts)
             if below:
                 return root, below
         raise forbidden(uri, "not below an allowed directory (FILE_ROOTS)")
-
-
-def _path_of(uri: str) -> tuple[str, ...]:
-    """Return the components of the absolute path that a file URI names."""
-    rest = uri.partition(":")[2]
-    if rest.startswith("//"):
-        host, slash, rest = rest[2:].partition("/")
-        rest = slash + rest
-        if host.lower() not in ("", "localhost"):
-            raise forbidden(uri, "a file URI may only name this host")
-    if not rest.startswith("/"):
-        raise forbidden(uri, "not an absolute path")
-    if "?" in rest or "#" in rest or BROKEN_PERCENT.search(rest):
-        raise forbidden(uri, "?, # and % in a file name must be percent-encoded")
-    try:
-        path = os.fsdecode(unquote_to_bytes(rest))
-    except UnicodeEncodeError as exc:
-        raise forbidden(uri, "not valid Unicode") from exc
-    parts = _components(path)
-    if "\0" in path or ".." in parts:
-        raise forbidden(uri, "neither NUL nor .. may be in its path")
-    return parts
-
-
-def _components(path: str) -> tuple[str, ...]:
-    return tuple(part for part in path.split("/") if part not in ("", "."))
-
-
-def _open_below(root: Path, parts: tuple[str, ...]) -> int:
-    """Open a file by its components and return its descriptor; no symbolic link is followed."""
-    directory = os.open(root, _DIRECTORY)
-    try:
-        for part in parts[:-1]:
-            directory, parent = _open_at(part, _DIRECTORY, directory), directory
-            os.close(parent)
-        return _open_at(parts[-1], _FILE, directory)
-    finally:
-        os.close(directory)
-
-
-def _open_at(name: str, flags: int, directory: int) -> int:
-    try:
-        return os.open(name, flags, dir_fd=directory)
-    except NotADirectoryError as exc:
-        # Linux says "not a directory" of a link too, when both flags are set.
-        if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from exc
-        raise
 
 
 def _verdict(uri: str, error: OSError) -> Failed:
@@ -233,7 +136,3 @@ def _verdict(uri: str, error: OSError) -> Failed:
     if error.errno in _NOT_ALLOWED:
         return forbidden(uri, _NOT_ALLOWED[error.errno])
     return unavailable(uri, f"{error.strerror}")
-
-
-def _bad_root(reason: str) -> FatalError:
-    return FatalError(ExitCode.SETTINGS, f"FILE_ROOTS: {reason}")

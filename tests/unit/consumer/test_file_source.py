@@ -11,8 +11,9 @@ import pytest
 
 from consumer.errors import Failed, Unavailable
 from consumer.images.byte_budget import ByteBudget, Reservation
-from consumer.images.sources.file import FileSource, Root
+from consumer.images.sources.file import FileSource
 from imagelane.exits import ExitCode, FatalError
+from imagelane.files import Root
 from schemas import Code
 from tests.fakes import fetched, fetching
 
@@ -402,7 +403,7 @@ async def test_file_that_changes_while_it_waits_is_checked_and_counted_again(roo
 def test_bad_root_stops_the_start(path: str) -> None:
     """A root that is everything, relative, missing or a file is a bad setting."""
     with pytest.raises(FatalError) as caught:
-        Root.resolve(path)
+        FileSource.under([path])
     assert caught.value.code is ExitCode.SETTINGS
     assert "FILE_ROOTS" in str(caught.value)
 
@@ -411,4 +412,4 @@ def test_root_that_leads_to_everything_stops_the_start(tmp_path: Path) -> None:
     """A link to / is as good as /."""
     (tmp_path / "all").symlink_to("/")
     with pytest.raises(FatalError):
-        Root.resolve(str(tmp_path / "all"))
+        FileSource.under([str(tmp_path / "all")])
