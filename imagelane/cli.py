@@ -44,6 +44,11 @@ PRODUCER: Final = {
         target="producer.cli.results_command:results",
         summary="Show the results, each verified, or write them to a file.",
     ),
+    "gallery": Subcommand(
+        target="producer.cli.gallery_command:gallery",
+        summary="Show the results on a page, and find pictures by words.",
+        extra="gallery",
+    ),
     "redrive": Subcommand(
         target="producer.cli.redrive_command:redrive",
         summary="Sign dead letters again and publish them once more.",

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
+from imagelane.uris import display
 from producer.index import VectorIndex
 from schemas import Result
 
@@ -33,11 +34,15 @@ class Version(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A picture and what became of it. `number` counts what came; a later result has a new one."""
+    """A picture and what became of it. `number` counts what came; a later result has a new one.
+
+    `uri` is as it was sent and may hold a password; `shown` is what a page may have.
+    """
 
     number: int
     id: str
     uri: str
+    shown: str
     status: str
     caption: str | None
     code: str | None
@@ -58,12 +63,13 @@ class Collection:
         self._statuses: Counter[str] = Counter()
         self._times: deque[float] = deque()
 
-    def put(self, result: Result, version: Version, uri: str, value: bytes) -> Picture | None:
-        """Take a verified result; return its picture, or None if it changes nothing.
+    def put(self, result: Result, version: Version, value: bytes) -> Picture | None:
+        """Take a verified result, `value` its bytes; return its picture, or None.
 
-        `uri` is what may be shown of the image's; `value` the result's bytes. Results of texts
-        are no pictures, and the caller keeps them out.
+        Results of texts are no pictures, and a result that came too late changes nothing.
         """
+        if result.image is None:
+            return None
         before = self._by_id.get(result.id)
         if before is not None and before.version >= version:
             return None
@@ -71,14 +77,15 @@ class Collection:
         picture = Picture(
             number=len(self._arrived),
             id=result.id,
-            uri=uri,
+            uri=result.image.uri,
+            shown=display(result.image.uri),
             status=result.status,
             caption=result.caption.text if result.caption else None,
             code=result.error.code if result.error else None,
             message=result.error.message if result.error else None,
             model=model,
             version=version,
-            details=_without_vector(value),
+            details=_for_the_page(value),
         )
         if before is not None:
             self._statuses[before.status] -= 1
@@ -161,8 +168,10 @@ class Collection:
         return model
 
 
-def _without_vector(value: bytes) -> bytes:
+def _for_the_page(value: bytes) -> bytes:
+    """Return a result's JSON without the vector, and with no more of the URI than may be shown."""
     document = orjson.loads(value)
+    document["image"]["uri"] = display(document["image"]["uri"])
     if isinstance(document.get("embedding"), dict):
         document["embedding"]["data"] = "…"
     return orjson.dumps(document)

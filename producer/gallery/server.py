@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import orjson
 from aiohttp import web
@@ -217,16 +217,16 @@ def _wanted(request: web.Request) -> Picture:
 
 def _card(picture: Picture, score: float | None = None) -> dict[str, Any]:
     """Return what the page shows of a picture in the grid."""
-    is_file = picture.uri.startswith("file:")
+    is_file = picture.shown.startswith("file:")
     card = {
         "id": picture.id,
-        "name": picture.uri.rpartition("/")[2] if is_file else picture.uri,
+        "name": unquote(picture.shown.rpartition("/")[2]) if is_file else picture.shown,
         "status": picture.status,
         "caption": picture.caption,
         "code": picture.code,
         "message": picture.message,
         "image": f"/api/pictures/{quote(picture.id)}/image" if is_file else None,
-        "why": picture.uri.partition(":")[0] + ": pictures are not fetched by this page",
+        "why": picture.shown.partition(":")[0] + ": pictures are not fetched by this page",
     }
     return card if score is None else card | {"score": score}
 
@@ -235,7 +235,7 @@ def _facts(picture: Picture, document: dict[str, Any]) -> list[tuple[str, str]]:
     """Return names and values for the page's list, in the order in which they are read."""
     image = document.get("image") or {}
     source = document.get("source") or {}
-    rows = [("Picture", picture.uri), ("Id", picture.id)]
+    rows = [("Picture", picture.shown), ("Id", picture.id)]
     if picture.code:
         rows.append(("Failed", f"{picture.code}: {picture.message}"))
     if image.get("width"):

@@ -7,7 +7,6 @@ the image by `display` only: messages go into results, dead letters and logs.
 
 import asyncio
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -15,9 +14,9 @@ from typing import Final, Protocol
 from consumer.errors import Failed, Unavailable
 from consumer.images.byte_budget import Reservation
 from consumer.images.loop_clock import LoopClock
+from imagelane.uris import display
 from schemas import Code, ImageReference
 
-_MAX_DISPLAY_CHARS: Final = 200
 # 64 KiB take about 0.1 ms to hash: less than a hop to a thread and back is worth.
 _HASH_ON_LOOP_BYTES: Final = 65_536
 # Which setting allows a scheme that is not in the table.
@@ -28,10 +27,6 @@ _SETTINGS: Final = {
     "https": "ALLOWED_HOSTS",
     "s3": "S3_BUCKETS",
 }
-# `file:` has a host only after exactly two slashes; what else is written so may hold a password
-# after any number of them, as lenient parsers read it.
-_FILE_USER = re.compile(r"//[^/]*@")
-_OTHER_USER = re.compile(r"[/\\]*[^/\\]*@")
 
 
 class Source(Protocol):
@@ -93,21 +88,6 @@ class Sources:
         return Fetched(data=data, sha256=sha256)
 
 
-def display(uri: str) -> str:
-    """Return `uri` for messages: without user, password, query or payload, printable and short."""
-    scheme, colon, rest = uri.partition(":")
-    if scheme.lower() == "data":
-        return "data:..."  # all of it may be payload, if it is malformed
-    # A query is where signed links carry their signature.
-    place, *hidden = re.split(r"[?#]", rest if colon else scheme, maxsplit=1)
-    if colon:
-        user = _FILE_USER if scheme.lower() == "file" else _OTHER_USER
-        place = f"{scheme}:" + user.sub(_slashes, place, count=1)
-    text = "".join(char if char.isprintable() else "?" for char in place)
-    cut = len(text) > _MAX_DISPLAY_CHARS
-    return text[:_MAX_DISPLAY_CHARS] + ("..." if cut or hidden else "")
-
-
 def forbidden(uri: str, reason: str) -> Failed:
     """Return the verdict of a reference that may not be followed."""
     return Failed(Code.FORBIDDEN_SOURCE, f"{display(uri)}: {reason}")
@@ -121,11 +101,6 @@ def too_large(uri: str, max_bytes: int) -> Failed:
 def unavailable(uri: str, reason: str, seconds: float | None = None) -> Unavailable:
     """Return the verdict of what may heal, after `seconds` if the host says so."""
     return Unavailable(Code.IMAGE_UNAVAILABLE, f"{display(uri)}: {reason}", seconds)
-
-
-def _slashes(match: re.Match[str]) -> str:
-    text = match.group()
-    return text[: len(text) - len(text.lstrip("/\\"))]
 
 
 async def _sha256(data: bytes) -> str:

@@ -7,7 +7,8 @@ from typing import Final
 
 from consumer.errors import Failed
 from consumer.images.byte_budget import Reservation
-from consumer.images.sources import display, forbidden, too_large
+from consumer.images.sources import forbidden, too_large
+from imagelane.uris import display
 from schemas import Code
 
 _HEADER: Final = re.compile(r"data:image/[a-z0-9][a-z0-9.+-]*;base64", re.IGNORECASE | re.ASCII)

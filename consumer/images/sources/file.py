@@ -13,10 +13,11 @@ from typing import Final, Self, TypeVar
 
 from consumer.errors import Failed
 from consumer.images.byte_budget import Reservation
-from consumer.images.sources import display, forbidden, too_large, unavailable
+from consumer.images.sources import forbidden, too_large, unavailable
 from consumer.images.sources.daemon_threads import DaemonThreads
 from imagelane.exits import ExitCode, FatalError
 from imagelane.files import BadPath, Root, path_of
+from imagelane.uris import display
 from schemas import Code
 
 _CHUNK_BYTES: Final = 1 << 20

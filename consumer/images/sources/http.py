@@ -20,13 +20,14 @@ from yarl import URL
 from consumer.errors import Failed
 from consumer.images.byte_budget import Reservation
 from consumer.images.loop_clock import LoopClock, every_tick
-from consumer.images.sources import display, forbidden
+from consumer.images.sources import forbidden
 from consumer.images.sources.body import Body, FetchLimits, left_seconds
 from consumer.images.sources.host_headers import HostHeaders
 from consumer.images.sources.host_limiter import HostLimiter, HostOverloaded
 from consumer.images.sources.hosts import HostRules, NotAllowedError
 from consumer.images.sources.responses import refusal, verdicts
 from consumer.images.sources.sessions import open_session
+from imagelane.uris import display
 from schemas import Code
 
 _MAX_REDIRECTS: Final = 3

@@ -18,8 +18,9 @@ from aiohttp import (
 from aiohttp.http_exceptions import LineTooLong
 
 from consumer.errors import Failed
-from consumer.images.sources import display, unavailable
+from consumer.images.sources import unavailable
 from consumer.images.sources.sessions import MAX_HEADER_BYTES
+from imagelane.uris import display
 from schemas import Code
 
 # 407 is the egress proxy's: ours to heal.

@@ -24,12 +24,13 @@ from yarl import URL
 
 from consumer.errors import Failed
 from consumer.images.byte_budget import Reservation
-from consumer.images.sources import display, forbidden, unavailable
+from consumer.images.sources import forbidden, unavailable
 from consumer.images.sources.body import Body, FetchLimits
 from consumer.images.sources.responses import refusal, verdicts
 from consumer.images.sources.sessions import open_trusted_session
 from imagelane.exits import ExitCode, FatalError
 from imagelane.files import BROKEN_PERCENT
+from imagelane.uris import display
 from schemas import Code
 
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")

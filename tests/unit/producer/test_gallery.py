@@ -66,8 +66,7 @@ class Gallery:
     def put(self, document: dict[str, Any], signed_at: int = 1, offset: int = 0) -> Any:
         value = json.dumps(document).encode()
         parsed = Result.model_validate(document)
-        uri = document.get("image", {}).get("uri", "")
-        picture = self.collection.put(parsed, Version(signed_at, 0, offset), uri, value)
+        picture = self.collection.put(parsed, Version(signed_at, 0, offset), value)
         if picture:
             self.feed.came(picture)
         return picture
@@ -290,3 +289,25 @@ def test_page_says_what_is_the_case() -> None:
     other["embedding"]["model"] = "siglip"
     gallery.put(other)
     assert "cannot be compared" in gallery.feed.state()["notice"]
+
+
+async def test_password_and_signature_of_a_link_are_not_shown() -> None:
+    """Neither in the grid nor in the facts nor in the JSON."""
+    secret = "https://user:hunter2@cdn.example/a.jpg?X-Amz-Signature=hunter3"
+    document = result("a")
+    document["image"]["uri"] = secret
+    async with running(Gallery()) as gallery:
+        gallery.put(document)
+        _, page = await gallery.get("/api/pictures")
+        _, answer = await gallery.get("/api/pictures/a")
+    assert page["pictures"][0]["name"] == "https://cdn.example/a.jpg..."
+    assert "hunter" not in json.dumps([page, answer])
+
+
+async def test_results_of_texts_are_no_pictures() -> None:
+    """A search's own result is not in the grid and not found."""
+    async with running(Gallery()) as gallery:
+        document = result("q", [1.0, 0.0])
+        del document["image"], document["caption"]
+        assert gallery.put(document) is None
+        assert (await gallery.search("words"))[1]["pictures"] == []

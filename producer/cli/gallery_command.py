@@ -1,0 +1,37 @@
+"""The `gallery` command: a page of the results, and a search."""
+
+import asyncio
+import time
+from typing import Annotated
+
+import typer
+
+from imagelane.terminal import say
+from producer.cli.given import settings_given
+from producer.gallery.run import gallery as running_gallery
+from producer.gallery.settings import GallerySettings
+
+
+def gallery(
+    context: typer.Context,
+    since: Annotated[
+        float | None,
+        typer.Option(min=0, help="Only results of the last so many hours.", metavar="HOURS"),
+    ] = None,
+) -> None:
+    """Show the results on a page, as they come, and find pictures by words.
+
+    The page shows pictures of `file:` from below FILE_ROOTS. End it with Ctrl-C.
+
+    \b
+    Example:
+      FILE_ROOTS=/pictures imagelane gallery
+    """
+    settings = settings_given(context, GallerySettings)
+    asyncio.run(_serve(settings, None if since is None else time.time() - since * 3600))
+
+
+async def _serve(settings: GallerySettings, since: float | None) -> None:
+    async with running_gallery(settings, since=since) as (address, ended):
+        say(f"the gallery is at {address}")
+        await ended

@@ -1,0 +1,187 @@
+"""The running gallery: results in, searches out, one page."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from imagelane.exits import ExitCode, FatalError
+from imagelane.files import BadPath, Root, path_of
+from imagelane.kafka.admin import Unanswered, committed_offset
+from producer.connection import administration, answering, existing_partitions, reader
+from producer.errors import ImagelaneError
+from producer.gallery.collection import Collection, Model, Version
+from producer.gallery.feed import Feed
+from producer.gallery.guard import RateLimit
+from producer.gallery.server import CannotSearch, Parts, Words, application
+from producer.gallery.settings import GallerySettings
+from producer.publisher import Publisher
+from producer.results import ResultReader
+
+SEARCH_SECONDS: Final = 15
+BACKLOG_SECONDS: Final = 2
+SEARCHES_PER_SECOND: Final = 5
+SEARCHES_AT_ONCE: Final = 20
+_STOP_SECONDS: Final = 1.0
+
+
+@asynccontextmanager
+async def gallery(
+    settings: GallerySettings,
+    *,
+    since: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[tuple[str, asyncio.Task[None]]]:
+    """Serve while the body runs; yield the page's address, and what ends when it can go no more.
+
+    Raises:
+        FatalError: no broker answers, a topic or a folder does not exist, the port is taken.
+    """
+    collection = Collection(clock)
+    feed = Feed(collection, clock)
+    folders = _Folders(settings.file_roots)
+    async with (
+        Publisher(settings, results=True) as publisher,
+        ResultReader(settings, since=since) as results,
+        asyncio.TaskGroup() as tasks,
+    ):
+        reading = tasks.create_task(_read(results, collection, feed))
+        backlog = tasks.create_task(_follow_backlog(settings, feed))
+        parts = Parts(
+            collection=collection,
+            feed=feed,
+            embed=_Searches(publisher).embed,
+            open_image=folders.open,
+            searches=RateLimit(SEARCHES_PER_SECOND, SEARCHES_AT_ONCE),
+            clock=clock,
+        )
+        try:
+            async with _serving(settings, parts) as address:
+                yield address, reading
+        finally:
+            reading.cancel()
+            backlog.cancel()
+
+
+@asynccontextmanager
+async def _serving(settings: GallerySettings, parts: Parts) -> AsyncIterator[str]:
+    token = settings.gallery_token.get_secret_value() if settings.gallery_token else None
+    app = application(parts, frozenset(map(str.lower, settings.gallery_names)), token)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_STOP_SECONDS)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.gallery_host, settings.gallery_port)
+        try:
+            await site.start()
+        except OSError as exc:
+            where = f"{settings.gallery_host}:{settings.gallery_port}"
+            raise FatalError(
+                ExitCode.SETTINGS, f"gallery: {where}: {exc.strerror or exc}; see GALLERY_PORT"
+            ) from exc
+        port = runner.addresses[0][1]
+        name = settings.gallery_host if settings.gallery_host != "127.0.0.1" else "localhost"
+        yield f"http://{name}:{port}/" + (f"?token={token}" if token else "")
+    finally:
+        await runner.cleanup()
+
+
+async def _read(results: ResultReader, collection: Collection, feed: Feed) -> None:
+    async for batch in results.batches():
+        if not batch:
+            feed.loading = False
+        for one in batch:
+            version = Version(one.signed_at, one.partition, one.offset)
+            picture = collection.put(one.result, version, one.value)
+            if picture and not feed.loading:
+                feed.came(picture)
+
+
+async def _follow_backlog(settings: GallerySettings, feed: Feed) -> None:
+    """Note every two seconds how many records the consumers have before them.
+
+    Without the right to see the group's position the page does without this number.
+    """
+    while True:
+        try:
+            partitions = await existing_partitions(settings, (settings.ingest_topic,))
+            async with administration(settings) as admin, reader(settings) as consumer:
+                consumer.assign(partitions)
+                while True:
+                    feed.waiting(await _backlog(settings, admin, consumer, partitions))
+                    feed.fault = None
+                    await asyncio.sleep(BACKLOG_SECONDS)
+        except (FatalError, Unanswered) as exc:
+            feed.waiting(None)
+            denied = isinstance(exc, FatalError) and exc.code is ExitCode.ACCESS
+            feed.fault = None if denied else f"Kafka does not answer: {exc}"
+        await asyncio.sleep(BACKLOG_SECONDS)
+
+
+async def _backlog(
+    settings: GallerySettings,
+    admin: AIOKafkaAdminClient,
+    consumer: AIOKafkaConsumer,
+    partitions: list[TopicPartition],
+) -> int:
+    async with answering(settings, "asking for what waits"):
+        ends = await consumer.end_offsets(partitions)
+        starts = await consumer.beginning_offsets(partitions)
+        waiting = 0
+        for partition in partitions:
+            committed = await committed_offset(admin, settings.group_id, partition)
+            done = max(committed.offset, starts[partition]) if committed else starts[partition]
+            waiting += max(0, ends[partition] - done)
+        return waiting
+
+
+@dataclass(frozen=True, slots=True)
+class _Searches:
+    """Has the consumers embed words, by signed requests like any others."""
+
+    publisher: Publisher
+
+    async def embed(self, words: str) -> Words:
+        """Return the vector of the words.
+
+        Raises:
+            CannotSearch: no consumer answers in time, or it refuses the words.
+        """
+        try:
+            outcome = await self.publisher.process(text=words, timeout_seconds=SEARCH_SECONDS)
+        except (ImagelaneError, FatalError) as exc:
+            raise CannotSearch(f"The search did not come back: {exc}") from exc
+        embedding = outcome.result.embedding if outcome.result else None
+        if embedding is None:
+            raise CannotSearch(f"These words cannot be searched: {outcome.code}: {outcome.message}")
+        return Words(
+            model=Model(embedding.model, embedding.revision), vector=tuple(embedding.vector())
+        )
+
+
+class _Folders:
+    """The folders whose pictures may be shown, opened as the consumer opens them."""
+
+    def __init__(self, paths: tuple[str, ...]) -> None:
+        try:
+            self._roots = tuple(map(Root.resolve, paths))
+        except BadPath as exc:
+            raise FatalError(ExitCode.SETTINGS, f"FILE_ROOTS: {exc}") from exc
+
+    def open(self, uri: str) -> int | None:
+        """Return a descriptor of the file that a URI names below a root, or None."""
+        if not uri.lower().startswith("file:"):
+            return None
+        try:
+            parts = path_of(uri)
+            for root in self._roots:
+                if below := root.below(parts):
+                    return root.open(below)
+        except (BadPath, OSError):
+            return None
+        return None
