@@ -12,7 +12,7 @@ MODELS ?=
 PICTURES ?=
 PYTEST_ARGS ?=
 MIN_GO := 1.26
-EXTRAS := consumer,formats
+EXTRAS := consumer,formats,gallery
 comma := ,
 
 VENV := .venv
@@ -67,6 +67,10 @@ audit: $(STAMP) ## ask PyPI for known vulnerabilities of all that is installed (
 	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+.*//' > build/installed.txt
 	@echo "asking PyPI about the $$(wc -l < build/installed.txt) packages of $(VENV); one that it does not know is a failure"
 	$(AUDITOR) --strict --no-deps --disable-pip --progress-spinner off -r build/installed.txt
+
+.PHONY: up
+up: $(STAMP) $(BROKER) ## broker, consumer, page and a watched folder, until Ctrl-C; PICTURES=DIR, MODELS=hub
+	@MODELS="$(MODELS)" PICTURES="$(PICTURES)" exec $(BIN)/python -m examples.up
 
 .PHONY: demo
 demo: $(STAMP) $(BROKER) ## the whole way on the embedded broker; MODELS=hub, PICTURES=DIR

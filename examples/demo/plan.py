@@ -2,17 +2,17 @@
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
+from examples.processes import ROOT
 from imagelane.exits import ExitCode, FatalError
 from producer.cli.folders import FolderRules
 from producer.cli.references import BadReference, entries
-from producer.publisher import image_request
+from producer.requests import image_request
 from schemas import Request
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 PICTURES: Final = ROOT / "examples" / "pictures"
 MOST_PICTURES: Final = 100
 BLIP_IDLE_SECONDS: Final = 3
@@ -79,6 +79,17 @@ class Plan:
             dlq_topic=f"image.ingest.dlq{own}",
             group_id=f"imagelane-demo-{tag}",
         )
+
+    @classmethod
+    def for_up(cls, environment: Mapping[str, str]) -> Self:
+        """Read the same for `make up`, whose topics and group stay.
+
+        Raises:
+            FatalError: as `from_env`.
+        """
+        plan = cls.from_env({**environment, "BOOTSTRAP_SERVERS": ""}, "up")
+        bootstrap = environment.get("BOOTSTRAP_SERVERS") or None
+        return replace(plan, bootstrap=bootstrap, group_id="imagelane-up")
 
     @property
     def ours(self) -> bool:

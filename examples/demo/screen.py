@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from examples.demo.children import Event
 from examples.demo.expectations import Neighbour, Sent
 from examples.demo.plan import Plan
 from examples.demo.witness import Place, Seen
+from examples.processes import Event
 from imagelane.terminal import printable
 from schemas import Result
 

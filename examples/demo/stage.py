@@ -7,11 +7,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from examples.demo.children import running_broker, running_consumer, while_running
 from examples.demo.plan import MOST_PICTURES, Picture, Plan
 from examples.demo.screen import Screen
 from examples.demo.story import Story
 from examples.demo.witness import witnessing
+from examples.processes import running_broker, running_consumer, while_running
 from imagelane.exits import ExitCode, FatalError
 from producer import ProducerSettings
 from producer.connection import administration

@@ -10,11 +10,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from examples.demo.bad import publish_bad, publish_repeat
-from examples.demo.children import (
-    Consumer,
-    is_mapped,
-    resident_mib,
-)
 from examples.demo.expectations import (
     Sent,
     caption_faults,
@@ -25,6 +20,11 @@ from examples.demo.expectations import (
 from examples.demo.plan import BLIP_IDLE_SECONDS, Picture, Plan
 from examples.demo.screen import Moment, Screen
 from examples.demo.witness import Witness
+from examples.processes import (
+    Consumer,
+    is_mapped,
+    resident_mib,
+)
 from imagelane.exits import FatalError
 from producer import Outcome, ProducerSettings, Published, Publisher, image_request
 from schemas import Result, Task

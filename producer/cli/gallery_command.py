@@ -8,7 +8,7 @@ import typer
 
 from imagelane.terminal import say
 from producer.cli.given import settings_given
-from producer.gallery.run import gallery as running_gallery
+from producer.gallery.run import running_gallery
 from producer.gallery.settings import GallerySettings
 
 
@@ -32,6 +32,6 @@ def gallery(
 
 
 async def _serve(settings: GallerySettings, since: float | None) -> None:
-    async with running_gallery(settings, since=since) as (address, ended):
-        say(f"the gallery is at {address}")
-        await ended
+    async with running_gallery(settings, since=since) as gallery:
+        say(f"the gallery is at {gallery.address}")
+        await gallery.reading

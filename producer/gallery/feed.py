@@ -9,7 +9,7 @@ from typing import Any, Final
 from producer.gallery.collection import Collection, Picture
 
 MAX_WAITING: Final = 500  # pictures for one page that does not take them; then it loads anew
-QUIET_SECONDS: Final = 15
+QUIET_SECONDS: Final = 30
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +29,7 @@ class Feed:
         self._pages: set[Page] = set()
         self._quiet_since = clock()
         self.open: int | None = None  # records that wait in the ingest topic; None: not known
-        self.loading = True  # the results up to the start are being read
+        self.loaded = asyncio.Event()  # the results up to the start are read
         self.fault: str | None = None
 
     def opened(self) -> Page:
@@ -79,7 +79,7 @@ class Feed:
                 f"{self.open} requests wait and no result came for {quiet_seconds:.0f} s: is a "
                 "consumer running? `imagelane consume` starts one."
             )
-        if self.loading:
+        if not self.loaded.is_set():
             return "Reading the results so far …"
         if not sum(self._collection.counts.values()) and not self.open:
             return "No pictures yet. `imagelane publish FOLDER` sends some."

@@ -31,14 +31,24 @@ SEARCHES_AT_ONCE: Final = 20
 _STOP_SECONDS: Final = 1.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gallery:
+    """A running gallery: its page's address, and the task whose end is its end."""
+
+    address: str
+    collection: Collection
+    feed: Feed
+    reading: asyncio.Task[None]
+
+
 @asynccontextmanager
-async def gallery(
+async def running_gallery(
     settings: GallerySettings,
     *,
     since: float | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> AsyncIterator[tuple[str, asyncio.Task[None]]]:
-    """Serve while the body runs; yield the page's address, and what ends when it can go no more.
+) -> AsyncIterator[Gallery]:
+    """Serve while the body runs; yield what it is.
 
     Raises:
         FatalError: no broker answers, a topic or a folder does not exist, the port is taken.
@@ -63,7 +73,7 @@ async def gallery(
         )
         try:
             async with _serving(settings, parts) as address:
-                yield address, reading
+                yield Gallery(address=address, collection=collection, feed=feed, reading=reading)
         finally:
             reading.cancel()
             backlog.cancel()
@@ -94,11 +104,11 @@ async def _serving(settings: GallerySettings, parts: Parts) -> AsyncIterator[str
 async def _read(results: ResultReader, collection: Collection, feed: Feed) -> None:
     async for batch in results.batches():
         if not batch:
-            feed.loading = False
+            feed.loaded.set()
         for one in batch:
             version = Version(one.signed_at, one.partition, one.offset)
             picture = collection.put(one.result, version, one.value)
-            if picture and not feed.loading:
+            if picture and feed.loaded.is_set():
                 feed.came(picture)
 
 

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from examples.demo.bad import bad_requests
-from examples.demo.children import parse_event
 from examples.demo.expectations import Sent, caption_faults, faults_of, is_complete, nearest
 from examples.demo.plan import PICTURES, Plan
 from examples.demo.witness import Letter, Seen
+from examples.processes import parse_event
 from imagelane.exits import FatalError
 from schemas import Code, Failure, ImageInfo, Result, Source, TimingMs
 

@@ -56,7 +56,7 @@ class Gallery:
         self.now = 1000.0
         self.collection = Collection(lambda: self.now)
         self.feed = Feed(self.collection, lambda: self.now)
-        self.feed.loading = False
+        self.feed.loaded.set()
         self.words: list[str] = []
         self.roots = roots
         self.limit = RateLimit(per_second=1, burst=3)

@@ -1,7 +1,7 @@
-"""The two programs that the demo starts, and ends in every case: the broker and the consumer.
+"""The two programs that the examples start, and end in every case: the broker and the consumer.
 
-Each is in a session of its own: Ctrl-C reaches the demo alone, which then ends the consumer before
-the broker that it commits to.
+Each is in a session of its own: Ctrl-C reaches the example alone, which then ends the consumer
+before the broker that it commits to.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from examples.demo.plan import ROOT
 from imagelane.exits import ExitCode, FatalError
 
+ROOT: Final = Path(__file__).resolve().parents[1]
 _BROKER: Final = ROOT / "build" / "broker"
 _STOP_SECONDS: Final = 30
 _LINE_BYTES: Final = 1 << 20
@@ -151,8 +151,10 @@ async def running_consumer(environment: Mapping[str, str], folder: Path) -> Asyn
 
 
 @asynccontextmanager
-async def running_broker(folder: Path) -> AsyncIterator[str]:
+async def running_broker(folder: Path, port: int = 0) -> AsyncIterator[str]:
     """Run the embedded broker, its records in `folder`, while the body runs; yield its address.
+
+    Port 0 is a free one.
 
     Raises:
         FatalError: it is not built, or does not start.
@@ -160,7 +162,7 @@ async def running_broker(folder: Path) -> AsyncIterator[str]:
     if not _BROKER.exists():
         raise FatalError(ExitCode.BROKER, "build/broker is not there: `make broker` builds it")
     process = await asyncio.create_subprocess_exec(
-        *(str(_BROKER), "--data", str(folder)),
+        *(str(_BROKER), "--data", str(folder), "--port", str(port)),
         stdin=DEVNULL,
         stdout=PIPE,
         stderr=DEVNULL,
@@ -170,7 +172,10 @@ async def running_broker(folder: Path) -> AsyncIterator[str]:
         assert process.stdout is not None
         address = (await process.stdout.readline()).decode().strip()
         if not address:
-            raise FatalError(ExitCode.BROKER, "build/broker does not start: `make clean broker`?")
+            raise FatalError(
+                ExitCode.BROKER,
+                f"build/broker does not start: is port {port} taken, or is it old (`make broker`)?",
+            )
         yield address
     finally:
         await _stop(process)

@@ -1,0 +1,191 @@
+"""What is up: broker, topics, consumer, gallery, and a folder whose pictures are published."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from examples.demo.plan import Plan
+from examples.processes import ROOT, Consumer, running_broker, running_consumer
+from examples.up.folder import requests_of
+from imagelane.exits import ExitCode, FatalError
+from imagelane.terminal import live_line, say
+from producer import Publisher
+from producer.cli.folders import LeftOut
+from producer.cli.outcome_lines import name_of
+from producer.gallery.collection import Picture
+from producer.gallery.feed import Page
+from producer.gallery.run import Gallery, running_gallery
+from producer.gallery.settings import GallerySettings
+from producer.topics import ensure_topics, topic_plans
+
+FOLDER: Final = ROOT / "build" / "up"
+BROKER_PORT: Final = 9292
+_CONSUMER: Final = {"STOP_SECONDS": "2", "BLIP_IDLE_SECONDS": "60"}
+_LAST_LINES: Final = 20
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """The numbers of the live line."""
+
+    gallery: Gallery
+    started_at: float = field(default_factory=time.monotonic)
+    published: int = 0
+    blip: str = "out"
+
+    def line(self) -> str:
+        """Return the live line: done of all, rate, time left, failures, where BLIP is."""
+        counts = self.gallery.collection.counts
+        done, rate = counts["ok"] + counts["error"], self.gallery.collection.rate()
+        left = self.gallery.feed.open or 0
+        parts = [f"{done}/{done + left} done", f"{rate:.1f}/s", f"{counts['error']} failed"]
+        if left and rate:
+            parts.append(f"ETA {left / rate:.0f} s")
+        return "  ".join([*parts, f"BLIP {self.blip}", "Ctrl-C ends it"])
+
+
+async def up(plan: Plan, environment: Mapping[str, str]) -> None:
+    """Start everything, say where it is, and stay until cancelled.
+
+    Raises:
+        FatalError: something cannot start, or ended by itself.
+    """
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        bootstrap = plan.bootstrap
+        if bootstrap is None:
+            bootstrap = await stack.enter_async_context(
+                running_broker(FOLDER / "broker", BROKER_PORT)
+            )
+        wire = plan.wire(bootstrap, _secret())
+        settings = _gallery_settings(plan, wire, environment)
+        await ensure_topics(settings, topic_plans(settings, partitions=1, replication=None))
+        consumer = await stack.enter_async_context(
+            running_consumer(
+                {**environment, **wire, **plan.consumer(), **_CONSUMER},
+                FOLDER,
+            )
+        )
+        gallery = await stack.enter_async_context(running_gallery(settings))
+        publisher = await stack.enter_async_context(Publisher(settings))
+        _say_where(plan, bootstrap, gallery.address)
+        progress = Progress(gallery=gallery)
+        async with live_line(progress.line):
+            await _work(plan, consumer, gallery, publisher, progress)
+
+
+async def _work(
+    plan: Plan, consumer: Consumer, gallery: Gallery, publisher: Publisher, progress: Progress
+) -> None:
+    """Publish and show until something ends."""
+    async with _page_of(gallery) as page:
+        parts = {
+            asyncio.create_task(_publish(plan.pictures, gallery, publisher, progress)),
+            asyncio.create_task(_show_pictures(page)),
+            asyncio.create_task(_show_consumer(consumer, progress)),
+            asyncio.create_task(_until_ended(consumer)),
+            gallery.reading,
+        }
+        try:
+            ended, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            for part in ended:
+                part.result()
+        finally:
+            for part in parts - {gallery.reading}:
+                part.cancel()
+            await asyncio.wait(parts - {gallery.reading})
+
+
+async def _publish(
+    folder: Path, gallery: Gallery, publisher: Publisher, progress: Progress
+) -> None:
+    await gallery.feed.loaded.wait()  # what is done is known then
+    left_out = LeftOut()
+
+    def is_done(id: str) -> bool:
+        return gallery.collection.get(id) is not None
+
+    async for published in publisher.publish_many(requests_of(folder, is_done, left_out)):
+        progress.published += 1
+        if left_out.counts:
+            for line in left_out.lines():
+                say(line)
+            left_out.counts.clear()
+        del published
+
+
+async def _show_pictures(page: Page) -> None:
+    while True:
+        await page.woken.wait()
+        page.woken.clear()
+        while page.waiting:
+            say(_line(page.waiting.popleft()), fit=True)
+
+
+def _line(picture: Picture) -> str:
+    name = name_of(picture.uri)
+    if picture.status == "ok":
+        return f"ok      {name}: {picture.caption or 'embedded'}"
+    return f"failed  {name}: {picture.code}: {picture.message}"
+
+
+async def _show_consumer(consumer: Consumer, progress: Progress) -> None:
+    async for event in consumer.follow():
+        if event.name == "ready":
+            seconds = time.monotonic() - progress.started_at
+            say(f"ready: the consumer is in the group, {seconds:.1f} s after the page")
+        elif event.name == "blip on device":
+            progress.blip = "in"
+        elif event.name == "blip offloaded":
+            progress.blip = "out"
+
+
+async def _until_ended(consumer: Consumer) -> None:
+    code = await consumer.ended()
+    for line in consumer.lines[-_LAST_LINES:]:
+        say(line, err=True)
+    raise FatalError(ExitCode.FAILED, f"the consumer ended by itself, exit code {code}")
+
+
+@asynccontextmanager
+async def _page_of(gallery: Gallery) -> AsyncIterator[Page]:
+    page = gallery.feed.opened()
+    try:
+        yield page
+    finally:
+        gallery.feed.closed(page)
+
+
+def _secret() -> str:
+    """Return this folder's own secret, made once, so that a restart verifies what is there."""
+    file = FOLDER / "secret"
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_hex(32))
+    return file.read_text().strip()
+
+
+def _gallery_settings(
+    plan: Plan, wire: Mapping[str, str], environment: Mapping[str, str]
+) -> GallerySettings:
+    own = {name: value for name, value in environment.items() if name.startswith("GALLERY_")}
+    return GallerySettings.from_env(
+        {**own, **wire, "FILE_ROOTS": str(plan.pictures), "GROUP_ID": plan.group_id}
+    )
+
+
+def _say_where(plan: Plan, bootstrap: str, page: str) -> None:
+    kind = "your cluster" if plan.bootstrap else "the embedded broker, for trying out alone"
+    say(f"broker    {bootstrap}   ({kind}; its records stay in build/up)")
+    say(f"page      {page}")
+    say(f"pictures  {plan.pictures}   (what lands there is published)")
+    if plan.tiny:
+        say("models    tiny ones, trained on drawings of shapes; MODELS=hub takes the real ones")
+    say("In another terminal, in this folder:")
+    say(f"  export BOOTSTRAP_SERVERS={bootstrap} SECRET_API_KEY_FILE=build/up/secret")
+    say("  .venv/bin/imagelane results --follow")
