@@ -20,6 +20,7 @@ from tests.containers import KAFKA_IMAGE, ApacheKafka
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKERS = {
+    "browser": "needs chromium",
     "docker": "needs a Docker engine",
     "e2e": "the compose file, from build to results; `make e2e`",
     "gpu": "needs a CUDA device",
