@@ -19,9 +19,9 @@ def gallery(
         typer.Option(min=0, help="Only results of the last so many hours.", metavar="HOURS"),
     ] = None,
 ) -> None:
-    """Show the results on a page, as they come, and find pictures by words.
+    """Show the results on a page, and find pictures by words.
 
-    The page shows pictures of `file:` from below FILE_ROOTS. End it with Ctrl-C.
+    They come as they are made. Pictures of `file:` are shown from below FILE_ROOTS. Ctrl-C ends it.
 
     \b
     Example:
