@@ -2,7 +2,8 @@
 
 The consumer's own sources, retries and decoding, under a window of RECORDS_IN_FLIGHT with the
 default settings. What follows is a GPU that takes `--rate` images a second at most, and 0.15 s
-until the commit. Four good hosts and a hostile one are names of one server, a process of its own.
+until the commit. Four good hosts are names of one server, the hostile one of another (or, with
+`--wild`, has a name for each reference), each a process of its own.
 References are taken in a random order, as fast as the window lets them in, without and with those
 to the hostile host, in turn, in one run; counted are images of the good ones. `--pause` stops the
 event loop instead, beside two hosts that are sound: none of their records may fail.
@@ -14,13 +15,13 @@ import io
 import itertools
 import random
 import socket
-import subprocess
 import sys
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from statistics import median
+from subprocess import PIPE, Popen
 from time import monotonic, sleep
 
 from PIL import Image
@@ -72,6 +73,7 @@ class Load:
     """What is taken, and how fast it can be worked off."""
 
     port: int
+    hostile_port: int
     kind: str
     share: float  # of the references, to the hostile host
     seconds: float
@@ -94,7 +96,7 @@ async def _rates(load: Load) -> tuple[float, float]:
     settings = ConsumerSettings.model_validate(
         {
             "secret_api_key": "a secret of the benchmark alone, 32 bytes long",
-            "allowed_hosts": f".test:{load.port}",
+            "allowed_hosts": f".test:{load.port},.test:{load.hostile_port}",
             "allowed_networks": "127.0.0.0/8",
         }
         | ({"records_in_flight": load.window} if load.window else {})
@@ -147,7 +149,7 @@ async def _consume(preparation: FetchAndDecode, window: int, load: Load) -> Coun
                 await room.acquire()
                 hostile = chance.random() < load.share
                 name = f"{next(numbers)}.hostile.test" if load.wild else "hostile.test"
-                place = f"{name}:{load.port}/{load.kind}"
+                place = f"{name}:{load.hostile_port}/{load.kind}"
                 if not hostile:
                     good = f"{chance.choice(GOOD[:2])}:{load.port}/slow"
                     place = (
@@ -168,11 +170,12 @@ async def _consume(preparation: FetchAndDecode, window: int, load: Load) -> Coun
     return counted
 
 
-async def _compare(port: int, options: argparse.Namespace) -> bool:
+async def _compare(ports: tuple[int, int], options: argparse.Namespace) -> bool:
     held = True
     for kind, share in product(options.kinds, options.shares):
         load = Load(
-            port=port,
+            port=ports[0],
+            hostile_port=ports[1],
             kind=kind,
             share=share,
             seconds=options.seconds,
@@ -197,9 +200,10 @@ async def _compare(port: int, options: argparse.Namespace) -> bool:
     return held
 
 
-async def _pause(port: int, options: argparse.Namespace) -> bool:
+async def _pause(ports: tuple[int, int], options: argparse.Namespace) -> bool:
     load = Load(
-        port=port,
+        port=ports[0],
+        hostile_port=ports[1],
         kind="",
         share=0,
         seconds=options.seconds,
@@ -230,13 +234,15 @@ def main() -> int:
         asyncio.run(_serve())
         return 0
     command = [sys.executable, "-m", "benchmarks.hostile_host", "--serve"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        try:
-            measure = _pause if options.pause else _compare
-            return int(not asyncio.run(measure(int(server.stdout.readline()), options)))
-        finally:
-            server.terminate()
+    with ExitStack() as running:
+        ports = []
+        for _ in range(2):
+            server = running.enter_context(Popen(command, stdout=PIPE, text=True))
+            running.callback(server.terminate)
+            assert server.stdout is not None
+            ports.append(int(server.stdout.readline()))
+        measure = _pause if options.pause else _compare
+        return int(not asyncio.run(measure((ports[0], ports[1]), options)))
 
 
 if __name__ == "__main__":
