@@ -3,6 +3,7 @@
 import asyncio
 import io
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -11,6 +12,7 @@ from consumer.errors import Failed, Unavailable
 from consumer.images.byte_budget import ByteBudget, Reservation
 from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.decoding.pool import Decoder
+from consumer.images.loop_clock import LoopClock
 from consumer.images.prepare import FetchAndDecode
 from consumer.images.retry import RetryPolicy
 from consumer.images.sources import Sources
@@ -101,6 +103,22 @@ async def test_what_cannot_heal_is_not_tried_again(decoder):
     with pytest.raises(Failed) as caught:
         await _prepared(_preparation(source, decoder))
     assert source.tries == caught.value.attempts == 2
+
+
+async def test_failure_while_our_loop_stood_still_is_no_try(decoder):
+    """Every deadline is over at the end of a pause, and there is one try only."""
+    time = [100.0]
+
+    class Paused(ScriptedSource):
+        async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
+            time[0] += 60 if self.script else 0
+            return await super().fetch(uri, max_bytes, reservation)
+
+    source = Paused(BUSY)
+    preparation = _preparation(source, decoder, retry=RetryPolicy(max_attempts=1))
+    clock = LoopClock(lambda: time[0])
+    await _prepared(replace(preparation, sources=replace(preparation.sources, clock=clock)))
+    assert source.tries == 2
 
 
 async def test_source_that_asks_for_too_much_patience_is_given_up(decoder):
