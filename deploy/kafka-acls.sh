@@ -32,6 +32,7 @@ rights() { # kind, name, pattern type, operations
       done
       echo "topic $results literal Read"
       echo "topic $dlq literal Read"
+      echo "group $group literal Describe"
       ;;
     *)
       echo "kafka-acls.sh: consumer or ingestion, not '$1'" >&2

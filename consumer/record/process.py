@@ -50,7 +50,7 @@ class Prepared:
 
 
 class Preparation(Protocol):
-    """HostLimiter a reference into pixels. Many at once; a slow one holds back nobody."""
+    """Turns a reference into pixels. Many at once; a slow one holds back nobody."""
 
     def prepare(self, request: Request) -> AbstractAsyncContextManager[Prepared]:
         """Open the pixels; raise `Failed` where there is no image to be had."""
