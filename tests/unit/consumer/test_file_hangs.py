@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -42,12 +44,16 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """A root that can hang, and a sound one with a picture."""
-    for name in ("hung", "sound"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a.jpg").write_bytes(b"cat")
-    return tmp_path / "hung", tmp_path / "sound"
+def folders() -> Iterator[tuple[Path, Path]]:
+    """A root that can hang, and a sound one with a picture.
+
+    Not in pytest's own folder: another session that tidies it up there would meet the mount.
+    """
+    with TemporaryDirectory(prefix="imagelane-hang-") as parent:
+        for name in ("hung", "sound"):
+            (Path(parent) / name).mkdir()
+            (Path(parent) / name / "a.jpg").write_bytes(b"cat")
+        yield Path(parent) / "hung", Path(parent) / "sound"
 
 
 async def test_hung_root_fails_in_time_and_holds_up_no_other(folders) -> None:
