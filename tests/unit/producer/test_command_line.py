@@ -231,5 +231,5 @@ def test_ctrl_c_ends_with_130_and_one_line() -> None:
         running.stdout.readline()  # it is reading now
         running.send_signal(signal.SIGINT)
 
-        assert running.wait(10) == 130
+        assert running.wait(60) == 130
         assert running.stderr.read() == b"producer: interrupted\n"
