@@ -9,26 +9,29 @@ async with ResultReader(settings, group_id="indexer") as reader:
         print(read.id, read.result.embedding and read.result.embedding.vector())
 """
 
-# ruff: noqa: E402
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
 from imagelane.namesakes import Shadowed, check_namesakes
 
 check_namesakes()  # before anything looks for a name that another `schemas` does not have
 
-from producer.errors import (
-    ExitCode,
-    FatalError,
-    ImagelaneError,
-    InvalidRequest,
-    NotOpen,
-    ResultTimeout,
-    TooLarge,
-)
-from producer.ids import new_id
-from producer.outcomes import Outcome
-from producer.publisher import Published, Publisher
-from producer.requests import Keyed, image_request, text_request
-from producer.results import LatestResults, ReadResult, ResultReader
-from producer.settings import ProducerSettings
+if TYPE_CHECKING:
+    from producer.errors import (
+        ExitCode,
+        FatalError,
+        ImagelaneError,
+        InvalidRequest,
+        NotOpen,
+        ResultTimeout,
+        TooLarge,
+    )
+    from producer.ids import new_id
+    from producer.outcomes import Outcome
+    from producer.publisher import Published, Publisher
+    from producer.requests import Keyed, image_request, text_request
+    from producer.results import LatestResults, ReadResult, ResultReader
+    from producer.settings import ProducerSettings
 
 __all__ = [
     "ExitCode",
@@ -51,3 +54,32 @@ __all__ = [
     "new_id",
     "text_request",
 ]
+
+# Imported when they are asked for: `python -m producer` imports this file before it can take
+# Ctrl-C, and the Kafka client takes a third of a second.
+_MODULES: Final = {
+    "ExitCode": "producer.errors",
+    "FatalError": "producer.errors",
+    "ImagelaneError": "producer.errors",
+    "InvalidRequest": "producer.errors",
+    "Keyed": "producer.requests",
+    "LatestResults": "producer.results",
+    "NotOpen": "producer.errors",
+    "Outcome": "producer.outcomes",
+    "ProducerSettings": "producer.settings",
+    "Published": "producer.publisher",
+    "Publisher": "producer.publisher",
+    "ReadResult": "producer.results",
+    "ResultReader": "producer.results",
+    "ResultTimeout": "producer.errors",
+    "TooLarge": "producer.errors",
+    "image_request": "producer.requests",
+    "new_id": "producer.ids",
+    "text_request": "producer.requests",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from imagelane.exits import ExitCode
 from tests.conftest import require_docker
 from tests.containers import KAFKA_IMAGE, ApacheKafka, free_port
 from tests.faults.proxy import Late, Proxy, proxy
@@ -88,6 +90,28 @@ async def test_broker_dies_when_it_answers_a_commit(
             await asyncio.sleep(1)  # until Docker knows that the broker is dead
             await asyncio.to_thread(mortal.start)
             (await run.finish(consumer, seconds=180)).check()
+
+
+@pytest.mark.parametrize("way", ["killed", "paused"])
+async def test_stop_while_the_broker_is_away(mortal: ApacheKafka, tmp_path: Path, way: str) -> None:
+    """What cannot be committed is given up within STOP_SECONDS + 2, beyond which the code is 74."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may stop the process of a container")
+    async with scenario(mortal, tmp_path) as run:
+        await run.publish(names(300))
+        consumer = run.start(RECORDS_IN_FLIGHT="8", COMMIT_OUTCOMES="5", STOP_SECONDS="2")
+        consumer.wait_for("record done", count=20)
+        os.kill(mortal.pid, signal.SIGKILL if way == "killed" else signal.SIGSTOP)
+        await asyncio.to_thread(consumer.wait_for, "commit in doubt")
+        assert await asyncio.to_thread(consumer.end) == ExitCode.OK
+        if way == "killed":
+            await asyncio.sleep(1)  # until Docker knows
+            await asyncio.to_thread(mortal.start)
+        else:
+            os.kill(mortal.pid, signal.SIGCONT)
+        (await run.finish(seconds=180)).check()
+        said = [event for event in consumer.events() if event["event"] == "kafka client"]
+        assert len({event["reason"] for event in said}) == len(said)  # none of them again
 
 
 async def test_broker_that_comes_later_is_waited_for(mortal: ApacheKafka, tmp_path: Path) -> None:

@@ -219,38 +219,33 @@ async def test_transaction_that_somebody_left_open(kafka: ApacheKafka, tmp_path:
         (await run.finish(consumer)).check()
 
 
-async def test_at_random_moments(kafka: ApacheKafka, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", range(scale(1, 5)))
+async def test_at_random_moments(kafka: ApacheKafka, tmp_path: Path, part: int) -> None:
     """SIGTERM whenever, from the first line of the code on: obeyed each time, nothing twice."""
-    chance, codes = random.Random(SEED), Counter[int]()
-    times: list[float] = []
+    chance, ends = random.Random(SEED + part), Counter[str]()
+    longest = 0.0
     async with scenario(kafka, tmp_path) as run:
-        for n in range(scale(3, 100)):
-            await run.publish([f"{n}.{name}" for name in names(60)])
-            consumer = run.start(STOP_SECONDS="3", RECORDS_IN_FLIGHT="16")
+        for n in range(scale(3, 20)):
+            await run.publish([f"{n}.{name}" for name in names(100)])
+            consumer = run.start(STOP_SECONDS="3", RECORDS_IN_FLIGHT="16", COMMIT_OUTCOMES="5")
             await asyncio.to_thread(_wait_until_it_listens, consumer.process)
-            await asyncio.sleep(chance.uniform(0, 6))
+            await asyncio.sleep(chance.uniform(0, 4))
             start = time.monotonic()
             code = await _end(consumer)
-            times.append(time.monotonic() - start)
-            was_ready = any(e["event"] == "ready" for e in consumer.events())
-            assert code in ((ExitCode.OK,) if was_ready else (KILLED_BY_TERM, ExitCode.OK))
+            longest = max(longest, time.monotonic() - start)
+            events = [str(event["event"]) for event in consumer.events()]
+            # The handler of the signal may come between taking signals in order and saying so.
+            assert code == ExitCode.OK or (code, "ready" in events) == (KILLED_BY_TERM, False)
             assert "Traceback" not in consumer.log.read_text()
-            codes[code] += 1
-        sys.stdout.write(f"\nSIGTERM: {dict(codes)}, longest {max(times):.1f} s\n")
+            ends[f"{code} after {_stage(events)}"] += 1
+        sys.stdout.write(f"\nSIGTERM: {dict(ends)}, longest {longest:.1f} s\n")
         (await run.finish()).check()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_while_modules_are_imported(number: int) -> None:
-    """From our first line of code on: no traceback, whatever is being imported."""
-    for _ in range(scale(3, 30)):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "consumer"], cwd="/", stderr=subprocess.PIPE
-        )
-        _wait_until_it_listens(process)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=PATIENCE_SECONDS)
-        assert (process.returncode, said) == (128 + number, b"")
+def _stage(events: list[str]) -> str:
+    """Return how far a consumer came."""
+    stages = ("record done", "partition assigned", "ready", "topics")
+    return next((stage for stage in stages if stage in events), "imports")
 
 
 def _wait_until_it_listens(process: "subprocess.Popen[bytes]") -> None:
