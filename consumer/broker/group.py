@@ -32,6 +32,7 @@ from schemas import Record
 log = structlog.get_logger()
 
 STOP_SECONDS: Final = 2
+GIVE_UP_SECONDS: Final = 0.5  # for what is cancelled
 ROOM_SECONDS: Final = 0.005  # how soon a worker that was full is looked at again
 
 
@@ -95,8 +96,9 @@ class KafkaStream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._rebalancing:  # aiokafka's stop would wait for it
+        if self._rebalancing:  # aiokafka's stop would wait for it, and it starts producers
             self._rebalancing.cancel()
+            await asyncio.wait({self._rebalancing}, timeout=GIVE_UP_SECONDS)
         # While a broker is away aiokafka's stop waits long, or ends as if it had been cancelled.
         stopping = asyncio.ensure_future(self._consumer.stop())
         await asyncio.gather(
