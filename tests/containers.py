@@ -20,7 +20,7 @@ from testcontainers.core.container import DockerContainer
 
 KAFKA_IMAGE = "apache/kafka:4.3.1"
 START_SECONDS = 90
-_SETTINGS = {
+SETTINGS = {
     "NODE_ID": "1",
     "PROCESS_ROLES": "broker,controller",
     "CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
@@ -65,7 +65,7 @@ class ApacheKafka:
         port, behind = free_port(), free_port()
         container = DockerContainer(KAFKA_IMAGE).with_bind_ports(9092, port)
         settings, advertised = (
-            dict(_SETTINGS),
+            dict(SETTINGS),
             f"OUTSIDE://localhost:{port},INSIDE://localhost:19092",
         )
         if proxied_port:
@@ -106,7 +106,7 @@ class ApacheKafka:
 
         An event loop of its own is used: from a coroutine, call this in a thread.
         """
-        asyncio.run(_take_a_record(self.bootstrap))
+        asyncio.run(take_a_record(self.bootstrap))
 
     def tool(
         self, name: str, *arguments: str, stdin: bytes = b"", timeout_seconds: float = 60
@@ -116,16 +116,38 @@ class ApacheKafka:
         `name` as in kafka-console-consumer; the bootstrap server is given by this method.
         Raises subprocess.CalledProcessError, with what the tool said, when it fails.
         """
-        command = ["docker", "exec", "-i", self._container.get_container_id()]
-        command += [f"/opt/kafka/bin/{name}.sh", "--bootstrap-server", "localhost:19092"]
-        done = subprocess.run(
-            [*command, *arguments], input=stdin, capture_output=True, timeout=timeout_seconds
+        return run_tool(
+            self._container,
+            "localhost:19092",
+            name,
+            *arguments,
+            stdin=stdin,
+            timeout_seconds=timeout_seconds,
         )
-        if done.returncode:
-            raise subprocess.CalledProcessError(
-                done.returncode, name, done.stdout, done.stderr.decode(errors="replace")
-            )
-        return done.stdout
+
+
+def run_tool(
+    container: DockerContainer,
+    bootstrap: str,
+    name: str,
+    *arguments: str,
+    stdin: bytes,
+    timeout_seconds: float,
+) -> bytes:
+    """Run one of Kafka's console tools in a broker's container and return what it prints.
+
+    Raises subprocess.CalledProcessError, with what the tool said, when it fails.
+    """
+    command = ["docker", "exec", "-i", container.get_container_id()]
+    command += [f"/opt/kafka/bin/{name}.sh", "--bootstrap-server", bootstrap]
+    done = subprocess.run(
+        [*command, *arguments], input=stdin, capture_output=True, timeout=timeout_seconds
+    )
+    if done.returncode:
+        raise subprocess.CalledProcessError(
+            done.returncode, name, done.stdout, done.stderr.decode(errors="replace")
+        )
+    return done.stdout
 
 
 def free_port() -> int:
@@ -136,7 +158,8 @@ def free_port() -> int:
         return port
 
 
-async def _take_a_record(bootstrap: str) -> None:
+async def take_a_record(bootstrap: str) -> None:
+    """Wait until the cluster takes a record."""
     async with asyncio.timeout(START_SECONDS):
         while True:
             producer = AIOKafkaProducer(bootstrap_servers=bootstrap, request_timeout_ms=5_000)

@@ -9,6 +9,8 @@ import pytest
 
 from tests.conftest import require_docker
 from tests.containers import KAFKA_IMAGE, ApacheKafka
+from tests.faults.cluster import ThreeBrokers
+from tests.faults.scenario import scale
 
 
 class ExistingKafka:
@@ -38,3 +40,11 @@ def kafka() -> Iterator[ApacheKafka | ExistingKafka]:
     require_docker(KAFKA_IMAGE)
     with ApacheKafka.running() as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def three() -> Iterator[ThreeBrokers]:
+    """Three brokers whose coordinators need some time to load."""
+    require_docker(KAFKA_IMAGE)
+    with ThreeBrokers.running(padding=scale(200_000, 500_000)) as cluster:
+        yield cluster

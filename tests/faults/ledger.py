@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.commit import OffsetFetchRequest
 
 from schemas import decode_result, headers
 from tests.conftest import Topics
@@ -94,15 +95,26 @@ async def lag(bootstrap: str, topic: str, group_id: str) -> int:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
-        committed = await _retried(lambda: admin.list_consumer_group_offsets(group_id))
+        committed = await _retried(lambda: _committed(admin, group_id))
     finally:
         await admin.close()
     partitions = await _partitions(bootstrap, topic)
     async with AIOKafkaConsumer(bootstrap_servers=bootstrap) as consumer:
         ends = await consumer.end_offsets(partitions)
-    return sum(
-        end - (max(0, committed[p].offset) if p in committed else 0) for p, end in ends.items()
-    )
+    return sum(end - max(0, committed.get(p, 0)) for p, end in ends.items())
+
+
+async def _committed(admin: AIOKafkaAdminClient, group_id: str) -> dict[TopicPartition, int]:
+    """Return a group's positions. aiokafka's own call takes an error for a group without any."""
+    coordinator = await admin.find_coordinator(group_id)
+    answer = await admin._send_request(OffsetFetchRequest(group_id, None), coordinator)
+    if answer.error_code:
+        raise for_code(answer.error_code)(group_id)
+    return {
+        TopicPartition(topic, partition): offset
+        for topic, partitions in answer.topics
+        for partition, offset, *_ in partitions
+    }
 
 
 async def _retried(call: "Callable[[], Awaitable[T]]") -> "T":

@@ -9,15 +9,16 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 from uuid import uuid4
 
+import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import NewTopic
 
 from schemas import KeyRing, Request, Signer, Task, encode_request
 from tests.conftest import Topics, create_topics
 from tests.consumer_process import Running, consumer_process, environment
-from tests.containers import ApacheKafka
 from tests.faults.ledger import Ledger, lag, read_ledger
 
 SECRET = "a-secret-that-only-the-faults-know-0123456789"
@@ -26,16 +27,28 @@ FULL = os.environ.get("FAULTS") == "full"
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 
 
+full_only = pytest.mark.skipif(not FULL, reason="a figure of `make faults`, not a test of CI")
+
+
 def scale(ci: int, full: int) -> int:
     """Return how often: in CI, or in `make faults`."""
     return full if FULL else ci
+
+
+class Kafka(Protocol):
+    """A cluster: where it is, and its console tools."""
+
+    bootstrap: str
+
+    def tool(self, name: str, *arguments: str) -> bytes:
+        """Run a tool and return what it prints."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Scenario:
     """Where it runs. `bootstrap` is how the consumers reach the broker: a proxy may be between."""
 
-    kafka: ApacheKafka
+    kafka: Kafka
     topics: Topics
     folder: Path
     bootstrap: str
@@ -59,7 +72,10 @@ class Scenario:
         """Publish signed requests, one an id; each `hang_every`th reference hangs instead."""
         keys = KeyRing(current_id="k1", secrets={"k1": SECRET.encode()})
         signer = Signer(keys, self.topics.ingest)
-        async with AIOKafkaProducer(bootstrap_servers=self.kafka.bootstrap) as producer:
+        async with AIOKafkaProducer(
+            bootstrap_servers=self.kafka.bootstrap,
+            enable_idempotence=True,  # a record that is sent again is no repeat
+        ) as producer:
             for number, name in enumerate(names):
                 hangs = hang_every and number % hang_every == 0
                 image = {"uri": "stub:hang" if hangs else uri}
@@ -68,6 +84,25 @@ class Scenario:
                 signed = signer.sign(id=name, timestamp=int(time.time()), key=key, value=value)
                 await producer.send(self.topics.ingest, key=key, value=value, headers=signed)
             await producer.flush()
+
+    @asynccontextmanager
+    async def traffic(self, name: str, records: int = 20) -> AsyncIterator[None]:
+        """Publish some records, again and again, until the block ends."""
+        ended = asyncio.Event()
+
+        async def publish() -> None:
+            wave = 0
+            while not ended.is_set():
+                await self.publish([f"{name}.{wave}.{n}" for n in range(records)])
+                wave += 1
+                await asyncio.sleep(0.2)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(publish())
+            try:
+                yield
+            finally:
+                ended.set()
 
     def settings(self, *, member: str = "one", **changes: str) -> dict[str, str]:
         """Return a consumer's environment; `member` is its static name, so a restart is quick."""
@@ -129,7 +164,12 @@ class Scenario:
 
 @asynccontextmanager
 async def scenario(
-    kafka: ApacheKafka, folder: Path, *, partitions: int = 1, bootstrap: str | None = None
+    kafka: Kafka,
+    folder: Path,
+    *,
+    partitions: int = 1,
+    replicas: int = 1,
+    bootstrap: str | None = None,
 ) -> AsyncIterator[Scenario]:
     """Make topics; at the end every consumer that still runs is killed."""
     tag = uuid4().hex[:12]
@@ -137,9 +177,9 @@ async def scenario(
     append = {"message.timestamp.type": "LogAppendTime"}
     await create_topics(
         kafka.bootstrap,
-        NewTopic(topics.ingest, partitions, 1, topic_configs=append),
-        NewTopic(topics.results, 1, 1),
-        NewTopic(topics.dlq, 1, 1),
+        NewTopic(topics.ingest, partitions, replicas, topic_configs=append),
+        NewTopic(topics.results, 1, replicas),
+        NewTopic(topics.dlq, 1, replicas),
     )
     made = Scenario(
         kafka=kafka,

@@ -10,6 +10,9 @@ blocks or lies stands here, so that the consumer itself has no hook for tests.
                          doubtful_commit (done, reported as failed)
                          kill_broker: the broker of BROKER_PID first, when a commit is answered
                          lose_broker: the same without the process, and the answer is lost
+    MOVE=WHEN:N,...      the leader of the group's positions moves right before the request for them
+                         that comes after N were answered: from the start on (WHEN is `start`), or
+                         from the fault on (`doubt`); N,N moves it again before the next try
     BLOCK_SECONDS=T      how long block_loop blocks
     FORGET=yes           the group's position is always told as it was at the start, as by a broker
                          that lost what was committed since
@@ -19,6 +22,7 @@ blocks or lies stands here, so that the consumer itself has no hook for tests.
 
 import asyncio
 import io
+import json
 import os
 import signal
 import sys
@@ -30,7 +34,9 @@ from contextlib import asynccontextmanager, nullcontext
 import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.conn import AIOKafkaConnection
+from aiokafka.consumer import group_coordinator
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.transaction import EndTxnRequest
 from PIL import Image
 
@@ -48,34 +54,16 @@ from consumer.pixels import Resize
 from consumer.record.process import Prepared
 from consumer.runtime.stop import StopRequest
 from schemas import Code, OutgoingRecord
+from tests.faults.leaders import OffsetProbe, leaders
+from tests.faults.points import FAULTS
 
 SIZE = Resize(height=8, width=8, resample=3, crop=False)
 IDENTITY = ModelIdentity(model="stub", revision="0")
 HANG_SECONDS = 10
 
 
-class Faults:
-    """Counts how often each point is passed, and acts at the armed one."""
-
-    def __init__(self) -> None:
-        point, _, number = os.environ.get("FAULT", "none:0").partition(":")
-        self._armed, self._pass = point, int(number)
-        self._passed = 0
-
-    def reached(self, point: str) -> bool:
-        """Tell whether this is the armed pass of a point."""
-        if point != self._armed:
-            return False
-        self._passed += 1
-        return self._passed == self._pass
-
-    def kill_at(self, point: str) -> None:
-        """End the process as a crash does, if it is time."""
-        if self.reached(point):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-FAULTS = Faults()
+class _OffsetFetchOfAiokafka(OffsetFetchRequest):
+    """Asked by aiokafka's consumer at an assignment, on its own account."""
 
 
 class StubSource:
@@ -153,9 +141,25 @@ def _send_and_pass(
     self: AIOKafkaConnection, request: object, expect_response: bool = True
 ) -> object:
     """Send a request; after EndTxn it is out and unanswered, which is a point to die at."""
+    api_key = getattr(request, "API_KEY", None)
+    theirs = isinstance(request, (_OffsetFetchOfAiokafka, OffsetProbe))
+    if api_key == OffsetFetchRequest.API_KEY and not theirs:
+        return _fetch_offsets(self, request)
     answer = _send(self, request, expect_response)
     if isinstance(request, EndTxnRequest):
         FAULTS.kill_at("during_commit")
+    return answer
+
+
+async def _fetch_offsets(self: AIOKafkaConnection, request: object) -> object:
+    """Send a request for the group's positions, maybe to what was its coordinator until now."""
+    if FAULTS.moves():
+        async with leaders(os.environ["BOOTSTRAP_SERVERS"]) as found:
+            before, after = await found.move_coordinator(os.environ["GROUP_ID"])
+        event = {"event": "coordinator moved", "before": before, "after": after}
+        sys.stderr.write(json.dumps(event) + "\n")
+    answer = await _send(self, request)
+    FAULTS.answered(answer.error_code)
     return answer
 
 
@@ -220,6 +224,7 @@ def arm() -> None:
     )
     transactions.AIOKafkaProducer = FaultyProducer
     AIOKafkaConnection.send = _send_and_pass
+    group_coordinator.OffsetFetchRequest = _OffsetFetchOfAiokafka
     infer = Engine.infer
 
     async def infer_and_pass(self: Engine, pixels: object, *, urgent: bool) -> object:

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 
 from schemas import Code, KeyRing, Signer
 from tests.containers import ApacheKafka
-from tests.faults.scenario import FULL, SECRET, Scenario, names, scenario
+from tests.faults.scenario import SECRET, Scenario, full_only, names, scenario
 
 pytestmark = [pytest.mark.integration, pytest.mark.docker]
 
@@ -122,7 +122,7 @@ async def test_crash_behind_a_hanging_image_doubles_nothing(
         assert len(done) < 60
 
 
-@pytest.mark.skipif(not FULL, reason="a figure of `make faults`, not a test of CI")
+@full_only
 async def test_few_hanging_references_cost_little(kafka: ApacheKafka, tmp_path: Path) -> None:
     """Each 100th reference hangs until its deadline: at least 90 % of the throughput without."""
     ratios = []
@@ -148,7 +148,7 @@ async def _good_a_second(kafka: ApacheKafka, folder: Path, hang_every: int) -> f
         return len(times) / (max(times) - min(times)).total_seconds()
 
 
-@pytest.mark.skipif(not FULL, reason="a figure of `make faults`, not a test of CI")
+@full_only
 async def test_long_backlog_is_worked_off_in_flat_memory(
     kafka: ApacheKafka, tmp_path: Path
 ) -> None:
