@@ -139,8 +139,17 @@ async def committed_offset(
     doing = f"reading the position of group {group_id}"
     found = await asked(admin._send_request(FindCoordinatorRequest(group_id, 0)), doing)
     raise_for_code(found.error_code, doing)
-    request = _OffsetFetch(group_id, partition)
-    answer = await asked(admin._send_request(request, found.coordinator_id), doing)
+    return await offset_told(
+        lambda request: admin._send_request(request, found.coordinator_id), group_id, partition
+    )
+
+
+async def offset_told(
+    send: Callable[[Any], Awaitable[Any]], group_id: str, partition: TopicPartition
+) -> Committed | None:
+    """Return what one broker, to which `send` sends, tells as the group's position; see above."""
+    doing = f"reading the position of group {group_id}"
+    answer = await asked(send(_OffsetFetch(group_id, partition)), doing)
     # A group that nobody knows: an offset of -1, an empty list or an error, as the broker likes.
     if answer.error_code == _NO_SUCH_GROUP:
         return None
