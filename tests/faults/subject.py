@@ -48,6 +48,7 @@ from consumer.images.byte_budget import Reservation
 from consumer.images.prepare import FetchAndDecode
 from consumer.images.sources import Sources
 from consumer.inference.engine import Engine
+from consumer.inference.ports import Tokens
 from consumer.outcome import ImageFacts, Inference, ModelIdentity
 from consumer.partition.offsets import Position
 from consumer.pixels import Resize
@@ -93,7 +94,7 @@ class StubSource:
 
 
 class StubModel:
-    """Embedder and captioner in one: a constant vector, a constant caption."""
+    """Both embedders and the captioner in one: a constant vector, a constant caption."""
 
     identity, resize = IDENTITY, SIZE
 
@@ -104,6 +105,14 @@ class StubModel:
 
     def caption(self, images: Sequence[object]) -> list[str]:
         return ["a stub"] * len(images)
+
+    def tokenize(self, text: str) -> Tokens:
+        return (len(text),)
+
+    def embed_texts(
+        self, texts: Sequence[object]
+    ) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
+        return self.embed(texts)
 
     def load(self) -> None: ...
     def to_device(self) -> None: ...
