@@ -53,7 +53,7 @@ e2e: $(STAMP) ## the compose file, from build to results (needs Docker)
 	$(BIN)/pytest -m e2e -rfEs $(PYTEST_ARGS)
 
 .PHONY: faults
-faults: $(STAMP) ## every fault at its full figures, on Apache Kafka (needs Docker; some 20 minutes); SEED=N
+faults: $(STAMP) ## every fault at its full figures, on Apache Kafka (needs Docker; some 50 minutes); SEED=N
 	FAULTS=full $(BIN)/pytest tests/faults -s -rfEs $(PYTEST_ARGS)
 
 .PHONY: fuzz

@@ -165,11 +165,16 @@ async def _fetch_offsets(self: AIOKafkaConnection, request: object) -> object:
     if FAULTS.moves():
         async with leaders(os.environ["BOOTSTRAP_SERVERS"]) as found:
             before, after = await found.move_coordinator(os.environ["GROUP_ID"])
-        event = {"event": "coordinator moved", "before": before, "after": after}
-        sys.stderr.write(json.dumps(event) + "\n")
+        _log("coordinator moved", before=before, after=after)
     answer = await _send(self, request)
     FAULTS.answered(answer.error_code)
+    offsets = [part[1] for _, partitions in answer.topics for part in partitions]
+    _log("position answered", error_code=answer.error_code, offsets=offsets)
     return answer
+
+
+def _log(event: str, **fields: object) -> None:
+    sys.stderr.write(json.dumps({"event": event, **fields}) + "\n")
 
 
 _write = transactions.PartitionTransactions._transaction
