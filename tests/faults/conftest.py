@@ -10,7 +10,6 @@ import pytest
 from tests.conftest import require_docker
 from tests.containers import KAFKA_IMAGE, ApacheKafka
 from tests.faults.cluster import ThreeBrokers
-from tests.faults.scenario import scale
 
 
 class ExistingKafka:
@@ -46,5 +45,5 @@ def kafka() -> Iterator[ApacheKafka | ExistingKafka]:
 def three() -> Iterator[ThreeBrokers]:
     """Three brokers whose coordinators need some time to load."""
     require_docker(KAFKA_IMAGE)
-    with ThreeBrokers.running(padding=scale(200_000, 500_000)) as cluster:
+    with ThreeBrokers.running(padding=200_000) as cluster:
         yield cluster

@@ -15,6 +15,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.docker]
 
 REPLICAS = len(NODES)
 # A busy machine takes seconds to move a leader, and that is in the time for an answer.
+WORKING = {
+    "RECORDS_IN_FLIGHT": "8",
+    "SESSION_TIMEOUT_SECONDS": "15",
+    "TRANSACTION_TIMEOUT_SECONDS": "10",
+}
 PATIENT = {"SESSION_TIMEOUT_SECONDS": "30", "TRANSACTION_TIMEOUT_SECONDS": "20"}
 alone_and_with_consumers = pytest.mark.parametrize(
     "dies",
@@ -78,14 +83,14 @@ async def test_one_broker_after_the_other_is_killed(
     """kill -9 of a broker in the middle of the work; the other two go on."""
     async with scenario(three, tmp_path, replicas=REPLICAS) as run:
         consumer = None
-        for n in range(6):
+        for n in range(scale(3, 6)):
             consumer = await _at_work(run, consumer)
             async with run.traffic(f"wave{n}"):
                 if dies:
                     consumer.process.kill()
                 await asyncio.to_thread(three.kill, NODES[n % len(NODES)])
                 if dies:
-                    consumer = run.start(RECORDS_IN_FLIGHT="8")
+                    consumer = run.start(**WORKING)
                 await asyncio.sleep(run.chance.uniform(1, 6))
                 await asyncio.to_thread(three.start, NODES[n % len(NODES)])
                 await three.until_whole()
@@ -134,7 +139,7 @@ async def test_rolling_restart(three: ThreeBrokers, tmp_path: Path, dies: bool) 
                     if dies:
                         await asyncio.sleep(run.chance.uniform(0, 1))
                         await asyncio.to_thread(consumer.end, signal.SIGKILL)
-                        consumer = run.start(RECORDS_IN_FLIGHT="8")
+                        consumer = run.start(**WORKING)
                     await stopping
                     await asyncio.to_thread(three.start, node)
                     await three.until_whole()
@@ -149,7 +154,7 @@ async def _at_work(run: Scenario, consumer: Running | None) -> Running:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             if consumer is None or consumer.process.poll() is not None:
-                consumer, before = run.start(RECORDS_IN_FLIGHT="8"), 0
+                consumer, before = run.start(**WORKING), 0
             if _done(consumer) >= before + 20:
                 return consumer
             await asyncio.sleep(0.05)
@@ -161,6 +166,6 @@ def _done(consumer: Running) -> int:
 
 async def _check(run: Scenario, consumer: Running | None) -> None:
     """Every record has its one outcome, and no consumer ended by an error without a name."""
-    (await run.finish(*([consumer] if consumer else []), seconds=180)).check()
+    (await run.finish(*([consumer] if consumer else []), seconds=180, **WORKING)).check()
     for log in run.folder.glob("*.log"):
         assert "Traceback" not in log.read_text(), log.read_text()
