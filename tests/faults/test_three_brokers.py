@@ -83,7 +83,7 @@ async def test_one_broker_after_the_other_is_killed(
     """kill -9 of a broker in the middle of the work; the other two go on."""
     async with scenario(three, tmp_path, replicas=REPLICAS) as run:
         consumer = None
-        for n in range(scale(3, 6)):
+        for n in range(6):
             consumer = await _at_work(run, consumer)
             async with run.traffic(f"wave{n}"):
                 if dies:
