@@ -49,6 +49,10 @@ PRODUCER: Final = {
         summary="Show the results on a page, and find pictures by words.",
         extra="gallery",
     ),
+    "search": Subcommand(
+        target="producer.cli.search_command:search",
+        summary="Find the pictures of a file that are nearest to some words.",
+    ),
     "redrive": Subcommand(
         target="producer.cli.redrive_command:redrive",
         summary="Sign dead letters again and publish them once more.",

@@ -40,9 +40,13 @@ async def concurrently(
                     running.add(asyncio.ensure_future(work(item)))
                 upcoming = next_of(source) if item is not None else None
     finally:
-        for waiter in (upcoming, *running):
-            if waiter:
-                waiter.cancel()
+        left: set[asyncio.Future[Any]] = {*running}
+        if upcoming:
+            left.add(upcoming)
+        for waiter in left:
+            waiter.cancel()
+        if left:
+            await asyncio.wait(left)
 
 
 async def each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:

@@ -1,17 +1,24 @@
 """Which dead letters go back to the ingest topic, and how. Pure: the time is an argument.
 
-A signature is renewed where the old one holds and nowhere else: to sign a forgery would make it
-authentic. A dead letter stays where it is, so one that was redriven can be selected again.
+What goes back is the original, as it stands in the ingest topic at the place that a dead letter
+names: anybody who can write to the topic of the dead letters can put one there. A signature is
+renewed where the old one holds and is not too old, and nowhere else: to sign a forgery would make
+it authentic. A dead letter stays where it is, and an id that has an outcome is passed over.
 """
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from schemas import Code, OutgoingRecord, Record, Refused, Signer, Stage, Verifier
+from schemas.codec import MAX_VALUE_BYTES
 from schemas.headers import (
     DLQ_CODE,
+    DLQ_OFFSET,
     DLQ_ORIGINAL_TIMESTAMP,
-    DLQ_TRUNCATED,
+    DLQ_PARTITION,
+    DLQ_STAGE,
+    DLQ_TOPIC,
     SIG,
     SIG_ID,
     SIG_TS,
@@ -44,44 +51,88 @@ class Selection:
         )
 
 
+class Place(NamedTuple):
+    """Where a record stands in the ingest topic."""
+
+    partition: int
+    offset: int
+
+
+def place_of_original(letter: Record, ingest_topic: str) -> Place:
+    """Return the place of the record that a dead letter is made of.
+
+    Raises:
+        NotRedriven: it names none in the ingest topic.
+    """
+    try:
+        place = Place(int(text_of(letter, DLQ_PARTITION)), int(text_of(letter, DLQ_OFFSET)))
+    except ValueError as exc:
+        raise NotRedriven(f"no dead letter of ours: {exc}") from exc
+    if text_of(letter, DLQ_TOPIC) != ingest_topic:
+        raise NotRedriven(f"not of {ingest_topic}")
+    return place
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renewal:
-    """Signs dead letters again. `verifier` and `signer` are those of the ingest topic."""
+    """Signs originals again. `verifier` and `signer` are those of the ingest topic."""
 
     verifier: Verifier
     signer: Signer
     ingest_topic: str
     replay_window_seconds: int
+    max_age_seconds: float
 
-    def renew(self, letter: Record, now: float) -> tuple[str, OutgoingRecord]:
-        """Return the id, and the record as it was but for a signature of `now` (Unix seconds).
+    def renew(
+        self, letter: Record, original: Record | None, outcomes: frozenset[str], now: float
+    ) -> tuple[str, OutgoingRecord]:
+        """Return the id, and the original as it was but for a signature of `now` (Unix seconds).
+
+        `outcomes` are the statuses of the results that there are of its id.
 
         Raises:
-            NotRedriven: it is cut, was not authentic, or would be dropped as a repeat.
+            NotRedriven: the original is gone, too old or not authentic, has an outcome, or would be
+                dropped as a repeat.
         """
-        if text_of(letter, DLQ_TRUNCATED) == "true":
-            raise NotRedriven("truncated: only length and digest of its value are left")
+        if original is None:
+            raise NotRedriven("its original is no longer in the ingest topic")
         try:
-            signed = self.verifier.verify(letter.headers, letter.key, letter.value)
+            signed = self.verifier.verify(original.headers, original.key, original.value)
         except Refused as refused:
             raise NotRedriven(f"never signed again, it is not authentic: {refused}") from refused
-        if letter.value is None:
+        if signed.id != text_of(letter, SIG_ID):
+            raise NotRedriven(f"its original has the id {signed.id}")
+        if original.value is None:
             raise NotRedriven("its value is null, no request")
+        if len(original.value) > MAX_VALUE_BYTES:
+            raise NotRedriven(f"its value has {len(original.value)} bytes, and is refused again")
+        if now - signed.timestamp > self.max_age_seconds:
+            raise NotRedriven(
+                f"signed {now - signed.timestamp:.0f} s ago; at most {self.max_age_seconds:g} s "
+                "(REDRIVE_MAX_AGE_SECONDS)"
+            )
+        self._check_outcome(letter, outcomes)
         self._check_forgotten(letter, now)
         kept = [
             (name, value)
-            for name, value in letter.headers
+            for name, value in original.headers
             if name not in (SIG_ID, SIG_TS, SIG) and not is_dead_letter_header(name)
         ]
         signature = self.signer.sign(
-            id=signed.id, timestamp=int(now), key=letter.key, value=letter.value
+            id=signed.id, timestamp=int(now), key=original.key, value=original.value
         )
         return signed.id, OutgoingRecord(
             topic=self.ingest_topic,
-            key=letter.key,
-            value=letter.value,
+            key=original.key,
+            value=original.value,
             headers=[*kept, *signature],
         )
+
+    def _check_outcome(self, letter: Record, outcomes: frozenset[str]) -> None:
+        """Pass over what is done: what was refused, by any result of its id; else by an `ok`."""
+        failed_once = text_of(letter, DLQ_STAGE) != Stage.ADMIT
+        if outcomes - ({"error"} if failed_once else set()):
+            raise NotRedriven("its id has an outcome already")
 
     def _check_forgotten(self, letter: Record, now: float) -> None:
         """Hold back what was admitted so lately that the consumer remembers its id."""

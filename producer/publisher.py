@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -68,6 +68,7 @@ class Publisher:
             for topic in (settings.ingest_topic, settings.queries_topic)
         }
         self._outcomes = Outcomes(settings.keys, settings.results_topic) if results else None
+        self._known_topics = {settings.ingest_topic}
         self._stack = AsyncExitStack()
         self._producer: AIOKafkaProducer | None = None
         self._follower: asyncio.Task[None]
@@ -213,7 +214,7 @@ class Publisher:
         *,
         at_once: int = 256,
         timeout_seconds: float = 300,
-    ) -> AsyncIterator[Outcome]:
+    ) -> AsyncGenerator[Outcome, None]:
         """Publish all of them and yield what becomes of each, in the order in which it is known.
 
         At most `at_once` are under way. `outcome.item` is what was handed in. What cannot be
@@ -252,6 +253,9 @@ class Publisher:
         waiting = self._outcomes.expect(request.id) if self._outcomes else None
         headers = [(CONTENT_TYPE, JSON_CONTENT_TYPE), *signature]
         producer = self._opened()
+        if topic not in self._known_topics:  # to send to it would have the broker create it
+            await existing_partitions(settings, (topic,))
+            self._known_topics.add(topic)
         async with sending(self._settings, request.id):
             future = await producer.send(topic, key=key_bytes, value=value, headers=headers)
         return _Sent(request=request, future=future, waiting=waiting)

@@ -7,7 +7,7 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from imagelane.exits import ExitCode, FatalError
-from producer.connection import answering, existing_partitions, poll, reader
+from producer.connection import answering, existing_partitions, poll, reader, to_record
 from producer.settings import ProducerSettings
 from schemas import Record
 
@@ -27,6 +27,29 @@ async def batches_of(settings: ProducerSettings, topic: str) -> AsyncGenerator[l
             await consumer.seek_to_beginning(*partitions)
         async for records in polled(settings, consumer, topic, follow=False):
             yield records
+
+
+async def record_at(
+    settings: ProducerSettings, consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int
+) -> Record | None:
+    """Return the record at a place, or None where there is none (any more).
+
+    The consumer is assigned the partition, and nobody else reads with it.
+
+    Raises:
+        FatalError: the brokers do not answer.
+    """
+    async with answering(settings, f"reading {partition.topic}[{partition.partition}]@{offset}"):
+        first = (await consumer.beginning_offsets([partition]))[partition]
+        end = (await consumer.end_offsets([partition]))[partition]
+        if not first <= offset < end:
+            return None
+        consumer.seek(partition, offset)
+        found = None
+        while found is None and await consumer.position(partition) < end:
+            taken = await consumer.getmany(partition, timeout_ms=500, max_records=1)
+            found = next((record for records in taken.values() for record in records), None)
+    return to_record(found) if found and found.offset == offset else None
 
 
 async def polled(

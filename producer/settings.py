@@ -14,6 +14,11 @@ class ProducerSettings(WireSettings):
         le=600,
         description="longest wait for the brokers to answer, or to acknowledge a record",
     )
+    redrive_max_age_seconds: float = Field(
+        default=7 * 86_400,
+        gt=0,
+        description="oldest signature that `redrive` renews",
+    )
 
 
 class TopicSettings(ProducerSettings):

@@ -3,41 +3,30 @@
 import asyncio
 import math
 import time
-from contextlib import aclosing, nullcontext
+from collections.abc import Mapping
+from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from imagelane.exits import ExitCode
 from imagelane.terminal import say
 from producer.cli.given import settings_given
 from producer.cli.outcome_lines import place_of
-from producer.connection import existing_partitions, writer
-from producer.dead_letters import NotRedriven, Renewal, Selection, text_of
+from producer.cli.times import unix_seconds
+from producer.connection import existing_partitions, reader, writer
+from producer.dead_letters import NotRedriven, Renewal, Selection, place_of_original, text_of
 from producer.errors import TooLarge
 from producer.publisher import sending
-from producer.records import batches_of
+from producer.records import batches_of, record_at
+from producer.results import ResultReader
 from producer.settings import ProducerSettings
 from schemas import Code, Record, Signer, Verifier
-from schemas.headers import DLQ_CODE, SIG_ID
+from schemas.headers import DLQ_CODE, SIG_ID, SIG_TS
 
-
-def unix_seconds(text: str) -> float:
-    """Return the Unix seconds of a number or an ISO 8601 time; one without an offset is UTC.
-
-    Raises:
-        BadParameter: it is neither.
-    """
-    try:
-        if text.replace(".", "", 1).isdecimal():
-            return float(text)
-        given = datetime.fromisoformat(text)
-    except ValueError as exc:
-        raise typer.BadParameter(f"{text!r} is no time: {exc}") from exc
-    return (given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp()
+_SKEW_SECONDS: Final = 300
 
 
 def redrive(
@@ -68,13 +57,11 @@ def redrive(
 ) -> None:
     """Sign dead letters again and publish them once more.
 
-    With the current key, to the ingest topic. For what was refused as `stale`, or failed and can go
-    well now. Never signed again: what is not authentic. Impossible: what was truncated. Held back:
-    what was admitted within the replay window, for it would be dropped as a repeat. One line each;
-    ends with 1 if any was not redriven.
-
-    Dead letters stay in their topic: select by time, or a second run publishes them once more.
-    A stale one can be the late copy of a record that was done: redriven, it is done again.
+    For what was refused as `stale`, or failed and can go well now. The original is looked up in the
+    ingest topic, and signed with the current key. Not redriven: an original that is gone, is not
+    authentic, or is older than REDRIVE_MAX_AGE_SECONDS; an id that has an outcome already; what was
+    admitted within the replay window, for it would be dropped as a repeat. One line each; ends with
+    1 if any was not redriven. Dead letters stay in their topic.
 
     \b
     Examples:
@@ -104,6 +91,8 @@ class Redrive:
     settings: ProducerSettings
     renewal: Renewal
     producer: AIOKafkaProducer | None
+    originals: AIOKafkaConsumer
+    outcomes: Mapping[str, frozenset[str]]
     selected: int = 0
     redriven: int = 0
     _ids: set[str] = field(default_factory=set)
@@ -111,8 +100,11 @@ class Redrive:
     async def take(self, letter: Record) -> None:
         """Redrive one dead letter, or say why not."""
         self.selected += 1
+        id, code = text_of(letter, SIG_ID), text_of(letter, DLQ_CODE)
         try:
-            id, record = self.renewal.renew(letter, time.time())
+            original = await self._original(letter)
+            outcomes = self.outcomes.get(id, frozenset())
+            id, record = self.renewal.renew(letter, original, outcomes, time.time())
             if id in self._ids:
                 raise NotRedriven("another dead letter of this id was before it")
             self._ids.add(id)
@@ -126,8 +118,14 @@ class Redrive:
         else:
             self.redriven += 1
             said = "redriven" if self.producer else "would be redriven"
-        id, code = text_of(letter, SIG_ID) or "-", text_of(letter, DLQ_CODE) or "-"
-        say(f"{place_of(letter)}  {id}  {code}  {said}")
+        say(f"{place_of(letter)}  {id or '-'}  {code or '-'}  {said}")
+
+    async def _original(self, letter: Record) -> Record | None:
+        place = place_of_original(letter, self.settings.ingest_topic)
+        partition = TopicPartition(self.settings.ingest_topic, place.partition)
+        if partition not in self.originals.assignment():
+            return None
+        return await record_at(self.settings, self.originals, partition, place.offset)
 
 
 async def redrive_letters(
@@ -143,27 +141,59 @@ async def redrive_letters(
         FatalError: no broker answers, or a topic does not exist.
     """
     topic = settings.ingest_topic
-    await existing_partitions(settings, (topic, settings.dlq_topic))
+    partitions = await existing_partitions(settings, (topic,))
+    await existing_partitions(settings, (settings.dlq_topic, settings.results_topic))
     renewal = Renewal(
         verifier=Verifier(settings.keys, topic),
         signer=Signer(settings.keys, topic),
         ingest_topic=topic,
         replay_window_seconds=replay_window_seconds,
+        max_age_seconds=settings.redrive_max_age_seconds,
     )
+    outcomes = await _outcomes(settings, selection)
     opened = nullcontext() if dry_run else writer(settings)
-    async with opened as producer, aclosing(batches_of(settings, settings.dlq_topic)) as batches:
-        run = Redrive(settings=settings, renewal=renewal, producer=producer)
+    async with (
+        opened as producer,
+        reader(settings) as originals,
+        aclosing(batches_of(settings, settings.dlq_topic)) as batches,
+    ):
+        originals.assign(partitions)
+        run = Redrive(
+            settings=settings,
+            renewal=renewal,
+            producer=producer,
+            originals=originals,
+            outcomes=outcomes,
+        )
         async for letters in batches:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for letter in filter(selection.takes, letters):
-                        group.create_task(run.take(letter))
-            except ExceptionGroup as failed:
-                raise failed.exceptions[0] from None  # the first fault is the cause of the others
+            for letter in filter(selection.takes, letters):
+                await run.take(letter)
     failed_count = run.selected - run.redriven
     done = "would be redriven" if dry_run else "redriven"
     say(f"selected {run.selected}, {done} {run.redriven}, not {failed_count}", err=True)
     return failed_count
+
+
+async def _outcomes(
+    settings: ProducerSettings, selection: Selection
+) -> Mapping[str, frozenset[str]]:
+    """Return the statuses of the results of the ids that are selected."""
+    found: dict[str, frozenset[str]] = {}
+    oldest = math.inf
+    async with aclosing(batches_of(settings, settings.dlq_topic)) as batches:
+        async for letters in batches:
+            for letter in filter(selection.takes, letters):
+                found[text_of(letter, SIG_ID)] = frozenset()
+                with suppress(ValueError):
+                    oldest = min(oldest, int(text_of(letter, SIG_TS)))
+    if found:
+        # Clocks may differ: the result of a request may seem older than the request.
+        since = oldest - _SKEW_SECONDS if math.isfinite(oldest) else None
+        async with ResultReader(settings, follow=False, since=since) as results:
+            async for one in results:
+                if one.id in found:
+                    found[one.id] |= {one.result.status}
+    return found
 
 
 def _codes(given: list[str]) -> frozenset[Code]:

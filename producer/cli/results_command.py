@@ -1,18 +1,41 @@
-"""The `results` command: the results topic as lines."""
+"""The `results` command: the results topic as lines, or into a file."""
 
 import asyncio
-from typing import Annotated
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 
-from imagelane.exits import ExitCode
+from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import say
 from producer.cli.given import settings_given
 from producer.cli.outcome_lines import outcome_line, place_of
+from producer.cli.times import unix_seconds
+from producer.export import Spool, write_npz, write_parquet
 from producer.outcomes import Outcome, outcome_of
-from producer.results import ResultReader
+from producer.result_lines import ResultLines
+from producer.results import ReadResult, ResultReader, Status
 from producer.settings import ProducerSettings
 from schemas import Record, Refused
+
+_BOTH: Final[tuple[Status, ...]] = ("ok", "error")
+
+
+class StatusOption(StrEnum):
+    OK = "ok"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    follow: bool
+    since: float | None
+    statuses: Collection[Status]
+    as_json: bool
+    with_id: bool
 
 
 def results(
@@ -24,37 +47,129 @@ def results(
         bool, typer.Option("--json", help="The JSON of each result, as received, one a line.")
     ] = False,
     ids: Annotated[bool, typer.Option("--ids", help="Ids too, last.")] = False,
+    since: Annotated[
+        float | None,
+        typer.Option(parser=unix_seconds, metavar="TIME", help="Signed since: UNIX or ISO (UTC)."),
+    ] = None,
+    status: Annotated[StatusOption | None, typer.Option(help="Only these.")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write to FILE.jsonl (a later run goes on where it stopped, by FILE.jsonl.place), "
+            "FILE.parquet or FILE.npz (the extra `export`; whole or not there).",
+        ),
+    ] = None,
 ) -> None:
     """Show the results, each verified, or write them to a file.
 
-    One that is not authentic is marked, and the command ends with 1.
+    One that is not authentic is marked, and the command ends with 1. Of two results of an id the
+    one that was signed later holds.
 
     \b
-    Example:
+    Examples:
       imagelane results --follow
+      imagelane results --to results.jsonl --follow
+      imagelane results --to pictures.npz --status ok --since 2026-11-01
     """
     settings = settings_given(context, ProducerSettings)
-    work = _show(settings, follow=follow, as_json=as_json, with_id=ids)
+    wanted = _Wanted(
+        follow=follow,
+        since=since,
+        statuses=_BOTH if status is None else (status.value,),
+        as_json=as_json,
+        with_id=ids,
+    )
+    work = _show(settings, wanted) if to is None else _write(settings, wanted, to)
     raise typer.Exit(ExitCode.FAILED if asyncio.run(work) else ExitCode.OK)
 
 
-async def _show(settings: ProducerSettings, *, follow: bool, as_json: bool, with_id: bool) -> int:
+async def _show(settings: ProducerSettings, wanted: _Wanted) -> int:
     """Show the results, and return how many are forged."""
 
     def show(outcome: Outcome, uri: str | None) -> None:
-        line = outcome_line(outcome, uri, as_json=as_json, with_id=with_id)
-        say(line, fit=not as_json)
+        line = outcome_line(outcome, uri, as_json=wanted.as_json, with_id=wanted.with_id)
+        say(line, fit=not wanted.as_json)
 
     def show_unverifiable(record: Record, refused: Refused) -> None:
-        place = place_of(record)
         outcome = Outcome(
-            id=place, status="unverifiable", code=refused.code, message=refused.reason
+            id=place_of(record), status="unverifiable", code=refused.code, message=refused.reason
         )
         show(outcome, None)
 
-    opening = ResultReader(settings, follow=follow, on_unverifiable=show_unverifiable)
+    opening = ResultReader(
+        settings,
+        follow=wanted.follow,
+        since=wanted.since,
+        statuses=wanted.statuses,
+        on_unverifiable=show_unverifiable,
+    )
     async with opening as reader:
         async for one in reader:
             uri = one.result.image.uri if one.result.image else None
             show(outcome_of(one.result, one.value), uri)
     return reader.unverifiable_count
+
+
+async def _write(settings: ProducerSettings, wanted: _Wanted, path: Path) -> int:
+    """Write the results to a file, and return how many are forged."""
+    if path.suffix == ".jsonl":
+        return await _write_lines(settings, wanted, path)
+    if path.suffix not in (".parquet", ".npz"):
+        raise typer.BadParameter("FILE ends in .jsonl, .parquet or .npz", param_hint="--to")
+    if wanted.follow:
+        raise typer.BadParameter(f"{path.suffix} has an end; use .jsonl", param_hint="--follow")
+    try:
+        return await _write_whole(settings, wanted, path)
+    except ModuleNotFoundError as exc:
+        message = f"{path.suffix} needs the package {exc.name}; pip install 'imagelane[export]'"
+        raise FatalError(ExitCode.FAILED, message) from exc
+    except OSError as exc:
+        raise FatalError(ExitCode.FAILED, f"{path}: {exc.strerror or exc}") from exc
+
+
+async def _write_lines(settings: ProducerSettings, wanted: _Wanted, path: Path) -> int:
+    count = 0
+    with ResultLines(path, settings.results_topic) as lines:
+        opening = ResultReader(
+            settings,
+            follow=wanted.follow,
+            since=wanted.since,
+            statuses=wanted.statuses,
+            start=lines.positions,
+            latest=lines.latest,
+        )
+        async with opening as reader:
+            async for results in reader.batches():
+                pictures = [one for one in results if _is_of_a_picture(one)]
+                lines.append(pictures, {**lines.positions, **reader.positions})
+                count += len(pictures)
+    return _tell(f"{count} results more in {path}", reader.unverifiable_count)
+
+
+async def _write_whole(settings: ProducerSettings, wanted: _Wanted, path: Path) -> int:
+    with Spool(path.parent) as spool:
+        async with ResultReader(settings, follow=False, since=wanted.since) as reader:
+            async for results in reader.batches():
+                for one in results:
+                    spool.add(one)
+        rows, others = spool.rows(wanted.statuses), 0
+        if path.suffix == ".parquet":
+            count = await asyncio.to_thread(write_parquet, path, rows)
+        else:
+            count, others = await asyncio.to_thread(write_npz, path, rows)
+    left_out = f"; {others} of other models left out, vectors of two cannot be compared" * bool(
+        others
+    )
+    return _tell(f"{count} results in {path}{left_out}", reader.unverifiable_count)
+
+
+def _is_of_a_picture(one: ReadResult) -> bool:
+    """Tell whether it is no result of a text: those are answers to searches."""
+    return one.result.status == "error" or one.result.image is not None
+
+
+def _tell(line: str, unverifiable: int) -> int:
+    forged = f"; {unverifiable} ignored: their signature does not hold" if unverifiable else ""
+    say(f"{line}{forged}", err=True)
+    return unverifiable

@@ -1,29 +1,19 @@
 """The results topic read as an indexer does: verified, each once, from where it stopped."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from aiokafka import AIOKafkaProducer
 from aiokafka.admin import NewTopic
 
 from producer import NotOpen, ProducerSettings, ReadResult, ResultReader
-from schemas import (
-    Code,
-    Failure,
-    OutgoingRecord,
-    Result,
-    Signer,
-    Source,
-    TimingMs,
-    encode_result,
-)
+from schemas import Code, OutgoingRecord
 from tests.conftest import Broker, Topics, create_topics
+from tests.signed_results import SIGNED_AT as T
+from tests.signed_results import error_result, ok_result, signed, write
 
 pytestmark = pytest.mark.integration
-
-T = 1_764_000_000
 
 
 @pytest.fixture
@@ -44,34 +34,7 @@ def result(
     settings: ProducerSettings, id: str, *, signed_at: int = T, code: str | None = Code.NOT_FOUND
 ) -> OutgoingRecord:
     """A signed result: an error with the code, or without one an `ok`."""
-    value = encode_result(
-        Result(
-            id=id,
-            status="error" if code else "ok",
-            error=Failure(code=code, message="why", attempts=1) if code else None,
-            timing_ms=TimingMs(total=1.0),
-            source=Source(topic=settings.ingest_topic, partition=0, offset=0),
-        )
-    )
-    topic = settings.results_topic
-    headers = Signer(settings.keys, topic).sign(
-        id=id, timestamp=signed_at, key=id.encode(), value=value
-    )
-    return OutgoingRecord(topic=topic, key=id.encode(), value=value, headers=headers)
-
-
-async def write(
-    settings: ProducerSettings, records: Sequence[OutgoingRecord], partition: int = 0
-) -> None:
-    async with AIOKafkaProducer(bootstrap_servers=list(settings.bootstrap_servers)) as producer:
-        for record in records:
-            await producer.send_and_wait(
-                record.topic,
-                record.value,
-                key=record.key,
-                headers=list(record.headers),
-                partition=partition,
-            )
+    return signed(settings, error_result(id, code) if code else ok_result(id), signed_at)
 
 
 async def all_of(reader: ResultReader) -> list[ReadResult]:

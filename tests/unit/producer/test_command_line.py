@@ -16,7 +16,7 @@ from imagelane.env import Environment
 from imagelane.exits import FatalError
 
 SECRET = "a-secret-that-only-this-test-knows-0123456789"
-COMMANDS = ("topics", "publish", "sign", "verify", "results", "redrive")
+COMMANDS = tuple(PRODUCER)
 REQUEST = b'{"version":1,"id":"a1","image":{"uri":"file:///data/cat.jpg"}}\n'
 ROOT = Path(__file__).parents[3]
 WIRE = {"SECRET_API_KEY": SECRET, "BOOTSTRAP_SERVERS": "127.0.0.1:1"}

@@ -1,6 +1,6 @@
 """What goes back to the ingest topic: authentic, whole, and forgotten by the consumer."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,13 +9,14 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.cli.redrive_command import unix_seconds
-from producer.dead_letters import NotRedriven, Renewal, Selection
+from producer.cli.times import unix_seconds
+from producer.dead_letters import NotRedriven, Renewal, Selection, place_of_original
 from schemas import (
     Code,
     Freshness,
     Headers,
     KeyRing,
+    OutgoingRecord,
     Record,
     Request,
     Signer,
@@ -25,6 +26,7 @@ from schemas import (
     admit,
     encode_request,
 )
+from schemas.headers import is_dead_letter_header
 
 INGEST, DLQ = "image.ingest", "image.ingest.dlq"
 OLD, NEW = bytes(range(32)), bytes(range(32, 64))
@@ -43,7 +45,20 @@ def renewal(keys: KeyRing = ROTATED) -> Renewal:
         signer=Signer(keys, INGEST),
         ingest_topic=INGEST,
         replay_window_seconds=600,
+        max_age_seconds=604_800,
     )
+
+
+def original_of(dead: Record) -> Record:
+    """The record that a dead letter is made of, as it stands in the ingest topic."""
+    headers = [header for header in dead.headers if not is_dead_letter_header(header[0])]
+    return replace(dead, topic=INGEST, headers=headers)
+
+
+def renew(
+    dead: Record, now: float = NOW, keys: KeyRing = ROTATED, outcomes: Iterable[str] = ()
+) -> tuple[str, OutgoingRecord]:
+    return renewal(keys).renew(dead, original_of(dead), frozenset(outcomes), now)
 
 
 def letter(
@@ -61,6 +76,7 @@ def letter(
     about = [
         ("__dlq.errors.message", b"reason"),
         ("dlq-code", code.encode()),
+        ("dlq-stage", Code(code).stage.encode()),  # type: ignore[call-arg]  # it looks one up
         ("dlq-original-timestamp", b"%d" % (appended * 1000)),
     ]
     fields: Mapping[str, Any] = {
@@ -78,13 +94,13 @@ def letter(
 
 def refusal(dead: Record, keys: KeyRing = ROTATED) -> str:
     with pytest.raises(NotRedriven) as refused:
-        renewal(keys).renew(dead, NOW)
+        renew(dead, keys=keys)
     return str(refused.value)
 
 
 def test_a_renewed_record_is_admitted_by_a_consumer() -> None:
     """By one that has only the new key: same id, key and value, signed now."""
-    id, record = renewal().renew(letter(), NOW)
+    id, record = renew(letter(), NOW)
     arrived = Record(
         topic=record.topic,
         partition=0,
@@ -107,7 +123,7 @@ def test_headers_of_others_are_kept_and_those_of_the_dead_letter_are_not() -> No
     """In their order, twice if they came twice, and each signature header once."""
     others = [("traceparent", b"00-1"), ("tag", b"a"), ("tag", b"b")]
 
-    _, record = renewal().renew(letter(more=others), NOW)
+    _, record = renew(letter(more=others), NOW)
 
     assert list(record.headers[:3]) == others
     assert [name for name, _ in record.headers[3:]] == ["sig-id", "sig-ts", "sig"]
@@ -160,9 +176,72 @@ def test_a_key_that_was_retired_for_good_renews_nothing() -> None:
     assert "not authentic: unknown_key" in refusal(letter(), only_new)
 
 
-def test_a_truncated_one_cannot_be_redriven() -> None:
-    """What is left of its value is not what was signed, and the reason is not a forgery."""
-    assert refusal(letter(more=[("dlq-truncated", b"true")])).startswith("truncated")
+def test_a_truncated_one_goes_back_whole() -> None:
+    """It is its original that goes back."""
+    dead = replace(letter(more=[("dlq-truncated", b"true")]), value=b'{"byte_length":9}')
+
+    _, record = renewal().renew(dead, original_of(letter()), frozenset(), NOW)
+
+    assert record.value == VALUE
+
+
+def test_what_is_not_in_the_ingest_topic_is_not_signed() -> None:
+    """Anybody who can write to the topic of the dead letters can put one there."""
+    with pytest.raises(NotRedriven, match="no longer in the ingest topic"):
+        renewal().renew(letter(), None, frozenset(), NOW)
+
+
+def test_a_dead_letter_that_names_the_place_of_another_is_not_redriven() -> None:
+    """It is that other's business whether it goes back."""
+    other = letter()
+    headers = [(name, b"b2" if name == "sig-id" else value) for name, value in other.headers]
+
+    with pytest.raises(NotRedriven, match="has the id a1"):
+        renewal().renew(replace(other, headers=headers), original_of(other), frozenset(), NOW)
+
+
+@pytest.mark.parametrize(
+    ("code", "outcomes", "goes"),
+    [
+        ("stale", {"ok"}, False),
+        ("stale", {"error"}, False),
+        ("stale", set(), True),
+        ("not_found", {"error"}, True),
+        ("not_found", {"error", "ok"}, False),
+    ],
+)
+def test_an_id_that_has_an_outcome_is_passed_over(
+    code: str, outcomes: set[str], goes: bool
+) -> None:
+    """What failed has an error: that is why it goes back."""
+    if goes:
+        assert renew(letter(code), outcomes=outcomes)[0] == "a1"
+    else:
+        with pytest.raises(NotRedriven, match="outcome already"):
+            renew(letter(code), outcomes=outcomes)
+
+
+def test_an_old_signature_is_not_renewed() -> None:
+    """A record that somebody kept for long must not become a new one."""
+    signed_at = NOW - 172_800
+
+    assert renew(letter(), signed_at + 604_800)[0] == "a1"
+    with pytest.raises(NotRedriven, match="REDRIVE_MAX_AGE_SECONDS"):
+        renew(letter(), signed_at + 604_801)
+
+
+@pytest.mark.parametrize("header", ["topic", "partition", "offset"])
+def test_what_names_no_place_of_the_ingest_topic_has_no_original(header: str) -> None:
+    """It may be anybody's."""
+    place = {"topic": INGEST.encode(), "partition": b"0", "offset": b"7"}
+    named = letter(more=[(f"__dlq.errors.{name}", value) for name, value in place.items()])
+    unnamed = letter(
+        more=[(f"__dlq.errors.{name}", place[name]) for name in place if name != header]
+    )
+
+    assert place_of_original(named, INGEST) == (0, 7)
+    with pytest.raises(NotRedriven):
+        place_of_original(unnamed, INGEST)
 
 
 def test_a_null_value_cannot_be_redriven() -> None:
@@ -180,13 +259,13 @@ def test_what_the_consumer_still_remembers_is_held_back(code: Code, age: float, 
 @pytest.mark.parametrize("code", LATER_CODES)
 def test_the_time_that_was_told_is_enough(code: Code) -> None:
     """Whoever waits as long as he was told is not told again to wait."""
-    assert renewal().renew(letter(code, appended=NOW), NOW + 601)[0] == "a1"
+    assert renew(letter(code, appended=NOW), NOW + 601)[0] == "a1"
 
 
 @pytest.mark.parametrize("code", ADMIT_CODES)
 def test_what_was_never_admitted_need_not_wait(code: Code) -> None:
     """The consumer did not remember its id."""
-    assert renewal().renew(letter(code, appended=NOW), NOW)[0] == "a1"
+    assert renew(letter(code, appended=NOW), NOW)[0] == "a1"
 
 
 @pytest.mark.parametrize("header", ["dlq-code", "dlq-original-timestamp"])

@@ -1,0 +1,20 @@
+"""Times as a person writes them on the command line."""
+
+from datetime import UTC, datetime
+
+import typer
+
+
+def unix_seconds(text: str) -> float:
+    """Return the Unix seconds of a number or an ISO 8601 time; one without an offset is UTC.
+
+    Raises:
+        BadParameter: it is neither.
+    """
+    try:
+        if text.replace(".", "", 1).isdecimal():
+            return float(text)
+        given = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise typer.BadParameter(f"{text!r} is no time: {exc}") from exc
+    return (given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp()

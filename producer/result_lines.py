@@ -1,0 +1,123 @@
+"""Results as JSON lines in a file that a later run continues: no result twice, none missed.
+
+The place beside the file says how many of its bytes belong to which offsets. It is written after
+the lines, so a kill leaves at most lines that no place knows of: the next run cuts them off and
+reads their results again.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Final, Self
+
+import orjson
+
+from imagelane.exits import ExitCode, FatalError
+from imagelane.terminal import json_line
+from producer.results import LatestResults, ReadResult
+
+_PLACE_SUFFIX: Final = ".place"
+_ADDED: Final = b',"signed_at":'
+
+
+class ResultLines:
+    """A file of results, one a line: as received, with `signed_at` and `at` (its place) added.
+
+    Raises:
+        FatalError: it cannot be written, another run writes it, or its place does not belong to it.
+    """
+
+    def __init__(self, path: Path, topic: str) -> None:
+        self._path, self._topic = path, topic
+        self._place = path.with_name(path.name + _PLACE_SUFFIX)
+        self._file: BinaryIO
+        self.positions: dict[int, int] = {}
+        self.latest = LatestResults()
+
+    def __enter__(self) -> Self:
+        try:
+            self._file = self._path.open("ab+")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._continue()
+        except BlockingIOError as exc:
+            raise FatalError(ExitCode.FAILED, f"{self._path}: another run writes it") from exc
+        except OSError as exc:
+            raise FatalError(ExitCode.FAILED, f"{self._path}: {exc.strerror or exc}") from exc
+        return self
+
+    def __exit__(
+        self,
+        type_: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def append(self, results: Iterable[ReadResult], positions: Mapping[int, int]) -> None:
+        """Write the results, then that everything before `positions` is written."""
+        if positions == self.positions:
+            return
+        self.positions = dict(positions)
+        self._file.write(b"".join(map(_line, results)))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._write_place()
+
+    def _continue(self) -> None:
+        if not self._place.exists():
+            if self._file.seek(0, os.SEEK_END):
+                raise FatalError(
+                    ExitCode.FAILED, f"{self._path} is there without {self._place.name}; move it"
+                )
+            return
+        place = orjson.loads(self._place.read_bytes())
+        if place["topic"] != self._topic:
+            raise FatalError(
+                ExitCode.FAILED,
+                f"{self._path} holds results of {place['topic']}; take another file",
+            )
+        if self._file.seek(0, os.SEEK_END) < place["bytes"]:
+            raise FatalError(
+                ExitCode.FAILED,
+                f"{self._path} is shorter than {self._place.name} says; remove both",
+            )
+        self._file.truncate(place["bytes"])
+        self.positions = {int(partition): at for partition, at in place["positions"].items()}
+        self._recall()
+
+    def _recall(self) -> None:
+        """Learn from the lines which result of an id holds."""
+        self._file.seek(0)
+        for line in self._file:
+            members = orjson.loads(line)
+            partition, offset = members["at"]
+            self.latest.take(
+                members["id"],
+                signed_at=members["signed_at"],
+                partition=partition,
+                offset=offset,
+                value=line.rpartition(_ADDED)[0] + b"}",
+            )
+        self._file.seek(0, os.SEEK_END)
+
+    def _write_place(self) -> None:
+        members = {
+            "topic": self._topic,
+            "bytes": self._file.tell(),
+            "positions": {str(partition): at for partition, at in self.positions.items()},
+        }
+        aside = self._place.with_name(self._place.name + ".new")
+        with aside.open("wb") as file:
+            file.write(orjson.dumps(members))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(self._place)
+
+
+def _line(one: ReadResult) -> bytes:
+    """Return the result as received, in one line, with two members added at its end."""
+    document = json_line(one.value.decode()).rstrip()
+    added = b'%s%d,"at":[%d,%d]}\n' % (_ADDED, one.signed_at, one.partition, one.offset)
+    return document[:-1].encode() + added
