@@ -50,7 +50,7 @@ Decode = Callable[[bytes], Awaitable[DecodedImage]]
 
 def main() -> int:
     """Print the rates; return 0 when the promise holds, else 1."""
-    photos = [_photo(*photo) for photo in PHOTOS]
+    photos = [photo(*each) for each in PHOTOS]
     workers = len(os.sched_getaffinity(0))
     megabytes = sum(map(len, photos)) / len(photos) / 1e6
     print(f"{len(photos)} photos of 2 to 12 megapixels, {megabytes:.1f} MB on average")
@@ -145,7 +145,7 @@ async def _rate(decode_one: Decode, photos: Sequence[bytes], workers: int) -> fl
     return len(photos) / (time.perf_counter() - started)
 
 
-def _photo(kind: str, megapixels: int, options: dict[str, object]) -> bytes:
+def photo(kind: str, megapixels: int, options: dict[str, object]) -> bytes:
     """Return a picture with shapes of all sizes and some grain, so that it packs as photos do."""
     height = round((megapixels * 1e6 / (4 / 3)) ** 0.5)
     size = round(height * 4 / 3), height

@@ -204,7 +204,9 @@ class ConsumerSettings(WireSettings):
         default=2000, ge=1, le=MAX_OPEN, description="records in work at once, per partition"
     )
     decode_processes: int = Field(
-        default=0, ge=0, description="images decoded at once; 0: one per core"
+        default=0,
+        ge=0,
+        description="images decoded at once; 0: one per core; slow ones have a quarter more",
     )
     decode_seconds: float = Field(
         default=20, gt=0, description="longest time for decoding one image"

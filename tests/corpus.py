@@ -85,7 +85,7 @@ def tiff(entries: tuple[tuple[int, int, int], ...], data: bytes) -> bytes:
 def samples() -> Iterator[Sample]:
     """Make what the formats allowed by default can send, for a limit of 4 megapixels.
 
-    None takes a second to decode; `endless_jpeg` does.
+    None takes a second to decode.
     """
     for name, data, code in (*_pngs(), *_jpegs(), *_gifs(), *_others(), *_polyglots()):
         yield Sample(name=name, data=data, code=code)
@@ -130,6 +130,7 @@ def _jpegs() -> Iterator[_Row]:
     yield "JPEG of 65,500 x 65,500", huge, Code.TOO_MANY_PIXELS
     large = data[:frame] + struct.pack(">HH", 1900, 2000) + data[frame + 4 :]
     yield "JPEG of more than it has", large, None
+    yield "JPEG of 40,000 scans", endless_jpeg(), Code.UNSUPPORTED_FORMAT
     yield "JPEG, cut", data[: len(data) * 2 // 3], Code.CORRUPT_IMAGE
     yield "JPEG without tables", data[:2] + data[data.index(b"\xff\xc0") :], Code.CORRUPT_IMAGE
     loop = b"Exif\0\0II*\0\x08\0\0\0\1\0\x69\x87\4\0\1\0\0\0\x08\0\0\0\x08\0\0\0"

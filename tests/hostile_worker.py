@@ -20,7 +20,7 @@ _TARGETS = {Task.EMBED: Resize(height=4, width=4, resample=3, crop=False)}
 # Runs in each process that starts with this folder on its path; what it imports is there before
 # the cage closes, as it would be for machine code.
 SITE = """
-import ctypes, errno, mmap, os, resource, signal, socket, sys, threading
+import ctypes, errno, mmap, os, resource, signal, socket, sys, threading, time
 libc = ctypes.CDLL(None, use_errno=True)
 
 def call(name, *arguments):

@@ -43,6 +43,11 @@ def user_ticks(pid: int) -> int:
     return int(_fields(pid)[11])
 
 
+def niceness(pid: int) -> int:
+    """Return the niceness of a process: the higher, the more it leaves to others."""
+    return int(_fields(pid)[16])
+
+
 def environment_of(pid: int) -> set[str]:
     """Return the names in the environment that a process was started with."""
     entries = Path(f"/proc/{pid}/environ").read_text().split("\0")

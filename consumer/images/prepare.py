@@ -42,7 +42,7 @@ class FetchAndDecode:
         async with self.budget.reserve(kept_bytes=pixel_bytes) as reservation:
             fetched = await self._fetch(request.image, reservation)
             fetched_at, sha256 = monotonic(), fetched.sha256
-            image = await self.decoder.decode(fetched.data, targets)
+            image = await self.decoder.decode(fetched.data, targets, sha256)
             del fetched
             await reservation.keep_pixels()
             facts = ImageFacts(

@@ -44,7 +44,7 @@ class WorkerOptions:
 
     limits: DecodeLimits
     memory_bytes: int  # of its address space
-    cpu_seconds: int  # for each image
+    niceness: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,6 +62,16 @@ def confine(memory_bytes: int, *, threads: bool = False) -> tuple[str, ...]:
     return tuple(lacks)
 
 
+def yield_to_others(niceness: int) -> None:
+    """Run on what processes of a better priority leave over; 0 changes nothing."""
+    if not niceness:
+        return
+    os.nice(niceness)
+    # On Linux a session of its own is scheduled as a group, whose priority is not its processes'.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(niceness), encoding="ascii")
+
+
 def limit_cpu(pid: int, seconds: int) -> None:
     """Let the kernel end process `pid` (SIGXCPU) after that many more seconds of CPU, or one above.
 

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from consumer.errors import Failed
+from consumer.images.decoding.cost import too_many_scans
 from consumer.images.decoding.limits import RAW_KINDS, DecodeLimits, Format
 from consumer.images.decoding.magic import sniff
 from consumer.pixels import DecodedImage, Pixels, Resize
@@ -128,6 +129,8 @@ def decode(data: bytes, targets: Mapping[Task, Resize], limits: DecodeLimits) ->
 
 
 def _opened(data: bytes, kind: str, edge: int, limits: DecodeLimits) -> _Upright:
+    if kind == "JPEG" and too_many_scans(data, limits.max_scans):
+        raise Failed(Code.UNSUPPORTED_FORMAT, f"a JPEG of more than {limits.max_scans} scans")
     parser = _PILLOW_NAMES.get(kind, kind)
     with Image.open(io.BytesIO(data), formats=(parser,)) as opened:
         width, height = opened.size

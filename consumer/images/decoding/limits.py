@@ -31,6 +31,7 @@ class DecodeLimits:
 
     max_pixels: int = 50_000_000
     max_side: int = 30_000
+    max_scans: int = 100  # of a JPEG; encoders write up to some ten
     max_aspect_ratio: int = 100  # the shortest-edge resize makes that many times 224 x 224 pixels
     formats: tuple[Format, ...] = DEFAULT_FORMATS
 

@@ -1,32 +1,51 @@
 """Where decoding runs: in processes of their own, each image with limits of memory and time.
 
 An image is a program for a decoder. What a hostile one can do to its process (crash it, hang it,
-take it over) costs that image alone: the process is killed and another one takes its place.
+take it over) costs that image alone: the process is killed and another one takes its place. What a
+slow one can do to the others is bounded as well: where there are others, it waits for a process of
+the slow lane, which runs on what they leave over.
 """
 
 import asyncio
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Final, Self
 
 import structlog
 
 from consumer.errors import Failed
 from consumer.images.decoding.channel import WorkerOptions
+from consumer.images.decoding.cost import estimated_seconds, is_costly_for_its_size
+from consumer.images.decoding.lane import Lane
 from consumer.images.decoding.limits import DEFAULT_MEMORY_BYTES, DecodeLimits
-from consumer.images.decoding.process import Crashed, Worker
+from consumer.images.decoding.process import OutOfTime
+from consumer.images.decoding.recent import Arrivals, Digests
 from consumer.pixels import DecodedImage, Resize
 from schemas import Code, Task
 
 log = structlog.get_logger()
 
 _CPU_MAX: Final = Path("/sys/fs/cgroup/cpu.max")  # a container sees its own there
+# A photo of 12 megapixels takes 0.08 s as JPEG, 0.16 progressive, 0.2 to 0.45 in other formats.
+_SLOW_SECONDS: Final = 0.25
+# What a picture gets that should be quicker; 1 to 2 s, since the limit of CPU counts whole ones.
+_SLICE_SECONDS: Final = 1
+_SLOW_NICENESS: Final = 10  # a tenth of a core beside one that wants all of it
+_SLOW_PATIENCE: Final = 30  # times the time limit, by the clock: it runs on what is left over
+_MAX_WAITING: Final = 256
+_MAX_WAITING_BYTES: Final = 64 << 20
 
 
 class Decoder:
-    """Decodes up to `workers` images at a time, by default one a core that we may use."""
+    """Decodes up to `workers` images at a time, by default one a core that we may use.
+
+    The slow lane is a quarter as many processes more, at least one, at a low priority; they start
+    with the first picture that needs them.
+    """
 
     def __init__(
         self,
@@ -37,15 +56,25 @@ class Decoder:
         workers: int | None = None,
         images_per_process: int = 0,
     ) -> None:
-        self._options = WorkerOptions(
-            limits=limits, memory_bytes=memory_bytes, cpu_seconds=math.ceil(timeout_seconds)
-        )
+        options = WorkerOptions(limits=limits, memory_bytes=memory_bytes)
+        count = workers or _cores()
+        self._limits = limits
         self._timeout_seconds = timeout_seconds
-        self._images_per_process = images_per_process  # 0: no bound
-        self._count = workers or _cores()
-        self._workers: list[Worker] = []
-        # The last one that was used is the next: its memory is warm, and some may stay asleep.
-        self._idle: asyncio.LifoQueue[Worker] = asyncio.LifoQueue()
+        self._cpu_seconds = math.ceil(timeout_seconds)
+        self._normal = Lane(
+            options,
+            count=count,
+            timeout_seconds=timeout_seconds,
+            images_per_process=images_per_process,
+        )
+        self._slow = Lane(
+            replace(options, niceness=_SLOW_NICENESS),
+            count=max(1, count // 4),
+            timeout_seconds=_SLOW_PATIENCE * timeout_seconds,
+            images_per_process=images_per_process,
+        )
+        self._arrivals = Arrivals()
+        self._slow_digests, self._hopeless_digests = Digests(), Digests()
 
     async def __aenter__(self) -> Self:
         """Start the processes.
@@ -54,17 +83,8 @@ class Decoder:
             FatalError: they cannot be started, or not with these limits.
         """
         try:
-            for _ in range(self._count):
-                worker = Worker(
-                    self._options,
-                    timeout_seconds=self._timeout_seconds,
-                    images_per_process=self._images_per_process,
-                )
-                worker.start()
-                self._workers.append(worker)
-                self._idle.put_nowait(worker)
-            for worker in self._workers:
-                await worker.ready()
+            self._normal.start()
+            await self._normal.ready()
         except BaseException:
             await self.__aexit__()
             raise
@@ -72,39 +92,66 @@ class Decoder:
             log.warning("decoder's cage is not whole", lacks=self.lacks)
         return self
 
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(self._normal.close(), self._slow.close())
+
     @property
     def lacks(self) -> tuple[str, ...]:
         """What this machine lacks for a whole cage: `seccomp`, `Landlock`, or nothing."""
-        return self._workers[0].lacks
+        return self._normal.lacks
 
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(*(worker.close() for worker in self._workers))
-
-    async def decode(self, data: bytes, targets: Mapping[Task, Resize]) -> DecodedImage:
+    async def decode(
+        self, data: bytes, targets: Mapping[Task, Resize], digest: str = ""
+    ) -> DecodedImage:
         """Decode `data` for `targets`, as `consumer.images.decoding.image.decode` does.
 
-        The time limit counts from the moment a process is free. An image whose process dies gets
-        one more, since it may have died of something else: of what the image before it left
-        behind, or because the system was out of memory.
+        `digest` is the SHA-256 of `data`, by which a picture that took too long is known again.
 
         Raises:
-            Failed: the image's own fault, or `decoder_crashed`: over the time limit, or it took
-                two processes with it.
+            Failed: the image's own fault, or `decoder_crashed`: over the time limit, now or within
+                the last ten minutes; too many slow ones wait; or it took two processes with it.
             FatalError: a process cannot be replaced.
         """
-        worker = await self._idle.get()
+        if digest and self._hopeless_digests.holds(digest, monotonic()):
+            raise Failed(Code.DECODER_CRASHED, "its bytes were over the time limit a while ago")
+        seconds = estimated_seconds(data, self._limits)
+        is_slow = seconds > _SLOW_SECONDS or self._slow_digests.holds(digest, monotonic())
+        self._arrivals.add(is_slow=is_slow)
         try:
-            try:
-                return await worker.decode(data, targets)
-            except Crashed as crash:
-                log.warning("decoder replaced", reason=str(crash))
-            return await worker.decode(data, targets)
-        except Crashed as crash:
-            failed = Failed(Code.DECODER_CRASHED, f"the decoder crashed twice: {crash}")
-            failed.attempts = 2
-            raise failed from crash
-        finally:
-            self._idle.put_nowait(worker)
+            if not is_slow:
+                try:
+                    return await self._normal.decode(
+                        data, targets, min(_SLICE_SECONDS, self._cpu_seconds)
+                    )
+                except OutOfTime as late:
+                    if not late.of_cpu:
+                        raise
+                    if digest:
+                        self._slow_digests.add(digest, monotonic())
+            elif not self._arrivals.are_mixed or (
+                self._is_crowded and not is_costly_for_its_size(seconds, len(data))
+            ):
+                return await self._normal.decode(data, targets, self._cpu_seconds)
+            return await self._in_slow_lane(data, targets)
+        except OutOfTime as late:
+            if digest:
+                self._hopeless_digests.add(digest, monotonic())
+            raise Failed(Code.DECODER_CRASHED, str(late)) from late
+
+    async def _in_slow_lane(self, data: bytes, targets: Mapping[Task, Resize]) -> DecodedImage:
+        if self._is_crowded:
+            raise Failed(
+                Code.DECODER_CRASHED,
+                f"it takes long to decode, and {self._slow.waiting} that do wait before it",
+            )
+        self._slow.start()
+        return await self._slow.decode(data, targets, self._cpu_seconds)
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether as many pictures wait for the slow lane as may; they hold no pixels."""
+        waiting, byte_length = self._slow.waiting, self._slow.waiting_bytes
+        return waiting >= _MAX_WAITING or byte_length >= _MAX_WAITING_BYTES
 
 
 def within_quota(cores: int, cpu_max: str) -> int:

@@ -28,13 +28,21 @@ from consumer.images.decoding.confinement import limit_cpu
 from consumer.images.decoding.segment import PIXEL_BYTES, WINDOW_BYTES, Segment, create
 from consumer.pixels import DecodedImage, Resize
 from imagelane.exits import ExitCode, FatalError
-from schemas import Code, Task
+from schemas import Task
 
 START_SECONDS: Final = 60.0
 
 
 class Crashed(Exception):
     """The process died at this image, or answered what it may not; a new one is in its place."""
+
+
+class OutOfTime(Exception):
+    """The image took more than it may; a new process is in place of the one that it had."""
+
+    def __init__(self, seconds: float, *, of_cpu: bool) -> None:
+        super().__init__(f"not decoded within {seconds:g} seconds{' of CPU' * of_cpu}")
+        self.of_cpu = of_cpu
 
 
 class Worker:
@@ -52,6 +60,7 @@ class Worker:
         self._options = options
         self._timeout_seconds = timeout_seconds
         self._images_per_process = images_per_process  # 0: no bound
+        self.is_started = False
         self.lacks: tuple[str, ...] = ()
         self._fault_code = ExitCode.SETTINGS
         self._ending: set[asyncio.Future[str]] = set()
@@ -65,6 +74,7 @@ class Worker:
         Raises:
             FatalError: the system starts no process.
         """
+        self.is_started = True
         self._channel, theirs = socket.socketpair()
         self._channel.setblocking(False)
         segment = create()
@@ -117,13 +127,16 @@ class Worker:
         self._is_ready = True
         self._fault_code = ExitCode.DEVICE  # the settings did once: what fails now is the machine
 
-    async def decode(self, data: bytes, targets: Mapping[Task, Resize]) -> DecodedImage:
+    async def decode(
+        self, data: bytes, targets: Mapping[Task, Resize], cpu_seconds: int
+    ) -> DecodedImage:
         """Decode `data` for `targets`, as `consumer.images.decoding.image.decode` does.
 
         Whatever ends this early, a cancellation too, leaves a new process in the old one's place.
 
         Raises:
-            Failed: the image's own fault, or `decoder_crashed`: over the time limit.
+            Failed: the image's own fault.
+            OutOfTime: over the time limit, or over `cpu_seconds`.
             Crashed: the process is gone, or not to be believed.
             FatalError: a new process cannot be started, or the targets take more than the segment.
         """
@@ -135,18 +148,19 @@ class Worker:
         sound = False
         try:
             await self.ready()
-            limit_cpu(self._process.pid, self._options.cpu_seconds)
+            limit_cpu(self._process.pid, cpu_seconds)
             async with asyncio.timeout(self._timeout_seconds):
                 answer = await self._ask(data, targets)
             sound = True
         except TimeoutError as exc:
-            raise Failed(
-                Code.DECODER_CRASHED, f"not decoded within {self._timeout_seconds:g} seconds"
-            ) from exc
+            raise OutOfTime(self._timeout_seconds, of_cpu=False) from exc
         except ValueError as exc:
             raise Crashed("its process answered what it may not") from exc
         except (OSError, EOFError) as exc:
-            raise Crashed(f"its process {await self._end()}") from exc
+            ended = await self._end()
+            if ended.endswith(signal.SIGXCPU.name):
+                raise OutOfTime(cpu_seconds, of_cpu=True) from exc
+            raise Crashed(f"its process {ended}") from exc
         finally:
             self._decoded += 1
             if not sound or self._decoded == self._images_per_process:

@@ -25,7 +25,7 @@ from consumer.images.decoding.channel import (
     Verdict,
     WorkerOptions,
 )
-from consumer.images.decoding.confinement import confine
+from consumer.images.decoding.confinement import confine, yield_to_others
 from consumer.images.decoding.image import decode, prepare
 from consumer.images.decoding.limits import Format
 from consumer.images.decoding.segment import WINDOW_BYTES, Segment
@@ -50,6 +50,7 @@ def _begin(options: WorkerOptions) -> Started:
     lacks: tuple[str, ...] = ()
     try:
         prepare(limits)
+        yield_to_others(options.niceness)
         _silence()
         # libheif decodes in a thread of its own, even if it is the only one.
         lacks = confine(options.memory_bytes, threads=Format.HEIC in limits.formats)

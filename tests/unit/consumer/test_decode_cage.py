@@ -19,7 +19,7 @@ from consumer.images.decoding.channel import WorkerOptions
 from consumer.images.decoding.confinement import landlock_rights
 from consumer.images.decoding.limits import DecodeLimits, Format
 from consumer.images.decoding.pool import Decoder
-from consumer.images.decoding.process import Crashed, Worker
+from consumer.images.decoding.process import OutOfTime, Worker
 from consumer.pixels import Resize
 from schemas import Task
 from tests import corpus, pictures
@@ -148,12 +148,12 @@ async def test_endless_code_ends_at_its_limit_of_cpu(
 ) -> None:
     """The kernel ends it, without a parent that looks at the clock."""
     allow_code(monkeypatch, tmp_path)
-    options = WorkerOptions(limits=LIMITS, memory_bytes=5 * 2**28, cpu_seconds=1)
+    options = WorkerOptions(limits=LIMITS, memory_bytes=5 * 2**28)
     worker = Worker(options, timeout_seconds=60)
     worker.start()
     try:
-        with pytest.raises(Crashed, match="SIGXCPU"):
-            await worker.decode(MARK + b"while True: pass", TARGETS)
+        with pytest.raises(OutOfTime, match="1 seconds of CPU"):
+            await worker.decode(MARK + b"while True: pass", TARGETS, 1)
     finally:
         await worker.close()
 

@@ -1,0 +1,103 @@
+"""Processes of one kind: each picture gets one that is free, and its limit of CPU."""
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+
+from consumer.errors import Failed
+from consumer.images.decoding.channel import WorkerOptions
+from consumer.images.decoding.process import Crashed, Worker
+from consumer.pixels import DecodedImage, Resize
+from schemas import Code, Task
+
+log = structlog.get_logger()
+
+
+class Lane:
+    """Decodes up to `count` pictures at a time. Its processes start with `start`."""
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        *,
+        count: int,
+        timeout_seconds: float,
+        images_per_process: int = 0,
+    ) -> None:
+        self._workers = [
+            Worker(options, timeout_seconds=timeout_seconds, images_per_process=images_per_process)
+            for _ in range(count)
+        ]
+        # The last one that was used is the next: its memory is warm, and some may stay asleep.
+        self._idle: asyncio.LifoQueue[Worker] = asyncio.LifoQueue()
+        self._is_started = False
+        self.waiting = 0  # pictures that no process has yet
+        self.waiting_bytes = 0
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What this machine lacks for a whole cage."""
+        return self._workers[0].lacks
+
+    def start(self) -> None:
+        """Start the processes, if they are not there.
+
+        Raises:
+            FatalError: the system starts no process.
+        """
+        if self._is_started:
+            return
+        self._is_started = True
+        for worker in self._workers:
+            worker.start()
+            self._idle.put_nowait(worker)
+
+    async def ready(self) -> None:
+        """Wait until all of them can decode.
+
+        Raises:
+            FatalError: they cannot be started, or not with these limits.
+        """
+        for worker in self._workers:
+            await worker.ready()
+
+    async def close(self) -> None:
+        """Kill the processes and wait for them."""
+        await asyncio.gather(*(worker.close() for worker in self._workers if worker.is_started))
+
+    async def decode(
+        self, data: bytes, targets: Mapping[Task, Resize], cpu_seconds: int
+    ) -> DecodedImage:
+        """Decode `data` when a process is free; the time limits count from then on.
+
+        An image whose process dies gets one more, since it may have died of something else: of
+        what the image before it left behind, or because the system was out of memory.
+
+        Raises:
+            Failed: the image's own fault, or `decoder_crashed`: it took two processes with it.
+            OutOfTime: it took more than `cpu_seconds`, or the time limit.
+            FatalError: a process cannot be replaced.
+        """
+        worker = await self._free(len(data))
+        try:
+            try:
+                return await worker.decode(data, targets, cpu_seconds)
+            except Crashed as crash:
+                log.warning("decoder replaced", reason=str(crash))
+            return await worker.decode(data, targets, cpu_seconds)
+        except Crashed as crash:
+            failed = Failed(Code.DECODER_CRASHED, f"the decoder crashed twice: {crash}")
+            failed.attempts = 2
+            raise failed from crash
+        finally:
+            self._idle.put_nowait(worker)
+
+    async def _free(self, byte_length: int) -> Worker:
+        self.waiting += 1
+        self.waiting_bytes += byte_length
+        try:
+            return await self._idle.get()
+        finally:
+            self.waiting -= 1
+            self.waiting_bytes -= byte_length

@@ -1,0 +1,142 @@
+"""Slow pictures beside others: they wait for a lane of their own, and the others do not."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from consumer.errors import Failed
+from consumer.images.decoding import pool
+from consumer.images.decoding.limits import DecodeLimits
+from consumer.images.decoding.pool import Decoder
+from consumer.pixels import Resize
+from schemas import Code, Task
+from tests import corpus, pictures
+from tests.hostile_worker import MARK, allow_code
+from tests.processes import child_workers, is_ready, niceness
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+LIMITS = DecodeLimits(max_pixels=4_000_000)
+TARGETS = {Task.EMBED: Resize(height=4, width=4, resample=3, crop=False)}
+LIGHT = pictures.encoded(pictures.drawing(), "PNG")
+ENDLESS = MARK + b"while True: pass"
+LONGER_THAN_ITS_SLICE = MARK + b"while time.process_time() < 3: pass"
+
+
+@pytest.fixture(scope="module")
+def costly() -> bytes:
+    """Make a small JPEG whose scans take over a second by its header, and some 0.2 s in truth."""
+    picture = Image.new("L", (1984, 1984))
+    data = pictures.encoded(picture, "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * 80 + b"\xff\xd9"
+
+
+async def _mixed(decoder: Decoder) -> None:
+    """Decode as many light pictures as it takes for slow ones to have somebody beside them."""
+    await asyncio.gather(*(decoder.decode(LIGHT, TARGETS) for _ in range(32)))
+
+
+async def _slow_pid(normal: set[int]) -> int:
+    async with asyncio.timeout(20):
+        while not (pids := {pid for pid in child_workers() - normal if is_ready(pid)}):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    (pid,) = pids
+    return pid
+
+
+async def test_slow_picture_has_a_process_of_its_own_that_yields(
+    costly: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts with the first that needs it, stays, and runs on what the others leave over."""
+    monkeypatch.setattr(pool, "_SLOW_SECONDS", 0.1)
+    async with Decoder(LIMITS, timeout_seconds=20, workers=2) as decoder:
+        normal = child_workers()
+        await _mixed(decoder)
+        for _ in range(2):
+            assert (await decoder.decode(costly, TARGETS)).width == 1984
+            (slow,) = child_workers() - normal
+            assert niceness(slow) == 10 + niceness(os.getpid())
+        assert child_workers() > normal
+    assert not child_workers()
+
+
+async def test_others_go_on_while_slow_ones_wait_and_no_more_than_so_many_wait(
+    costly: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One past the bound is decoder_crashed, and says so; a large sound one has its turn."""
+    monkeypatch.setattr(pool, "_SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(pool, "_MAX_WAITING", 2)
+    monkeypatch.setattr(pool, "is_costly_for_its_size", lambda _, size: size < 1_000_000)
+    async with Decoder(LIMITS, timeout_seconds=20, workers=1) as decoder:
+        normal = child_workers()
+        await _mixed(decoder)
+        await decoder.decode(costly, TARGETS)
+        slow = await _slow_pid(normal)
+        os.kill(slow, signal.SIGSTOP)
+        waiting = [asyncio.create_task(decoder.decode(costly, TARGETS)) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert (await decoder.decode(LIGHT, TARGETS)).format == "PNG"
+        with pytest.raises(Failed) as caught:
+            await decoder.decode(costly, TARGETS)
+        assert caught.value.code is Code.DECODER_CRASHED
+        assert "2 that do wait before it" in caught.value.message
+        assert (await decoder.decode(costly + bytes(1_000_000), TARGETS)).width == 1984
+        assert not any(task.done() for task in waiting)
+        os.kill(slow, signal.SIGCONT)
+        assert [image.width for image in await asyncio.gather(*waiting)] == [1984] * 3
+
+
+async def test_slow_pictures_alone_have_all_processes(costly: bytes) -> None:
+    """There is nobody to protect, so they are decoded as others are."""
+    async with Decoder(LIMITS, timeout_seconds=20, workers=2) as decoder:
+        normal = child_workers()
+        await asyncio.gather(*(decoder.decode(costly, TARGETS) for _ in range(4)))
+        assert child_workers() == normal
+
+
+async def test_picture_that_outlasts_its_slice_goes_on_in_the_slow_lane(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its header says. It costs a process once: its digest is known the next time."""
+    allow_code(monkeypatch, tmp_path)
+    async with Decoder(LIMITS, timeout_seconds=60, workers=1) as decoder:
+        await _mixed(decoder)
+        normal = child_workers()
+        with pytest.raises(Failed) as caught:
+            await decoder.decode(LONGER_THAN_ITS_SLICE, TARGETS, "its digest")
+        assert caught.value.code is Code.CORRUPT_IMAGE  # so it came to its end
+        after = child_workers()
+        assert not normal & after
+        with pytest.raises(Failed):
+            await decoder.decode(LONGER_THAN_ITS_SLICE, TARGETS, "its digest")
+        assert child_workers() == after
+
+
+async def test_picture_over_the_time_limit_is_refused_at_once_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its digest, for a while; it costs no process then, and nothing but itself is refused."""
+    allow_code(monkeypatch, tmp_path)
+    async with Decoder(LIMITS, timeout_seconds=1, workers=1) as decoder:
+        with pytest.raises(Failed, match="not decoded within 1 seconds"):
+            await decoder.decode(ENDLESS, TARGETS, "its digest")
+        before = child_workers()
+        with pytest.raises(Failed, match="a while ago") as caught:
+            await decoder.decode(ENDLESS, TARGETS, "its digest")
+        assert caught.value.code is Code.DECODER_CRASHED
+        assert child_workers() == before
+        assert (await decoder.decode(LIGHT, TARGETS, "another")).format == "PNG"
+
+
+async def test_scans_above_the_limit_are_refused_before_they_are_decoded() -> None:
+    """40,000 of them in 575 kB would take a minute at 4 megapixels."""
+    async with Decoder(LIMITS, timeout_seconds=20, workers=1) as decoder:
+        with pytest.raises(Failed, match="more than 100 scans") as caught:
+            await decoder.decode(corpus.endless_jpeg(), TARGETS)
+    assert caught.value.code is Code.UNSUPPORTED_FORMAT
