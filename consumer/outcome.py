@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from consumer.record.dead_letters import Kept
 from schemas import Code, Request, TimingMs
 
 Vector = NDArray[np.float32]  # shape (dim,), unit length
@@ -70,10 +71,11 @@ class ErrorOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedOutcome:
-    """A record that may not come in."""
+    """A record that may not come in, and what its dead letter keeps of it."""
 
     code: Code
     reason: str
+    kept: Kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -20,10 +21,11 @@ from consumer.inference.residency import ResidencyPolicy
 from consumer.partition.assigned import MakeWorker, PartitionWorkers
 from consumer.partition.offsets import OffsetTracker
 from consumer.partition.worker import Commit, CommitPolicy, PartitionWorker
-from consumer.record.brake import Brake
-from consumer.record.process import Pipeline, process, recall
+from consumer.record.dead_letters import DeadLetterRate
+from consumer.record.process import Pipeline
 from consumer.record.replay_window import ReplayWindow
 from consumer.record.results import OutcomeEncoder
+from consumer.record.secret_proof import Refusals, SecretProof
 from consumer.runtime import limits
 from consumer.runtime.alive_file import AliveFile
 from consumer.runtime.closing import COMMIT_SECONDS, Closing
@@ -83,14 +85,15 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
                 budget=ByteBudget(settings.bytes_in_flight - _queries_bytes(settings)),
             )
             writer = _writer(settings, models)
-            make_worker = _worker_maker(settings, preparation, engine, writer)
+            proof, refusals = SecretProof(), Refusals()
+            make_worker = _worker_maker(settings, preparation, engine, writer, proof, refusals)
             workers = PartitionWorkers(make_worker, tasks, settings.stop_seconds)
             guarding = tasks.create_task(_watch(settings, stream, workers, readiness, alive))
             stop.stop_in_order(lambda: closing.begin(settings.stop_seconds))
             stream.join(workers)
             log.info("ready", seconds=round(time.monotonic() - start, 3))
             try:
-                await _consume(stream, workers, stop)
+                await _consume(stream, workers, stop, lambda: _report(proof, refusals, readiness))
             except BaseException:
                 closing.begin()
                 raise
@@ -101,10 +104,17 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
     log.info("stopped")
 
 
-async def _consume(stream: KafkaStream, workers: PartitionWorkers, stop: StopRequest) -> None:
+async def _consume(
+    stream: KafkaStream,
+    workers: PartitionWorkers,
+    stop: StopRequest,
+    report: Callable[[], None],
+) -> None:
     while not stop.asked:
         for record in await stream.poll(workers.room(), POLL_SECONDS):
             workers.take(record)
+        stream.set_back(workers.rewinds())
+        report()
 
 
 def _replay_seconds(
@@ -209,8 +219,23 @@ def _writer(settings: ConsumerSettings, models: "Models") -> OutcomeEncoder:
     )
 
 
+def _report(proof: SecretProof, refusals: Refusals, readiness: Readiness) -> None:
+    """Tell of refusals: not ready while they may be our own fault, then a warning a minute."""
+    if doubt := proof.doubt:
+        readiness.block("secret", doubt)
+    else:
+        readiness.clear("secret")
+    if refused := refusals.due(time.monotonic()):
+        log.warning("records refused", reason=refused)
+
+
 def _worker_maker(
-    settings: ConsumerSettings, preparation: FetchAndDecode, engine: Engine, writer: OutcomeEncoder
+    settings: ConsumerSettings,
+    preparation: FetchAndDecode,
+    engine: Engine,
+    writer: OutcomeEncoder,
+    proof: SecretProof,
+    refusals: Refusals,
 ) -> MakeWorker:
     """Return what makes a worker; those of the queries topic have a budget of their own."""
     queries_budget = ByteBudget(_queries_bytes(settings))
@@ -219,12 +244,16 @@ def _worker_maker(
         create_window_seconds=settings.create_window_seconds,
     )
 
+    letter_rate = DeadLetterRate(settings.dlq_bytes_per_second)
+
     def make_worker(topic: str, completion: OffsetTracker, commit: Commit) -> PartitionWorker:
         urgent = topic == settings.queries_topic
         pipeline = Pipeline(
             verifier=Verifier(settings.keys, topic),
             freshness=freshness,
-            brake=Brake(settings.brake_policy),
+            proof=proof,
+            refusals=refusals,
+            letter_rate=letter_rate,
             replay=ReplayWindow(freshness),
             preparation=replace(preparation, budget=queries_budget) if urgent else preparation,
             inferences=engine,
@@ -232,8 +261,7 @@ def _worker_maker(
         )
         return PartitionWorker(
             completion=completion,
-            process=lambda record: process(record, pipeline),
-            recall=lambda record: recall(record, pipeline),
+            work=pipeline,
             write=writer.write,
             commit=commit,
             policy=CommitPolicy(

@@ -7,7 +7,6 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from consumer.images.decoding.limits import DEFAULT_FORMATS, DEFAULT_MEMORY_BYTES, Format
 from consumer.images.retry import RetryPolicy
 from consumer.partition.offsets import MAX_OPEN
-from consumer.record.brake import BrakePolicy
 from imagelane.settings import CommaSeparated, WireSettings
 
 
@@ -234,14 +233,10 @@ class ConsumerSettings(WireSettings):
     retry_max_age_seconds: float = Field(
         default=60, ge=0, description="time after its first failure at which a fetch is given up"
     )
-    brake_consecutive: int = Field(
-        default=100, ge=0, description="refusals in a row that stop the process; 0: no bound"
-    )
-    brake_share: float = Field(
-        default=0.9,
+    dlq_bytes_per_second: float = Field(
+        default=256 * 1024,
         ge=0,
-        le=1,
-        description="share of refusals in 1000 that stops it; 0: no bound",
+        description="refused records kept whole as dead letters; above it their hashes are kept",
     )
     commit_outcomes: int = Field(default=500, ge=1, description="most outcomes of one transaction")
     commit_seconds: float = Field(
@@ -282,8 +277,3 @@ class ConsumerSettings(WireSettings):
         return RetryPolicy(
             max_attempts=self.retry_attempts, max_age_seconds=self.retry_max_age_seconds
         )
-
-    @property
-    def brake_policy(self) -> BrakePolicy:
-        """When too many refusals stop the process."""
-        return BrakePolicy(max_consecutive=self.brake_consecutive, max_share=self.brake_share)

@@ -17,7 +17,6 @@ class ExitCode(IntEnum):
     TLS = 68  # EX_NOHOST: the brokers and we do not trust each other's certificates
     MODEL = 66  # EX_NOINPUT: a checkpoint is missing, broken, or not CLIP or BLIP
     DEVICE = 71  # EX_OSERR: the device is not there, or failed
-    BRAKE = 77  # EX_NOPERM: too many records were refused
     FENCED = 75  # EX_TEMPFAIL: another consumer owns the partition now; start again
     STUCK = 74  # EX_IOERR: no progress, or not in the group, for too long; start again
     BUG = 70  # EX_SOFTWARE: an error nobody foresaw

@@ -1,12 +1,15 @@
 """Whether a record may come in: verify first, then parse. Pure: the time is an argument."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from schemas.codec import check_size, decode_request
 from schemas.codes import Code, Refused
 from schemas.messages import Request
 from schemas.records import Record, TimestampType
 from schemas.signing import Verifier
+
+MAX_HEADERS: Final = 128  # a record of 1 MiB can have 349,000, and each costs as much as a check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +48,13 @@ def admit(record: Record, *, verifier: Verifier, freshness: Freshness, now: floa
     Raises:
         Refused: with the first reason against it.
     """
+    # Before the signature is looked for, so that the search and the hashing are bounded too.
     if record.value is not None:
-        check_size(record.value)  # before the signature, so that hashing is bounded too
+        check_size(record.value)
+    if len(record.headers) > MAX_HEADERS:
+        raise Refused(
+            Code.TOO_LARGE, f"the record has {len(record.headers)} headers; at most {MAX_HEADERS}"
+        )
     signed = verifier.verify(record.headers, record.key, record.value)
     freshness.check(record, signed.timestamp, now)
     if record.value is None:

@@ -13,9 +13,13 @@ from consumer.images.sources import Source
 from consumer.outcome import ImageFacts, Inference
 from consumer.partition.offsets import Position
 from consumer.pixels import Pixels
-from consumer.record.process import Prepared
+from consumer.record.dead_letters import DeadLetterRate
+from consumer.record.process import Pipeline, Prepared
+from consumer.record.replay_window import ReplayWindow
+from consumer.record.secret_proof import Refusals, SecretProof
 from schemas import (
     Code,
+    Freshness,
     KeyRing,
     OutgoingRecord,
     Record,
@@ -23,6 +27,7 @@ from schemas import (
     Signer,
     Task,
     TimestampType,
+    Verifier,
     encode_request,
 )
 
@@ -147,3 +152,26 @@ class FakeInferences:
             raise Failed(Code.TEXT_TOO_LONG, "99 tokens; the model takes 77")
         vector = np.array([0.6, 0.8], np.float32)
         return Inference(vector=vector, caption=None, embed_ms=1.0, caption_ms=None)
+
+
+def proven() -> SecretProof:
+    """Return the proof that our secret is the right one, as after a record that verified."""
+    proof = SecretProof()
+    proof.recall(None)
+    return proof
+
+
+def fake_pipeline(**changes) -> Pipeline:
+    """Return what a record passes through: real but for the images and the models."""
+    fields = {
+        "verifier": Verifier(KEYS, INGEST),
+        "freshness": Freshness(),
+        "proof": proven(),
+        "refusals": Refusals(),
+        "letter_rate": DeadLetterRate(2**40),
+        "replay": ReplayWindow(Freshness()),
+        "preparation": FakePreparation(),
+        "inferences": FakeInferences(),
+        "now": lambda: NOW,
+    }
+    return Pipeline(**(fields | changes))

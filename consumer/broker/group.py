@@ -7,7 +7,8 @@ the offset that it read itself; those records are dropped, and the seek makes th
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Protocol, Self
 
 import structlog
@@ -21,7 +22,7 @@ from consumer.broker.open_transactions import OpenTransactions
 from consumer.broker.transactions import PartitionTransactions
 from consumer.partition.assigned import PartitionId
 from consumer.partition.offsets import Position
-from consumer.partition.worker import Commit
+from consumer.partition.worker import Commit, History
 from consumer.runtime.readiness import Readiness
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
@@ -40,11 +41,7 @@ class Workers(Protocol):
     """Who works on the partitions."""
 
     def open(
-        self,
-        partition: PartitionId,
-        position: Position,
-        commit: Commit,
-        history: AsyncIterator[Record],
+        self, partition: PartitionId, position: Position, commit: Commit, history: History
     ) -> None:
         """Begin the work on a partition from a position, after a look at what was before it."""
 
@@ -140,6 +137,18 @@ class KafkaStream:
                 await self._open_transactions.look(partition)
         return [record_of(message) for batch in batches.values() for message in batch]
 
+    def set_back(self, offsets: Mapping[PartitionId, int]) -> None:
+        """Have the records of partitions come again, from an offset on."""
+        for partition in self._consumer.assignment():
+            if (offset := offsets.get(partition)) is not None:
+                log.info(
+                    "partition set back",
+                    topic=partition.topic,
+                    partition=partition.partition,
+                    offset=offset,
+                )
+                self._consumer.seek(partition, offset)
+
     def _pause_and_resume(self, room: Mapping[PartitionId, int]) -> list[TopicPartition]:
         """Let the partitions with room be fetched, and return them."""
         assigned = self._consumer.assignment()
@@ -169,7 +178,8 @@ class KafkaStream:
             position = await transactions.start() or await self._beginning(partition)
             await self._refuse_beyond_end(partition, position)
             self._consumer.seek(partition, position.offset)
-            history = read_back(
+            history = partial(
+                read_back,
                 client_arguments(self._settings),
                 partition,
                 position.offset,

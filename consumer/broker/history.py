@@ -4,41 +4,82 @@ Read from the log itself, so that a restart or a move of the partition needs no 
 """
 
 import time
-from collections.abc import AsyncIterator
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable
+from itertools import chain
+from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from schemas import Record, TimestampType
 
-MAX_RECORDS: Final = 200_000  # a window of 20 minutes at 160 records a second; bounds the start
+MAX_VERIFIED: Final = 200_000  # a window of 20 minutes at 160 records a second; bounds the start
+CHUNK_OFFSETS: Final = 50_000
+BEFORE_OFFSETS: Final = 1_000  # looked at before the window where nothing in it verifies
 _POLL_MS: Final = 500
 _TYPES: Final = tuple(TimestampType)  # by Kafka's number; to ask the enum takes a microsecond more
 
+Recalled = TypeVar("Recalled")
+Recall = Callable[[Record], Recalled | None]
+
 
 async def read_back(
-    client: dict[str, Any], partition: TopicPartition, end_offset: int, window_seconds: float
-) -> AsyncIterator[Record]:
-    """Yield the last records before `end_offset`, oldest first.
+    client: dict[str, Any],
+    partition: TopicPartition,
+    end_offset: int,
+    window_seconds: float,
+    recall: Recall[Recalled],
+) -> list[Recalled]:
+    """Return what `recall` makes of the last records before `end_offset`, oldest first.
 
     They reach back `window_seconds` from the time of the record at `end_offset` (from now, where
-    there is none yet), and are `MAX_RECORDS` at most.
+    there is none yet). What `recall` makes nothing of does not count in `MAX_VERIFIED`: forgeries,
+    which anybody can write, push nothing out. So the log is read from its end, in chunks.
     """
     consumer = AIOKafkaConsumer(
         **client, group_id=None, auto_offset_reset="earliest", isolation_level="read_committed"
     )
+    chunks: list[list[Recalled]] = []  # newest first
     async with consumer:
         consumer.assign([partition])
         until = await _time_of(consumer, partition, end_offset)
         since = int((until - window_seconds) * 1000)
         found = (await consumer.offsets_for_times({partition: max(0, since)}))[partition]
-        start = max(found.offset if found else end_offset, end_offset - MAX_RECORDS)
-        consumer.seek(partition, start)
-        while await consumer.position(partition) < end_offset:
-            for batch in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
-                for message in batch:
-                    if message.offset < end_offset:
-                        yield record_of(message)
+        begin = min(found.offset if found else end_offset, end_offset)
+        high = end_offset
+        while high > begin and sum(map(len, chunks)) < MAX_VERIFIED:
+            low = max(begin, high - CHUNK_OFFSETS)
+            chunks.append(await _recall(consumer, partition, low, high, recall))
+            high = low
+        if not any(chunks):
+            # After a quiet night the window is empty: older records still prove our secret.
+            await _recall(consumer, partition, max(0, begin - BEFORE_OFFSETS), begin, recall)
+    return list(chain.from_iterable(reversed(chunks)))
+
+
+async def _recall(
+    consumer: AIOKafkaConsumer,
+    partition: TopicPartition,
+    low: int,
+    high: int,
+    recall: Recall[Recalled],
+) -> list[Recalled]:
+    records = _records(consumer, partition, low, high)
+    return [made async for record in records if (made := recall(record)) is not None]
+
+
+async def _records(
+    consumer: AIOKafkaConsumer, partition: TopicPartition, low: int, high: int
+) -> AsyncIterator[Record]:
+    """Yield the records of the offsets from `low` to below `high`."""
+    low = max(low, (await consumer.beginning_offsets([partition]))[partition])
+    if low >= high:
+        return
+    consumer.seek(partition, low)
+    while await consumer.position(partition) < high:
+        for batch in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
+            for message in batch:
+                if message.offset < high:
+                    yield record_of(message)
 
 
 def record_of(message: "ConsumerRecord[Any, Any]") -> Record:

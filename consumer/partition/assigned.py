@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
 import structlog
 
 from consumer.partition.offsets import ForeignMetadata, OffsetTracker, Position
-from consumer.partition.worker import Commit, PartitionWorker
+from consumer.partition.worker import Commit, History, PartitionWorker
 from schemas import Record
 
 log = structlog.get_logger()
@@ -46,12 +46,13 @@ class PartitionWorkers:
         if worker := self._workers.get((record.topic, record.partition)):
             worker.take(record, self._tasks)
 
+    def rewinds(self) -> Mapping[PartitionId, int]:
+        """Return the offsets that partitions have to be set back to, each once."""
+        offsets = {partition: worker.rewind() for partition, worker in self._workers.items()}
+        return {partition: offset for partition, offset in offsets.items() if offset is not None}
+
     def open(
-        self,
-        partition: PartitionId,
-        position: Position,
-        commit: Commit,
-        history: AsyncIterator[Record],
+        self, partition: PartitionId, position: Position, commit: Commit, history: History
     ) -> None:
         """Begin the work on a partition from a position, after a look at what was before it.
 

@@ -2,18 +2,24 @@
 
 Nothing but the worker knows about offsets. Records finish in any order; each commit carries the
 outcomes that came since the last one, and the position that they lead to.
+
+While nothing proves that our secret is the right one, no record gets an outcome. The worker looks
+ahead: records pass by and only the offset of the first is kept, so however many forgeries there are
+take no memory and hide no good record. Proven, it goes back to that offset.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import structlog
 
 from consumer.outcome import ErrorOutcome, OkOutcome, Outcome, RefusedOutcome, RepeatOutcome
 from consumer.partition.offsets import OffsetTracker, Position
+from consumer.record.replay_window import Seen
 from schemas import OutgoingRecord, Record
 
 
@@ -34,10 +40,30 @@ class Finished:
     seconds: float
 
 
-Process = Callable[[Record], Awaitable[Outcome]]
-Recall = Callable[[Record], None]
+Recall = Callable[[Record], Seen | None]
 Write = Callable[[Record, Outcome, float], list[OutgoingRecord]]
 Commit = Callable[[Sequence[OutgoingRecord], Position], Awaitable[None]]
+History = Callable[[Recall], Awaitable[Sequence[Seen]]]
+
+
+class RecordWork(Protocol):
+    """What a worker has done with its records."""
+
+    @property
+    def secret_proven(self) -> bool:
+        """Whether a record verified, of whatever partition."""
+
+    def proves(self, record: Record) -> bool:
+        """Tell whether our secret is proven, by this record if by none before it."""
+
+    async def process(self, record: Record) -> Outcome:
+        """Return the one outcome of a record."""
+
+    def recall(self, record: Record) -> Seen | None:
+        """Return what to remember of a record that has its outcome."""
+
+    def remember(self, sightings: Sequence[Seen]) -> None:
+        """Remember what was recalled, oldest first."""
 
 
 class PartitionWorker:
@@ -47,16 +73,14 @@ class PartitionWorker:
         self,
         *,
         completion: OffsetTracker,
-        process: Process,
-        recall: Recall,
+        work: RecordWork,
         write: Write,
         commit: Commit,
         policy: CommitPolicy,
         records_in_flight: int,
     ) -> None:
         self._offsets = completion
-        self._process = process
-        self._recall = recall
+        self._work = work
         self._write = write
         self._commit = commit
         self._policy = policy
@@ -66,6 +90,7 @@ class PartitionWorker:
         self.recalled = 0  # records of its history
         self.in_flight = 0  # taken and not yet committed
         self.committed = 0  # outcomes, since the worker was opened
+        self._skipped_from: int | None = None  # the first record passed by while looking ahead
         self._working: dict[int, asyncio.Task[None]] = {}  # by offset
         self._deferred: list[Finished] = []  # done, and too far above the watermark to be told
         self._finished: asyncio.Queue[Finished | None] = asyncio.Queue()  # None: no more will come
@@ -78,18 +103,34 @@ class PartitionWorker:
         return min(self._records_in_flight - self.in_flight, self._offsets.room)
 
     def take(self, record: Record, tasks: asyncio.TaskGroup) -> None:
-        """Begin the work on a record, unless a commit before this assignment has its outcome."""
+        """Begin the work on a record, unless a commit before this assignment has its outcome.
+
+        While our secret is not proven, and until `rewind`, the record passes by and comes again.
+        """
+        if not self._work.proves(record) or self._skipped_from is not None:
+            if self._skipped_from is None:
+                self._skipped_from = record.offset
+            return
         if not self._offsets.take(record.offset):
-            self._recall(record)
+            if seen := self._work.recall(record):
+                self._work.remember([seen])
             return
         self.in_flight += 1
-        self._working[record.offset] = tasks.create_task(self._work(record))
+        self._working[record.offset] = tasks.create_task(self._run_record(record))
 
-    async def run(self, history: AsyncIterator[Record]) -> None:
+    def rewind(self) -> int | None:
+        """Return the offset to go back to, once, when our secret was proven after looking ahead.
+
+        The caller has to seek to it before it hands over the next record.
+        """
+        if not self._work.secret_proven:
+            return None
+        offset, self._skipped_from = self._skipped_from, None
+        return offset
+
+    async def run(self, history: History) -> None:
         """Recall what was before, then commit outcomes until closed and done."""
-        async for record in history:
-            self._recall(record)
-            self.recalled += 1
+        self._work.remember(await history(self._recall))
         self.recalling = False
         while batch := await self._batch():
             now = time.time()
@@ -103,6 +144,10 @@ class PartitionWorker:
             if self._log.is_enabled_for(logging.INFO):
                 for finished in ready:
                     _log_outcome(self._log, finished)
+
+    def _recall(self, record: Record) -> Seen | None:
+        self.recalled += 1
+        return self._work.recall(record)
 
     def _mark_done(self, batch: list[Finished]) -> list[Finished]:
         """Return what can be committed; the rest waits for the lowest record that is not done.
@@ -131,13 +176,16 @@ class PartitionWorker:
                 task.cancel()
         self._finished.put_nowait(None)
 
-    async def _work(self, record: Record) -> None:
+    async def _run_record(self, record: Record) -> None:
         start = time.monotonic()
         try:
-            outcome = await self._process(record)
+            outcome = await self._work.process(record)
         finally:
             del self._working[record.offset]
         seconds = time.monotonic() - start
+        if isinstance(outcome, RefusedOutcome | RepeatOutcome):
+            # The dead letter's part is in the outcome; a megabyte of each forgery must not wait.
+            record = replace(record, key=None, value=None, headers=())
         self._finished.put_nowait(Finished(record=record, outcome=outcome, seconds=seconds))
 
     async def _batch(self) -> list[Finished]:
@@ -177,7 +225,9 @@ def _log_outcome(log: structlog.typing.FilteringBoundLogger, finished: Finished)
                 seconds=seconds,
                 **where,
             )
-        case RefusedOutcome(code=code, reason=reason):
-            log.info("record done", outcome="refused", code=str(code), reason=reason, **where)
+        case RefusedOutcome(code=code, reason=reason, kept=kept):
+            # Above the rate of dead letters a line each would be a flood of its own.
+            say = log.debug if kept.truncated else log.info
+            say("record done", outcome="refused", code=str(code), reason=reason, **where)
         case RepeatOutcome(id=message_id):
             log.info("record done", id=message_id, outcome="repeat", **where)

@@ -8,7 +8,7 @@ fault of ours: it passes through and ends the process, with nothing committed.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,21 +24,10 @@ from consumer.outcome import (
     RepeatOutcome,
 )
 from consumer.pixels import Pixels
-from consumer.record.brake import Brake
-from consumer.record.replay_window import ReplayWindow
-from imagelane.exits import ExitCode, FatalError
-from schemas import (
-    Code,
-    Freshness,
-    Record,
-    Refused,
-    Request,
-    Task,
-    TimestampType,
-    TimingMs,
-    Verifier,
-    admit,
-)
+from consumer.record.dead_letters import DeadLetterRate, keep_refused
+from consumer.record.replay_window import ReplayWindow, Seen
+from consumer.record.secret_proof import Refusals, SecretProof
+from schemas import Freshness, Record, Refused, Request, Task, TimingMs, Verifier, admit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,30 +67,58 @@ class Pipeline:
 
     verifier: Verifier
     freshness: Freshness
-    brake: Brake
+    proof: SecretProof
+    refusals: Refusals
+    letter_rate: DeadLetterRate
     replay: ReplayWindow
     preparation: Preparation
     inferences: InferenceEngine
     urgent: bool = False
     now: Callable[[], float] = time.time
 
+    @property
+    def secret_proven(self) -> bool:
+        """Whether a record verified, of whatever partition."""
+        return self.proof.proven
+
+    def proves(self, record: Record) -> bool:
+        """Tell whether our secret is proven, by this record if by none before it.
+
+        While it is not, the record may not be processed: a refusal may be our own fault.
+        """
+        if not self.proof.proven:
+            verdict = _verdict(record, self, self.now())
+            self.proof.look(verdict.code if isinstance(verdict, Refused) else None)
+        return self.proof.proven
+
+    def recall(self, record: Record) -> Seen | None:
+        """Return what to remember of a record that has its outcome; it may prove our secret."""
+        now = self.now()
+        verdict = _verdict(record, self, now)
+        if isinstance(verdict, Refused):
+            self.proof.recall(verdict.code)
+            return None
+        self.proof.recall(None)
+        return self.replay.sighting(verdict.id, record, now)
+
+    def remember(self, sightings: Iterable[Seen]) -> None:
+        """Remember what was recalled, oldest first."""
+        self.replay.remember(sightings)
+
+    async def process(self, record: Record) -> Outcome:
+        """Return the one outcome of a record; our secret is proven."""
+        return await process(record, self)
+
 
 async def process(record: Record, pipeline: Pipeline) -> Outcome:
-    """Return the one outcome of a record.
-
-    Raises:
-        FatalError: it is one refusal too many.
-    """
+    """Return the one outcome of a record; our secret is proven."""
     start = pipeline.now()
-    # No await before this is noted, so that the brake sees records in the order of the log.
-    try:
-        request = admit(record, verifier=pipeline.verifier, freshness=pipeline.freshness, now=start)
-    except Refused as refused:
-        if reason := pipeline.brake.note(refused=True):
-            raise FatalError(ExitCode.BRAKE, _brake_message(reason, refused)) from refused
-        return RefusedOutcome(code=refused.code, reason=refused.reason)
-    pipeline.brake.note(refused=False)
-    if pipeline.replay.is_repeat(request.id, record, start):
+    request = _verdict(record, pipeline, start)
+    if isinstance(request, Refused):
+        kept = keep_refused(record, pipeline.letter_rate, start)
+        pipeline.refusals.note(request.code, truncated=kept.truncated)
+        return RefusedOutcome(code=request.code, reason=request.reason, kept=kept)
+    if pipeline.replay.is_repeat(pipeline.replay.sighting(request.id, record, start)):
         return RepeatOutcome(id=request.id)
 
     queue_ms = max(0.0, start * 1000 - record.timestamp_ms)
@@ -137,27 +154,11 @@ async def process(record: Record, pipeline: Pipeline) -> Outcome:
     )
 
 
-def recall(record: Record, pipeline: Pipeline) -> None:
-    """Remember a record whose outcome was committed before this assignment: its id, its refusal."""
-    now = pipeline.now()
+def _verdict(record: Record, pipeline: Pipeline, now: float) -> Request | Refused:
     try:
-        request = admit(record, verifier=pipeline.verifier, freshness=pipeline.freshness, now=now)
+        return admit(record, verifier=pipeline.verifier, freshness=pipeline.freshness, now=now)
     except Refused as refused:
-        # What time alone explains (a key that was retired, a clock that went on) says nothing.
-        aged = refused.code is Code.STALE and record.timestamp_type is TimestampType.CREATE
-        if not aged and refused.code is not Code.UNKNOWN_KEY:
-            pipeline.brake.recall(refused=True)
-        return
-    pipeline.brake.recall(refused=False)
-    pipeline.replay.is_repeat(request.id, record, now)
-
-
-def _brake_message(reason: str, last: Refused) -> str:
-    return (
-        f"brake: {reason}, the last as {last}; nothing of them is lost. Is SECRET_API_KEY the one "
-        "that the ingestion service signs with? If they are forgeries, start with "
-        "BRAKE_CONSECUTIVE=0 and BRAKE_SHARE=0 until they are dead letters"
-    )
+        return refused
 
 
 def _since(start: float, now: float) -> float:

@@ -1,11 +1,21 @@
 """Which message ids a partition had inside the replay window. Pure: the time is an argument."""
 
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 from schemas import Freshness, Record
 
 MAX_IDS: Final = 1_000_000  # some 300 MB; 20 minutes at 800 records a second
+
+
+class Seen(NamedTuple):
+    """The id of a record that verified. `clock` is that of `Freshness`, in Unix seconds."""
+
+    id: str
+    offset: int
+    clock: float
+    window_start: float  # what has an earlier clock cannot be repeated any longer
 
 
 class ReplayWindow:
@@ -19,21 +29,30 @@ class ReplayWindow:
     def __init__(self, freshness: Freshness, max_ids: int = MAX_IDS) -> None:
         self._freshness = freshness
         self._max_ids = max_ids
-        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()  # clock, offset
+        self._clocks: OrderedDict[str, tuple[float, int]] = OrderedDict()  # clock, offset
 
-    def is_repeat(self, message_id: str, record: Record, now: float) -> bool:
-        """Tell whether an earlier record had the id inside the window; remember it if not."""
+    def sighting(self, message_id: str, record: Record, now: float) -> Seen:
+        """Return what is remembered of a record; remember nothing yet."""
         clock, window_seconds = self._freshness.clock(record, now)
-        self._forget(clock - 2 * window_seconds)
-        _, first = self._seen.get(message_id, (0.0, record.offset))
-        if first < record.offset:
+        return Seen(message_id, record.offset, clock, clock - 2 * window_seconds)
+
+    def is_repeat(self, seen: Seen) -> bool:
+        """Tell whether an earlier record had the id inside the window; remember it if not."""
+        self._forget(seen.window_start)
+        _, first = self._clocks.get(seen.id, (0.0, seen.offset))
+        if first < seen.offset:
             return True
-        self._seen[message_id] = clock, record.offset
+        self._clocks[seen.id] = seen.clock, seen.offset
         return False
 
+    def remember(self, sightings: Iterable[Seen]) -> None:
+        """Note records whose outcomes were committed before this assignment, oldest first."""
+        for seen in sightings:
+            self.is_repeat(seen)
+
     def _forget(self, before: float) -> None:
-        while self._seen:
-            message_id, (seen_at, _) = next(iter(self._seen.items()))
-            if seen_at >= before and len(self._seen) < self._max_ids:
+        while self._clocks:
+            message_id, (seen_at, _) = next(iter(self._clocks.items()))
+            if seen_at >= before and len(self._clocks) < self._max_ids:
                 return
-            del self._seen[message_id]
+            del self._clocks[message_id]

@@ -1,7 +1,6 @@
 """An outcome to the records that tell of it: a signed result, a dead letter, or none."""
 
 import base64
-import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,10 +18,10 @@ from consumer.outcome import (
     RefusedOutcome,
     RepeatOutcome,
 )
+from consumer.record.dead_letters import Kept, keep
 from schemas import (
     Code,
     Failure,
-    Headers,
     ImageInfo,
     OutgoingRecord,
     Record,
@@ -34,12 +33,6 @@ from schemas import (
 )
 from schemas.messages import VERSION
 
-# Kafka's default limit of a batch is 1 MiB and 12 bytes; our own dead letter headers need some.
-MAX_DEAD_LETTER_BYTES: Final = 1_000_000
-# What a batch of one record adds is 61 bytes and the record's own fields, a header's two lengths
-# of at most 5 bytes each.
-_BATCH_BYTES: Final = 100
-_HEADER_BYTES: Final = 10
 # A longer key would leave too little room in the results topic: the id takes its place.
 MAX_RESULT_KEY_BYTES: Final = 64 * 1024
 MAX_REASON_BYTES: Final = 512
@@ -64,10 +57,10 @@ class OutcomeEncoder:
             case OkOutcome(request=request):
                 return [self._result(record, request.id, self._ok(record, outcome), now)]
             case ErrorOutcome(request=request, code=code, message=message, attempts=attempts):
-                letter = self._dead_letter(record, code, message, attempts)
+                letter = self._dead_letter(record, keep(record), code, message, attempts)
                 return [self._result(record, request.id, _error(record, outcome), now), letter]
-            case RefusedOutcome(code=code, reason=reason):
-                return [self._dead_letter(record, code, reason, attempts=1)]
+            case RefusedOutcome(code=code, reason=reason, kept=kept):
+                return [self._dead_letter(record, kept, code, reason, attempts=1)]
             case RepeatOutcome():
                 return []
 
@@ -150,7 +143,7 @@ class OutcomeEncoder:
         )
 
     def _dead_letter(
-        self, record: Record, code: Code, message: str, attempts: int
+        self, record: Record, kept: Kept, code: Code, message: str, attempts: int
     ) -> OutgoingRecord:
         about = {
             headers.DLQ_TOPIC: record.topic,
@@ -163,18 +156,13 @@ class OutcomeEncoder:
             headers.DLQ_STAGE: str(code.stage),
             headers.DLQ_ORIGINAL_TIMESTAMP: str(record.timestamp_ms),
         }
-        letter = OutgoingRecord(
-            topic=self.dlq_topic,
-            key=record.key,
-            value=record.value,
-            headers=[h for h in record.headers if not headers.is_dead_letter_header(h[0])],
-        )
-        letter = _fit(letter)
+        if kept.truncated:
+            about[headers.DLQ_TRUNCATED] = "true"
         return OutgoingRecord(
-            topic=letter.topic,
-            key=letter.key,
-            value=letter.value,
-            headers=[*letter.headers, *((name, text.encode()) for name, text in about.items())],
+            topic=self.dlq_topic,
+            key=kept.key,
+            value=kept.value,
+            headers=[*kept.headers, *((name, text.encode()) for name, text in about.items())],
         )
 
 
@@ -197,27 +185,3 @@ def _error(record: Record, error: ErrorOutcome) -> bytes:
         metadata=error.request.metadata,
     )
     return encode_result(result)
-
-
-def _fit(letter: OutgoingRecord) -> OutgoingRecord:
-    """Cut down what the topic could not take: a dead letter must not fail on its size."""
-    if _byte_length(letter.key, letter.value, letter.headers) <= MAX_DEAD_LETTER_BYTES:
-        return letter
-    value = letter.value or b""
-    digest = hashlib.sha256(value).hexdigest()
-    small = f'{{"byte_length":{len(value)},"sha256":"{digest}"}}'.encode()
-    # What is too large can be the headers or the key as well, and nobody vouched for those.
-    whole = _byte_length(letter.key, small, letter.headers) <= MAX_DEAD_LETTER_BYTES
-    return OutgoingRecord(
-        topic=letter.topic,
-        key=letter.key if whole else None,
-        value=small,
-        headers=[*(letter.headers if whole else ()), (headers.DLQ_TRUNCATED, b"true")],
-    )
-
-
-def _byte_length(key: bytes | None, value: bytes | None, record_headers: Headers) -> int:
-    """Return how long the record is at most in a batch of its own, not compressed."""
-    # A header's value may be null, whatever its type says.
-    fields = sum(len(n.encode()) + len(v or b"") + _HEADER_BYTES for n, v in record_headers)
-    return len(key or b"") + len(value or b"") + fields + _BATCH_BYTES

@@ -12,12 +12,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
 from aiokafka.errors import KafkaError
 
+from consumer.broker import history
 from consumer.broker.cluster import Cluster, client_arguments
 from consumer.broker.group import KafkaStream
 from consumer.broker.transactions import PartitionTransactions
 from consumer.partition.assigned import PartitionId
 from consumer.partition.offsets import Position
-from consumer.partition.worker import Commit
+from consumer.partition.worker import Commit, History
 from consumer.runtime.readiness import Readiness
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
@@ -36,15 +37,11 @@ class Recorder:
     def __init__(self) -> None:
         self.positions: dict[PartitionId, Position] = {}
         self.commits: dict[PartitionId, Commit] = {}
-        self.histories: dict[PartitionId, AsyncIterator[Record]] = {}
+        self.histories: dict[PartitionId, History] = {}
         self.closed = 0
 
     def open(
-        self,
-        partition: PartitionId,
-        position: Position,
-        commit: Commit,
-        history: AsyncIterator[Record],
+        self, partition: PartitionId, position: Position, commit: Commit, history: History
     ) -> None:
         self.histories[partition] = history
         self.positions[partition], self.commits[partition] = position, commit
@@ -66,7 +63,7 @@ class Member:
         return self.workers.commits[self.partition]
 
     @property
-    def history(self) -> AsyncIterator[Record]:
+    def history(self) -> History:
         """What was before the partition's position."""
         return self.workers.histories[self.partition]
 
@@ -236,14 +233,61 @@ async def test_history_is_what_stands_before_the_position(
     await first.leave()
     second = await join()
     await second.assigned()
-    assert [record.value async for record in second.history] == [b"0", b"1"]
+    assert await second.history(lambda record: record.value) == [b"0", b"1"]
+
+
+async def test_history_counts_what_verified(
+    broker: Broker, topics: Topics, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forgeries push nothing out: the log is read back until enough was recalled, in order."""
+    monkeypatch.setattr(history, "MAX_VERIFIED", 2)
+    monkeypatch.setattr(history, "CHUNK_OFFSETS", 3)
+    await _publish(broker, topics.ingest, 20)
+    first = await join()
+    await first.poll(20)
+    await first.commit([], Position(offset=20))
+    await first.leave()
+    second = await join()
+    await second.assigned()
+    good = {b"1", b"3", b"4", b"12"}
+    recalled = await second.history(lambda r: r.value if r.value in good else None)
+    assert recalled == [b"3", b"4", b"12"]
+
+
+async def test_history_looks_before_the_window_for_what_proves_the_secret(
+    broker: Broker, topics: Topics, join: Join, settings: ConsumerSettings
+) -> None:
+    """After a quiet night nothing is left in the window: older records are seen, and no more."""
+    await _publish(broker, topics.ingest, 3)
+    partition = TopicPartition(topics.ingest, 0)
+    seen: list[bytes | None] = []
+
+    def recall(record: Record) -> bytes | None:
+        seen.append(record.value)
+        return record.value
+
+    client = client_arguments(settings)
+    recalled = await history.read_back(client, partition, 3, -3600, recall)
+    assert recalled == []
+    assert seen == [b"0", b"1", b"2"]
+
+
+async def test_partition_that_is_set_back_comes_again(
+    broker: Broker, topics: Topics, join: Join
+) -> None:
+    """From the offset on, and nothing that was fetched before in between."""
+    await _publish(broker, topics.ingest, 6)
+    member = await join()
+    assert [record.offset for record in await member.poll(4, room=4)] == [0, 1, 2, 3]
+    member.stream.set_back({member.partition: 1})
+    assert [record.offset for record in await member.poll(5)] == [1, 2, 3, 4, 5]
 
 
 async def test_new_group_has_no_history(broker: Broker, topics: Topics, join: Join) -> None:
     """At the start of the log there is nothing to read back, and nothing to wait for."""
     member = await join()
     await member.assigned()
-    assert [record async for record in member.history] == []
+    assert await member.history(lambda record: record.value) == []
 
 
 async def test_position_alone_can_be_committed(broker: Broker, topics: Topics, join: Join) -> None:

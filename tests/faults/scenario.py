@@ -113,8 +113,6 @@ class Scenario:
             "TRANSACTION_TIMEOUT_SECONDS": "4",
             "BROKER_WAIT_SECONDS": "60",
             "COMMIT_OUTCOMES": "20",
-            "BRAKE_CONSECUTIVE": "0",
-            "BRAKE_SHARE": "0",
             "FILE_ROOTS": "",
         }
         return environment(self.bootstrap, self.topics, SECRET, **(fixed | changes))

@@ -215,44 +215,99 @@ async def test_repeat_is_known_after_a_restart(
     assert (results, letters) == (Counter(["once"]), Counter())
 
 
-async def test_wrong_secret_stops_the_process_instead_of_draining_the_topic(
+async def test_wrong_secret_drains_nothing(
     broker: Broker, topics: Topics, secret: str, ingest: Ingest, tmp_path: Path
 ) -> None:
-    """Everything looks forged: the brake stops it with a code of its own and says why."""
+    """Everything looks forged: alive, not ready, nothing committed, also by a second start."""
     for i in range(40):
         await ingest.send(f"r{i}", _request(f"r{i}", GOOD.as_uri()))
-    settings = environment(
-        broker.bootstrap, topics, "another-secret-" + "x" * 32, BRAKE_CONSECUTIVE="10"
-    )
-    done = run_consumer(settings)
-    assert done.returncode == ExitCode.BRAKE
-    assert "SECRET_API_KEY" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-    with consumer_process(
-        environment(broker.bootstrap, topics, secret), tmp_path / "log"
-    ) as consumer:
-        consumer.wait_for("record done", count=31)
+    wrong = environment(broker.bootstrap, topics, "another-secret-" + "x" * 32)
+    for name in ("first", "second"):
+        with consumer_process(wrong, tmp_path / name) as consumer:
+            [event] = consumer.wait_for("not ready", cause="secret")
+            assert "bad_signature" in str(event["reason"])
+            assert "Is SECRET_API_KEY the one" in str(event["reason"])
+            assert consumer.end() == ExitCode.OK
+    assert await outcomes_by_id(broker.bootstrap, topics) == (Counter(), Counter())
+    right = environment(broker.bootstrap, topics, secret)
+    with consumer_process(right, tmp_path / "right") as consumer:
+        consumer.wait_for("record done", count=40, outcome="ok")
         consumer.end()
-    results, _ = await outcomes_by_id(broker.bootstrap, topics)
-    assert sum(results.values()) >= 31
+    results, letters = await outcomes_by_id(broker.bootstrap, topics)
+    assert (results, letters) == (Counter(f"r{i}" for i in range(40)), Counter())
 
 
-async def test_brake_remembers_what_was_refused_before_a_restart(
-    broker: Broker, topics: Topics, ingest: Ingest, tmp_path: Path
+async def test_forgeries_stop_nothing(
+    broker: Broker, topics: Topics, secret: str, ingest: Ingest, tmp_path: Path
 ) -> None:
-    """A supervisor that starts it again and again does not drain the topic bit by bit."""
-    settings = environment(
-        broker.bootstrap, topics, "another-secret-" + "x" * 32, BRAKE_CONSECUTIVE="10"
-    )
-    for i in range(9):
-        await ingest.send(f"r{i}", _request(f"r{i}", GOOD.as_uri()))
+    """150 unsigned bytes before the first good record, over a restart: they wait for it."""
+    for i in range(150):
+        await ingest.send_raw(b"x", [("sig-id", b"forged.%d" % i)])
+    settings = environment(broker.bootstrap, topics, secret)
+    with consumer_process(settings, tmp_path / "first") as consumer:
+        consumer.wait_for("not ready", cause="secret")
+        assert consumer.end() == ExitCode.OK
+    assert await outcomes_by_id(broker.bootstrap, topics) == (Counter(), Counter())
+    with consumer_process(settings, tmp_path / "second") as consumer:
+        consumer.wait_for("not ready", cause="secret")
+        for i in range(50):
+            await ingest.send(f"r{i}", _request(f"r{i}", GOOD.as_uri()))
+        consumer.wait_for("record done", count=50, outcome="ok")
+        consumer.wait_for("no longer blocked", cause="secret")
+        consumer.wait_for("partition set back", partition=0, offset=0)
+        [event] = consumer.wait_for("records refused")
+        assert "150 unsigned" in str(event["reason"])
+        assert consumer.end() == ExitCode.OK
+    results, letters = await outcomes_by_id(broker.bootstrap, topics)
+    assert results == Counter(f"r{i}" for i in range(50))
+    assert letters == Counter(f"forged.{i}" for i in range(150))
+
+
+@pytest.mark.parametrize("kind", ["version 2", "unknown field", "clock 330 s off"])
+@pytest.mark.parametrize("broker", ["embedded_broker"], indirect=True)
+async def test_signed_records_that_are_refused_stop_nothing(
+    broker: Broker, topics: Topics, secret: str, ingest: Ingest, tmp_path: Path, kind: str
+) -> None:
+    """A producer of tomorrow, or one with a bad clock: dead letters, and no doubt of our secret."""
+    for i in range(100):
+        value = _request(f"r{i}", GOOD.as_uri())
+        if kind == "version 2":
+            value = value.replace(b'"version":1', b'"version":2')
+        elif kind == "unknown field":
+            value = value.replace(b'"version":1', b'"version":1,"new":true')
+        await ingest.send(f"r{i}", value, age_seconds=330 * (kind == "clock 330 s off"))
+    # The embedded broker has CreateTime alone: the same window, by the consumer's clock.
+    settings = environment(broker.bootstrap, topics, secret, CREATE_WINDOW_SECONDS="300")
     with consumer_process(settings, tmp_path / "log") as consumer:
-        consumer.wait_for("record done", count=9, outcome="refused")
-        consumer.end()
-    await ingest.send("one.more", _request("one.more", GOOD.as_uri()))
-    assert run_consumer(settings).returncode == ExitCode.BRAKE
-    _, letters = await outcomes_by_id(broker.bootstrap, topics)
-    assert sum(letters.values()) == 9
+        consumer.wait_for("record done", count=100, outcome="refused")
+        assert not [event for event in consumer.events() if event["event"] == "not ready"]
+        assert consumer.end() == ExitCode.OK
+    results, letters = await outcomes_by_id(broker.bootstrap, topics)
+    assert (results, letters) == (Counter(), Counter(f"r{i}" for i in range(100)))
+
+
+@pytest.mark.parametrize("broker", ["embedded_broker"], indirect=True)
+async def test_replays_between_forgeries_open_no_gate(
+    broker: Broker, topics: Topics, secret: str, ingest: Ingest, tmp_path: Path
+) -> None:
+    """One captured record again for every 6 forgeries of 900 kB: the dead letters keep the rate."""
+    for i in range(60):
+        if i % 6 == 0:
+            await ingest.send("captured", _request("captured", GOOD.as_uri()))
+        await ingest.send_raw(b"x" * 900_000, [("sig-id", b"forged.%d" % i)])
+    settings = environment(broker.bootstrap, topics, secret, DLQ_BYTES_PER_SECOND="50000")
+    with consumer_process(settings, tmp_path / "log") as consumer:
+        consumer.wait_for("record done", count=9, outcome="repeat")
+        await ingest.send("last", _request("last", GOOD.as_uri()))
+        consumer.wait_for("record done", id="last")
+        assert consumer.end() == ExitCode.OK
+    letters = await read_all(broker.bootstrap, topics.dlq)
+    assert len(letters) == 60
+    whole = [letter for letter in letters if letter.value == b"x" * 900_000]
+    assert 1 <= len(whole) < 10  # 3 MB at once, then 50 kB a second
+    assert all(len(letter.value) < 300 for letter in letters if letter not in whole)
+    results, _ = await outcomes_by_id(broker.bootstrap, topics)
+    assert results == Counter(["captured", "last"])
 
 
 @pytest.mark.parametrize(
@@ -295,10 +350,10 @@ async def test_every_bad_setting_is_reported_at_once(secret: str) -> None:
     """Nobody has to start the process once a fault."""
     topics = Topics(ingest="a", results="a", dlq="c")
     done = run_consumer(
-        environment("x:1", topics, "short", DEVICE="tpu", EMBED_BATCH="many", BRAKE_SHARE="2")
+        environment("x:1", topics, "short", DEVICE="tpu", EMBED_BATCH="many", COMMIT_OUTCOMES="0")
     )
     assert done.returncode == ExitCode.SETTINGS
-    for name in ("SECRET_API_KEY", "DEVICE", "EMBED_BATCH", "BRAKE_SHARE"):
+    for name in ("SECRET_API_KEY", "DEVICE", "EMBED_BATCH", "COMMIT_OUTCOMES"):
         assert name in done.stderr
     assert "short" not in done.stderr
 

@@ -5,37 +5,17 @@ import asyncio
 from consumer.partition.assigned import PartitionWorkers
 from consumer.partition.offsets import Position
 from consumer.partition.worker import CommitPolicy, PartitionWorker
-from consumer.record.brake import Brake, BrakePolicy
-from consumer.record.process import Pipeline, process, recall
-from consumer.record.replay_window import ReplayWindow
-from schemas import Freshness, ImageReference, Request, Task, Verifier
-from tests.fakes import (
-    INGEST,
-    KEYS,
-    NOW,
-    FakeInferences,
-    FakePreparation,
-    FakeStream,
-    signed_record,
-)
+from schemas import ImageReference, Request, Task
+from tests.fakes import INGEST, FakePreparation, FakeStream, fake_pipeline, signed_record
 
 REQUEST = Request(id="r0", image=ImageReference(uri="file:///a.png"), tasks=(Task.EMBED,))
 
 
 def _maker(hanging: asyncio.Event):
-    pipeline = Pipeline(
-        verifier=Verifier(KEYS, INGEST),
-        freshness=Freshness(),
-        brake=Brake(BrakePolicy(max_consecutive=0, max_share=0)),
-        replay=ReplayWindow(Freshness()),
-        preparation=FakePreparation(waits={"r0": hanging}),
-        inferences=FakeInferences(),
-        now=lambda: NOW,
-    )
+    pipeline = fake_pipeline(preparation=FakePreparation(waits={"r0": hanging}))
     return lambda topic, completion, commit: PartitionWorker(
         completion=completion,
-        process=lambda record: process(record, pipeline),
-        recall=lambda record: recall(record, pipeline),
+        work=pipeline,
         write=lambda record, outcome, now: [],
         commit=commit,
         policy=CommitPolicy(max_outcomes=1, max_seconds=0),
@@ -43,11 +23,12 @@ def _maker(hanging: asyncio.Event):
     )
 
 
-async def _history(known: asyncio.Event | None = None):
-    if known:
-        await known.wait()
-    for record in ():
-        yield record
+async def _no_history(recall):
+    return []
+
+
+async def _endless_history(recall):
+    await asyncio.Event().wait()
 
 
 async def test_second_close_waits_for_the_first():
@@ -55,7 +36,7 @@ async def test_second_close_waits_for_the_first():
     stream, hanging = FakeStream([signed_record(REQUEST)]), asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         workers = PartitionWorkers(_maker(hanging), tasks, finish_seconds=30)
-        workers.open((INGEST, 0), Position(offset=0), stream.commit, _history())
+        workers.open((INGEST, 0), Position(offset=0), stream.commit, _no_history)
         await asyncio.sleep(0)
         workers.take(stream.records[0])
         first = tasks.create_task(workers.close())
@@ -73,7 +54,7 @@ async def test_no_lane_is_opened_while_the_process_stops():
     async with asyncio.TaskGroup() as tasks:
         workers = PartitionWorkers(_maker(asyncio.Event()), tasks, finish_seconds=0)
         await workers.stop(finish_seconds=30, commit_seconds=5)
-        workers.open((INGEST, 0), Position(offset=0), FakeStream([]).commit, _history())
+        workers.open((INGEST, 0), Position(offset=0), FakeStream([]).commit, _no_history)
         assert workers.room() == {}
 
 
@@ -81,8 +62,6 @@ async def test_lane_that_reads_its_history_can_be_closed():
     """However long that takes; nothing of it is lost."""
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         workers = PartitionWorkers(_maker(asyncio.Event()), tasks, finish_seconds=0)
-        workers.open(
-            (INGEST, 0), Position(offset=0), FakeStream([]).commit, _history(asyncio.Event())
-        )
+        workers.open((INGEST, 0), Position(offset=0), FakeStream([]).commit, _endless_history)
         await asyncio.sleep(0)
         await workers.close()

@@ -13,31 +13,27 @@ from consumer.errors import Failed
 from consumer.outcome import ModelIdentity
 from consumer.partition.offsets import MAX_METADATA_BYTES, MAX_SPAN, OffsetTracker, Position
 from consumer.partition.worker import CommitPolicy, PartitionWorker
-from consumer.record.brake import Brake, BrakePolicy
-from consumer.record.process import Pipeline, process, recall
-from consumer.record.replay_window import ReplayWindow
+from consumer.record.dead_letters import DeadLetterRate
 from consumer.record.results import OutcomeEncoder
+from consumer.record.secret_proof import SecretProof
 from imagelane.exits import ExitCode, FatalError
 from schemas import (
     Code,
-    Freshness,
     ImageReference,
     Request,
     Signer,
     Task,
-    Verifier,
     decode_result,
     headers,
 )
 from tests.fakes import (
     DLQ,
-    INGEST,
     KEYS,
-    NOW,
     RESULTS,
-    FakeInferences,
     FakePreparation,
     FakeStream,
+    fake_pipeline,
+    proven,
     signed_record,
 )
 
@@ -63,20 +59,17 @@ def _records(verdicts):
     return records
 
 
-def _worker(stream, *, preparation=None, completion=None, brake=None, policy=None, in_flight=256):
-    pipeline = Pipeline(
-        verifier=Verifier(KEYS, INGEST),
-        freshness=Freshness(),
-        brake=brake or Brake(BrakePolicy(max_consecutive=0, max_share=0)),
-        replay=ReplayWindow(Freshness()),
+def _worker(
+    stream, *, preparation=None, completion=None, proof=None, policy=None, in_flight=256, rate=2**40
+):
+    pipeline = fake_pipeline(
+        proof=proof or proven(),
         preparation=preparation or FakePreparation(),
-        inferences=FakeInferences(),
-        now=lambda: NOW,
+        letter_rate=DeadLetterRate(rate),
     )
     return PartitionWorker(
         completion=completion or OffsetTracker(0),
-        process=lambda record: process(record, pipeline),
-        recall=lambda record: recall(record, pipeline),
+        work=pipeline,
         write=WRITER.write,
         commit=stream.commit,
         policy=policy or CommitPolicy(max_outcomes=3, max_seconds=0),
@@ -84,9 +77,11 @@ def _worker(stream, *, preparation=None, completion=None, brake=None, policy=Non
     )
 
 
-async def _history(records=()):
-    for record in records:
-        yield record
+def _history(*records):
+    async def history(recall):
+        return [seen for record in records if (seen := recall(record))]
+
+    return history
 
 
 async def _run(worker, records, finish_seconds=5.0):
@@ -195,7 +190,7 @@ async def test_no_record_is_taken_before_the_history_is_recalled():
     worker = _worker(stream, completion=OffsetTracker(1))
     assert worker.room == 0
     async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(worker.run(_history([first])))
+        running = tasks.create_task(worker.run(_history(first)))
         while not worker.room:  # noqa: ASYNC110 - what is awaited are turns of the loop
             await asyncio.sleep(0)
         worker.take(stream.records[1], tasks)
@@ -213,29 +208,120 @@ async def test_outcomes_share_a_transaction():
     assert len(stream.commits) == 2
 
 
-async def test_brake_ends_the_process_uncommitted():
-    """A run of forgeries halts, and what was not committed stays for the next start."""
-    stream = FakeStream(_records(["forged"] * 10))
-    brake = Brake(BrakePolicy(max_consecutive=4, max_share=0))
-    worker = _worker(stream, brake=brake, policy=CommitPolicy(max_outcomes=500, max_seconds=60))
-    with pytest.raises(ExceptionGroup) as caught:
-        await _run(worker, stream.records)
-    halt = caught.value.exceptions[0]
-    assert isinstance(halt, FatalError)
-    assert halt.code is ExitCode.BRAKE
-    assert "SECRET_API_KEY" in str(halt)
+async def _read_like_the_service(worker, records, finish_seconds=5.0):
+    """Hand records over, and again from where the worker wants to go back to."""
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(worker.run(_history()))
+        await asyncio.sleep(0)
+        at = 0
+        while at < len(records):
+            worker.take(records[at], tasks)
+            at += 1
+            if (offset := worker.rewind()) is not None:
+                at = next(i for i, record in enumerate(records) if record.offset >= offset)
+        await worker.close(finish_seconds)
+        await running
+
+
+async def test_nothing_is_committed_before_a_record_verifies():
+    """Forgeries on an empty topic, or a wrong secret: nothing is lost, and nothing ends."""
+    stream = FakeStream(_records(["forged"] * 500))
+    proof = SecretProof()
+    worker = _worker(stream, proof=proof)
+    await _read_like_the_service(worker, stream.records)
     assert stream.commits == []
+    assert worker.in_flight == 0
+    assert "500 unsigned" in proof.doubt
+    assert "SECRET_API_KEY" in proof.doubt
 
 
-async def test_brake_counts_in_the_order_of_the_log():
-    """Forgeries are done at once and images are not: they are no run for that."""
-    stream = FakeStream(_records(["good", "forged"] * 20))
-    brake = Brake(BrakePolicy(max_consecutive=4, max_share=0))
-    turns = {f"r{offset}": 50 for offset in range(40)}
-    await _run(
-        _worker(stream, brake=brake, preparation=FakePreparation(turns=turns)), stream.records
-    )
-    assert stream.committed == Position(offset=40)
+async def test_first_record_that_verifies_gives_everything_before_it_an_outcome():
+    """The worker goes back, and neither a forgery nor a good record is left out or doubled."""
+    verdicts = ["forged"] * 300 + ["good"] + ["forged", "good"] * 20
+    stream = FakeStream(_records(verdicts))
+    proof = SecretProof()
+    await _read_like_the_service(_worker(stream, proof=proof, in_flight=4096), stream.records)
+    assert _answered(stream) == Counter(range(len(verdicts)))
+    assert stream.committed == Position(offset=len(verdicts))
+    assert proof.doubt is None
+
+
+async def test_record_that_proves_the_secret_is_not_taken_before_those_it_stands_behind():
+    """What a poll brought behind it waits as well, until the position was set back."""
+    stream = FakeStream(_records(["forged", "good", "good"]))
+    worker = _worker(stream, proof=SecretProof())
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(worker.run(_history()))
+        for record in stream.records:
+            worker.take(record, tasks)
+        assert worker.in_flight == 0
+        assert worker.rewind() == 0
+        assert worker.rewind() is None
+        for record in stream.records:
+            worker.take(record, tasks)
+        assert worker.in_flight == 3
+        await worker.close(5)
+        await running
+    assert _answered(stream) == Counter(range(3))
+
+
+async def test_proof_of_another_partition_sets_this_one_back():
+    """Our secret is one: no partition waits for a good record of its own."""
+    stream = FakeStream(_records(["forged"] * 3))
+    proof = SecretProof()
+    worker = _worker(stream, proof=proof)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(worker.run(_history()))
+        for record in stream.records:
+            worker.take(record, tasks)
+        assert worker.rewind() is None
+        proof.look(None)
+        assert worker.rewind() == 0
+        await worker.close(5)
+        await running
+
+
+async def test_history_proves_the_secret():
+    """After a restart one good record of before is enough."""
+    records = _records(["good"] + ["forged"] * 5)
+    stream = FakeStream(records)
+    worker = _worker(stream, proof=SecretProof(), completion=OffsetTracker(1))
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(worker.run(_history(records[0])))
+        while not worker.room:  # noqa: ASYNC110 - what is awaited are turns of the loop
+            await asyncio.sleep(0)
+        for record in records[1:]:
+            worker.take(record, tasks)
+        await worker.close(5)
+        await running
+    assert _answered(stream) == Counter(range(1, 6))
+
+
+async def test_history_of_forgeries_proves_and_doubts_nothing():
+    """What was refused before has its outcome: nothing waits because of it."""
+    proof = SecretProof()
+    worker = _worker(FakeStream([]), proof=proof)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(worker.run(_history(*_records(["forged"] * 5))))
+        await worker.close(5)
+        await running
+    assert not proof.proven
+    assert proof.doubt is None
+
+
+async def test_forgeries_above_the_rate_wait_without_their_bytes():
+    """What the commit waits for holds no megabyte of each; every forgery has its dead letter."""
+    big = dataclasses.replace(_records(["forged"])[0], value=b"x" * 200_000)
+    records = [dataclasses.replace(big, offset=offset) for offset in range(100)]
+    stream = FakeStream(records)
+    worker = _worker(stream, rate=10_000)  # 600,000 bytes at once
+    await _run(worker, records)
+    assert _answered(stream) == Counter(range(100))
+    whole = [out for out in stream.outputs if out.value == big.value]
+    assert len(whole) == 2
+    cut = [out for out in stream.outputs if out.value != big.value]
+    assert all(dict(out.headers)[headers.DLQ_TRUNCATED] == b"true" for out in cut)
+    assert max(len(out.value) for out in cut) < 300
 
 
 async def test_what_is_beyond_the_metadata_waits_for_its_commit():

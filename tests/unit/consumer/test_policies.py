@@ -1,11 +1,10 @@
-"""The small pure policies: replay window, brake, retry."""
+"""The small pure policies: replay window, retry."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.images.retry import RetryPolicy
-from consumer.record.brake import Brake, BrakePolicy
 from consumer.record.replay_window import ReplayWindow
 from schemas import Freshness, ImageReference, Request, TimestampType
 from tests.fakes import signed_record
@@ -20,101 +19,59 @@ def _record(timestamp_type, seconds, offset):
     )
 
 
+def _is_repeat(window, name, record, now):
+    return window.is_repeat(window.sighting(name, record, now))
+
+
 @pytest.mark.parametrize("timestamp_type", TimestampType)
 def test_repeat_inside_the_window_is_seen(timestamp_type):
     """The same id again within the window is a repeat, and another id is not."""
     window = ReplayWindow(Freshness(append_window_seconds=300, create_window_seconds=300))
     first, last = _record(timestamp_type, 1_000, 0), _record(timestamp_type, 1_600, 1)
-    assert not window.is_repeat("a", first, now=1_000)
-    assert window.is_repeat("a", last, now=1_600)
-    assert not window.is_repeat("b", last, now=1_600)
+    assert not _is_repeat(window, "a", first, now=1_000)
+    assert _is_repeat(window, "a", last, now=1_600)
+    assert not _is_repeat(window, "b", last, now=1_600)
 
 
 @pytest.mark.parametrize("timestamp_type", TimestampType)
 def test_id_is_forgotten_after_the_window(timestamp_type):
     """Beyond the window the signature would be stale, so the id need not be kept."""
     window = ReplayWindow(Freshness(append_window_seconds=300, create_window_seconds=300))
-    window.is_repeat("a", _record(timestamp_type, 1_000, 0), now=1_000)
-    assert not window.is_repeat("a", _record(timestamp_type, 1_601, 1), now=1_601)
+    _is_repeat(window, "a", _record(timestamp_type, 1_000, 0), now=1_000)
+    assert not _is_repeat(window, "a", _record(timestamp_type, 1_601, 1), now=1_601)
 
 
 def test_claimed_time_does_not_empty_the_window():
     """On a CreateTime topic the record's time is a claim, and our own clock counts."""
     window = ReplayWindow(Freshness())
-    window.is_repeat("a", _record(TimestampType.CREATE, 1_000, 0), now=1_000)
-    window.is_repeat("b", _record(TimestampType.CREATE, 10**9, 1), now=1_001)
-    assert window.is_repeat("a", _record(TimestampType.CREATE, 1_000, 2), now=1_002)
+    _is_repeat(window, "a", _record(TimestampType.CREATE, 1_000, 0), now=1_000)
+    _is_repeat(window, "b", _record(TimestampType.CREATE, 10**9, 1), now=1_001)
+    assert _is_repeat(window, "a", _record(TimestampType.CREATE, 1_000, 2), now=1_002)
 
 
 def test_first_of_an_id_in_the_log_is_the_one_that_counts():
     """A later copy that was seen before a restart does not make a repeat of the first."""
     window = ReplayWindow(Freshness())
-    window.is_repeat("a", _record(TimestampType.APPEND, 0, 6), now=0)
-    assert not window.is_repeat("a", _record(TimestampType.APPEND, 0, 5), now=0)
-    assert window.is_repeat("a", _record(TimestampType.APPEND, 0, 6), now=0)
+    _is_repeat(window, "a", _record(TimestampType.APPEND, 0, 6), now=0)
+    assert not _is_repeat(window, "a", _record(TimestampType.APPEND, 0, 5), now=0)
+    assert _is_repeat(window, "a", _record(TimestampType.APPEND, 0, 6), now=0)
 
 
 def test_record_is_no_repeat_of_itself():
     """A record that comes again after a restart is judged as before."""
     window = ReplayWindow(Freshness())
     record = _record(TimestampType.APPEND, 0, 5)
-    assert not window.is_repeat("a", record, now=0)
-    assert not window.is_repeat("a", record, now=0)
+    assert not _is_repeat(window, "a", record, now=0)
+    assert not _is_repeat(window, "a", record, now=0)
 
 
 def test_replay_memory_is_bounded():
     """The oldest id goes when there are too many."""
     window = ReplayWindow(Freshness(), max_ids=2)
     for offset, name in enumerate(("a", "b", "c")):
-        window.is_repeat(name, _record(TimestampType.APPEND, 0, offset), now=0)
-    assert window.is_repeat("c", _record(TimestampType.APPEND, 0, 3), now=0)
-    assert not window.is_repeat("a", _record(TimestampType.APPEND, 0, 4), now=0)
-
-
-def test_brake_stops_at_refusals_in_a_row():
-    """A wrong secret is found after the set number of refusals."""
-    brake = Brake(BrakePolicy(max_consecutive=3, max_share=0))
-    assert [brake.note(refused=True) is None for _ in range(3)] == [True, True, False]
-
-
-def test_accepted_record_resets_the_row():
-    """Forgeries between good records do not stop the process."""
-    brake = Brake(BrakePolicy(max_consecutive=2, max_share=0))
-    assert all(brake.note(refused=refused) is None for refused in [True, False] * 50)
-
-
-def test_recalled_refusals_stop_nothing_but_the_next_one_does():
-    """The start after a stop goes no further than the first refusal."""
-    brake = Brake(BrakePolicy(max_consecutive=3, max_share=0))
-    for _ in range(50):
-        brake.recall(refused=True)
-    assert brake.note(refused=True) is not None
-
-
-def test_admitted_record_resets_what_was_recalled():
-    """Old refusals count in a row only with the ones that follow them at once."""
-    recalled, noted = (Brake(BrakePolicy(max_consecutive=3, max_share=0)) for _ in range(2))
-    for brake in (recalled, noted):
-        for _ in range(50):
-            brake.recall(refused=True)
-    recalled.recall(refused=False)
-    noted.note(refused=False)
-    for brake in (recalled, noted):
-        assert [brake.note(refused=True) is None for _ in range(3)] == [True, True, False]
-
-
-def test_brake_stops_at_a_share_of_refusals():
-    """Good records between do not hide that nearly all are refused."""
-    brake = Brake(BrakePolicy(max_consecutive=0, max_share=0.9, share_of_records=10))
-    notes = [brake.note(refused=i % 10 != 0) for i in range(10)]
-    assert notes[:9] == [None] * 9
-    assert notes[9] is not None
-
-
-def test_brake_without_bounds_never_stops():
-    """Zero takes a bound away."""
-    brake = Brake(BrakePolicy(max_consecutive=0, max_share=0))
-    assert all(brake.note(refused=True) is None for _ in range(5_000))
+        _is_repeat(window, name, _record(TimestampType.APPEND, 0, offset), now=0)
+    assert _is_repeat(window, "c", _record(TimestampType.APPEND, 0, 3), now=0)
+    assert not _is_repeat(window, "a", _record(TimestampType.APPEND, 0, 4), now=0)
 
 
 @given(

@@ -4,24 +4,13 @@ import pytest
 
 from consumer.errors import Failed
 from consumer.outcome import ErrorOutcome, OkOutcome, RefusedOutcome, RepeatOutcome
-from consumer.record.brake import Brake, BrakePolicy
-from consumer.record.process import Pipeline, process
-from consumer.record.replay_window import ReplayWindow
-from schemas import Code, Freshness, ImageReference, Request, Task, Verifier
-from tests.fakes import INGEST, KEYS, NOW, FakeInferences, FakePreparation, signed_record
+from consumer.record.process import process
+from schemas import Code, ImageReference, Request, Task
+from tests.fakes import NOW, FakeInferences, FakePreparation, fake_pipeline, signed_record
 
 
 def _stages(**changes):
-    fields = {
-        "verifier": Verifier(KEYS, INGEST),
-        "freshness": Freshness(),
-        "brake": Brake(BrakePolicy(max_consecutive=0, max_share=0)),
-        "replay": ReplayWindow(Freshness()),
-        "preparation": FakePreparation(),
-        "inferences": FakeInferences(),
-        "now": lambda: NOW + 1.5,
-    }
-    return Pipeline(**(fields | changes))
+    return fake_pipeline(**({"now": lambda: NOW + 1.5} | changes))
 
 
 def _request(name="a", tasks=(Task.EMBED, Task.CAPTION)):

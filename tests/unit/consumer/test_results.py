@@ -16,12 +16,8 @@ from consumer.outcome import (
     RefusedOutcome,
     RepeatOutcome,
 )
-from consumer.record.results import (
-    MAX_DEAD_LETTER_BYTES,
-    MAX_REASON_BYTES,
-    MAX_RESULT_KEY_BYTES,
-    OutcomeEncoder,
-)
+from consumer.record.dead_letters import MAX_DEAD_LETTER_BYTES, DeadLetterRate, keep_refused
+from consumer.record.results import MAX_REASON_BYTES, MAX_RESULT_KEY_BYTES, OutcomeEncoder
 from schemas import (
     Code,
     ImageReference,
@@ -66,6 +62,11 @@ def _ok(tasks=(Task.EMBED, Task.CAPTION)):
         queue_ms=5,
         total_ms=10,
     )
+
+
+def _refused(record, code=Code.UNSIGNED, reason="no header"):
+    kept = keep_refused(record, DeadLetterRate(2**40), NOW)
+    return RefusedOutcome(code=code, reason=reason, kept=kept)
 
 
 def _batch_length(record):
@@ -195,9 +196,7 @@ def test_error_is_a_result_and_a_dead_letter_with_the_same_code():
 
 def test_refusal_is_a_dead_letter_alone():
     """Nothing is said to somebody who could not sign."""
-    outs = _writer().write(
-        signed_record(REQUEST), RefusedOutcome(code=Code.UNSIGNED, reason="no header"), NOW
-    )
+    outs = _writer().write(signed_record(REQUEST), _refused(signed_record(REQUEST)), NOW)
     assert [out.topic for out in outs] == [DLQ]
 
 
@@ -208,18 +207,18 @@ def test_repeat_says_nothing():
 
 def test_second_pass_replaces_the_dead_letter_headers():
     """A record that was redriven does not grow with every pass."""
-    refusal = RefusedOutcome(code=Code.UNSIGNED, reason="no header")
-    [first] = _writer().write(signed_record(REQUEST), refusal, NOW)
+    record = signed_record(REQUEST)
+    [first] = _writer().write(record, _refused(record), NOW)
     again = signed_record(REQUEST, headers=first.headers, offset=9)
-    [second] = _writer().write(again, refusal, NOW)
+    [second] = _writer().write(again, _refused(again), NOW)
     assert len(second.headers) == len(first.headers)
     assert _headers(second)[headers.DLQ_OFFSET] == "9"
 
 
 def test_long_reason_is_cut_between_characters():
     """The reason fits its header, in whole characters."""
-    refusal = RefusedOutcome(code=Code.INVALID, reason="é" * 1000)
-    [letter] = _writer().write(signed_record(REQUEST), refusal, NOW)
+    record = signed_record(REQUEST)
+    [letter] = _writer().write(record, _refused(record, Code.INVALID, "é" * 1000), NOW)
     reason = dict(letter.headers)[headers.DLQ_MESSAGE]
     assert len(reason) <= MAX_REASON_BYTES
     assert set(reason.decode()) == {"é"}
@@ -229,7 +228,7 @@ def test_value_too_large_for_the_topic_is_replaced_by_its_digest():
     """A dead letter must not fail on the size of what it tells of."""
     value = b"x" * (MAX_DEAD_LETTER_BYTES + 1)
     record = signed_record(REQUEST, value=value)
-    [letter] = _writer().write(record, RefusedOutcome(code=Code.TOO_LARGE, reason="big"), NOW)
+    [letter] = _writer().write(record, _refused(record, Code.TOO_LARGE), NOW)
     assert _headers(letter)[headers.DLQ_TRUNCATED] == "true"
     assert hashlib.sha256(value).hexdigest().encode() in letter.value
     assert _headers(letter)["sig-id"] == "a"
@@ -238,7 +237,7 @@ def test_value_too_large_for_the_topic_is_replaced_by_its_digest():
 def test_headers_too_large_for_the_topic_are_left_out():
     """A megabyte of headers does not stop the worker either."""
     record = signed_record(REQUEST, headers=[("h", b"x" * (MAX_DEAD_LETTER_BYTES + 1))])
-    [letter] = _writer().write(record, RefusedOutcome(code=Code.UNSIGNED, reason="none"), NOW)
+    [letter] = _writer().write(record, _refused(record), NOW)
     assert "h" not in _headers(letter)
     assert _headers(letter)[headers.DLQ_TOPIC] == INGEST
 
@@ -261,6 +260,6 @@ def test_record_that_fitted_the_ingest_topic_fits_the_dead_letters(key, value, s
     """However its bytes are spread: anybody can write it, and a partition would stop at it."""
     record = signed_record(REQUEST, key=key, value=value, headers=sent)
     writer = _writer(group_id="g" * 255)
-    [letter] = writer.write(record, RefusedOutcome(code=Code.UNSIGNED, reason="€" * 999), NOW)
+    [letter] = writer.write(record, _refused(record, Code.UNSIGNED, "€" * 999), NOW)
     assert _batch_length(letter) <= KAFKA_LIMIT_BYTES
     assert dict(letter.headers)[headers.DLQ_CODE] == b"unsigned"

@@ -1,0 +1,109 @@
+"""What a dead letter keeps of its record: all of it, or where that is too much its remains. Pure.
+
+Whoever can write to the ingest topic decides how large a refused record is, so the bytes of
+refusals are held to a rate. Above it the signature headers and the hashes are kept.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from schemas import Headers, Record, headers
+from schemas.admission import MAX_HEADERS
+
+# Kafka's default limit of a batch is 1 MiB and 12 bytes; our own dead letter headers need some.
+MAX_DEAD_LETTER_BYTES: Final = 1_000_000
+MAX_SIGNATURE_HEADER_BYTES: Final = 1024
+# What a batch of one record adds is 61 bytes and the record's own fields, a header's two lengths
+# of at most 5 bytes each.
+_BATCH_BYTES: Final = 100
+_HEADER_BYTES: Final = 10
+_SIGNATURE_HEADERS: Final = (headers.SIG_ID, headers.SIG_TS, headers.SIG)
+BURST_SECONDS: Final = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """The part of a dead letter that comes from the record; `truncated`: it is the remains."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    truncated: bool
+
+
+class DeadLetterRate:
+    """A token bucket of bytes, full at the start; it holds a minute's worth."""
+
+    def __init__(self, bytes_per_second: float) -> None:
+        self._bytes_per_second = bytes_per_second
+        self._burst = self._left = bytes_per_second * BURST_SECONDS
+        self._filled_at: float | None = None
+
+    def take(self, byte_length: int, now: float) -> bool:
+        """Take the bytes if they are there; `now` is Unix seconds, and may jump back."""
+        if self._filled_at is not None and now > self._filled_at:
+            grown = (now - self._filled_at) * self._bytes_per_second
+            self._left = min(self._burst, self._left + grown)
+        self._filled_at = now
+        if byte_length > self._left:
+            return False
+        self._left -= byte_length
+        return True
+
+    def spend(self, byte_length: int) -> None:
+        """Count bytes that are written whether or not they are there."""
+        self._left = max(0.0, self._left - byte_length)
+
+
+def keep(record: Record) -> Kept:
+    """Return the record as it came, or its remains where the topic could not take it."""
+    own = [header for header in record.headers if not headers.is_dead_letter_header(header[0])]
+    if _byte_length(record.key, record.value, own) > MAX_DEAD_LETTER_BYTES:
+        return remains(record)
+    return Kept(key=record.key, value=record.value, headers=own, truncated=False)
+
+
+def keep_refused(record: Record, rate: DeadLetterRate, now: float) -> Kept:
+    """Return the record as it came, or its remains where it is above the rate or too large."""
+    # The headers of a record that has too many are not looked through.
+    if len(record.headers) <= MAX_HEADERS:
+        kept = keep(record)
+        if kept.truncated or rate.take(_byte_length(kept.key, kept.value, kept.headers), now):
+            return kept
+    kept = remains(record)
+    rate.spend(_byte_length(kept.key, kept.value, kept.headers))
+    return kept
+
+
+def remains(record: Record) -> Kept:
+    """Return the first header of each signature name, cut, and what identifies key and value."""
+    found: dict[str, bytes] = {}
+    for name, value in record.headers[:MAX_HEADERS]:
+        if name in _SIGNATURE_HEADERS:
+            found.setdefault(name, (value or b"")[:MAX_SIGNATURE_HEADER_BYTES])
+    facts = {
+        "byte_length": None if record.value is None else len(record.value),
+        "sha256": _sha256(record.value),
+        "key_byte_length": None if record.key is None else len(record.key),
+        "key_sha256": _sha256(record.key),
+    }
+    return Kept(
+        key=None,
+        value=orjson.dumps(facts),
+        headers=list(found.items()),
+        truncated=True,
+    )
+
+
+def _sha256(data: bytes | None) -> str | None:
+    return None if data is None else hashlib.sha256(data).hexdigest()
+
+
+def _byte_length(key: bytes | None, value: bytes | None, record_headers: Headers) -> int:
+    """Return how long the record is at most in a batch of its own, not compressed."""
+    # A header's value may be null, whatever its type says.
+    fields = sum(len(n.encode()) + len(v or b"") + _HEADER_BYTES for n, v in record_headers)
+    return len(key or b"") + len(value or b"") + fields + _BATCH_BYTES
