@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from consumer import service
-from consumer.broker.cluster import COMPRESSION_WARNING, NO_QUERIES, Cluster
+from consumer.broker.cluster import NO_QUERIES, Cluster
 from consumer.image_sources import open_sources
 from consumer.runtime.alive_file import AliveFile
 from consumer.settings import ConsumerSettings
@@ -87,7 +87,9 @@ async def _topics(settings: ConsumerSettings) -> str:
         else f"{ingest.name} has CreateTime: signatures are held against our own clock; "
         "message.timestamp.type=LogAppendTime is better"
     )
-    packed = "" if ingest.unpacked else f"; {COMPRESSION_WARNING}"
+    read = [ingest, queries] if queries else [ingest]
+    faults = {t.name: t.compression_fault(allowed=settings.allow_compressed) for t in read}
+    packed = "".join(f"; {name}: {fault}" for name, fault in faults.items() if fault)
     absent = "" if queries else f"; {NO_QUERIES}"
     return f"{names}; {clock}{packed}{absent}"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from consumer.broker.cluster import COMPRESSION_WARNING, NO_QUERIES, Cluster, TopicFacts
+from consumer.broker.cluster import NO_QUERIES, Cluster, TopicFacts
 from consumer.broker.group import KafkaStream
 from consumer.image_sources import open_sources
 from consumer.images.byte_budget import ByteBudget
@@ -133,8 +133,8 @@ def _replay_seconds(
             clock, seconds = "own clock (CreateTime topic)", settings.create_window_seconds
         facts = {role: topic.name, "partitions": topic.partitions}
         log.info("topics", **facts, freshness=clock, freshness_seconds=seconds)
-        if not topic.unpacked:
-            log.warning("topic can be better", topic=topic.name, reason=COMPRESSION_WARNING)
+        if fault := topic.compression_fault(allowed=settings.allow_compressed):
+            log.warning("topic can be better", topic=topic.name, reason=fault)
         seconds_by_topic[topic.name] = 2 * seconds
     return seconds_by_topic
 

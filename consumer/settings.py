@@ -233,6 +233,10 @@ class ConsumerSettings(WireSettings):
     retry_max_age_seconds: float = Field(
         default=60, ge=0, description="time after its first failure at which a fetch is given up"
     )
+    allow_compressed: bool = Field(
+        default=False,
+        description="read topics that keep the producers' compression; else: exit code 72",
+    )
     dlq_bytes_per_second: float = Field(
         default=256 * 1024,
         ge=0,

@@ -1,4 +1,7 @@
-"""The four topics: what they should be, and how what exists differs. Changes nothing existing."""
+"""The four topics: what they should be, and how what exists differs.
+
+What exists is changed by name alone (`fix`), and only in its settings.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,9 +9,10 @@ from enum import StrEnum
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
-from imagelane.kafka.admin import topic_configs, topic_partitions
+from imagelane.kafka.admin import own_configs, topic_configs, topic_partitions
 from producer.connection import administration, answering
 from producer.settings import ProducerSettings
 
@@ -45,6 +49,7 @@ class Difference:
 class TopicState(StrEnum):
     CREATED = "created"
     EXISTS = "exists"
+    FIXED = "fixed"
     DIFFERS = "differs"
 
 
@@ -92,16 +97,21 @@ def differences(plan: TopicPlan, found: Mapping[str, str]) -> tuple[Difference, 
 
 
 async def ensure_topics(
-    settings: ProducerSettings, plans: tuple[TopicPlan, ...]
+    settings: ProducerSettings, plans: tuple[TopicPlan, ...], *, fix: bool = False
 ) -> list[TopicReport]:
     """Create the topics that do not exist, and compare those that do.
 
+    `fix` sets the settings of those that differ; partitions and replicas stay as they are.
+
     Raises:
-        FatalError: no broker answers, or one refuses to create a topic.
+        FatalError: no broker answers, or one refuses to create or change a topic.
     """
     async with administration(settings) as admin, answering(settings, "creating the topics"):
         existing = await topic_partitions(admin)
-        return [await _ensure(admin, plan, existing.get(plan.name)) for plan in plans]
+        reports = [await _ensure(admin, plan, existing.get(plan.name)) for plan in plans]
+        if not fix:
+            return reports
+        return [await _fixed(admin, *each) for each in zip(plans, reports, strict=True)]
 
 
 async def _ensure(
@@ -117,6 +127,26 @@ async def _ensure(
     different = differences(plan, {**await topic_configs(admin, plan.name), **counts})
     state = TopicState.DIFFERS if different else TopicState.EXISTS
     return TopicReport(name=plan.name, state=state, differences=different)
+
+
+async def _fixed(admin: AIOKafkaAdminClient, plan: TopicPlan, report: TopicReport) -> TopicReport:
+    """Set the plan's settings where the report says that one of them differs.
+
+    The request replaces whatever was set for the topic, so what differs in nothing else is sent
+    again with it.
+    """
+    different = tuple(d for d in report.differences if d.setting in plan.configs)
+    if not different:
+        return report
+    kept = await own_configs(admin, plan.name)
+    resource = ConfigResource(ConfigResourceType.TOPIC, plan.name, configs={**kept, **plan.configs})
+    for response in await admin.alter_configs([resource]):
+        for code, message, *_ in response.resources:
+            if code:
+                error = for_code(code)
+                raise error(f"{plan.name}: {message or error.description}")
+    left = tuple(d for d in report.differences if d not in different)
+    return TopicReport(name=plan.name, state=TopicState.FIXED, differences=left)
 
 
 async def _create(admin: AIOKafkaAdminClient, plan: TopicPlan) -> None:

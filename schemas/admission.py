@@ -48,6 +48,8 @@ def admit(record: Record, *, verifier: Verifier, freshness: Freshness, now: floa
     Raises:
         Refused: with the first reason against it.
     """
+    if record.unread:
+        raise Refused(Code.TOO_LARGE, record.unread)
     # Before the signature is looked for, so that the search and the hashing are bounded too.
     if record.value is not None:
         check_size(record.value)

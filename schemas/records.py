@@ -26,6 +26,7 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: Headers
+    unread: str | None = None  # why the log's bytes here could not be read as records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,8 +30,13 @@ ANSWER_SECONDS: Final = 10  # how long an answer about the topics is waited for
 _Answer = TypeVar("_Answer")
 NO_QUERIES: Final = "there is no queries topic, `imagelane topics` creates it"
 COMPRESSION_WARNING: Final = (
-    "the ingest topic lets compressed records through, which may be bombs, and of which gzip alone "
-    "can be read; compression.type=uncompressed has the broker unpack and limit them"
+    "the topic keeps the producers' compression: whoever can write to it decides what a batch "
+    "unpacks to, here up to 8 MiB; compression.type=uncompressed has the broker unpack and limit "
+    "it, and `python -m producer topics --fix` sets that"
+)
+COMPRESSION_UNKNOWN: Final = (
+    "whether the topic keeps the producers' compression is not known; a batch is unpacked up to "
+    "8 MiB, and compression.type=uncompressed is better"
 )
 
 
@@ -45,14 +50,31 @@ class TopicFacts:
     """A topic as the cluster has it.
 
     `append_time`: the broker sets the time of its records. `unpacked`: it unpacks compressed ones
-    and holds them to `max_batch_bytes`, so that none can be a bomb for us.
+    and holds them to `max_batch_bytes`, so that none can be a bomb for us; None: nobody told.
     """
 
     name: str
     partitions: int
     append_time: bool
-    unpacked: bool
+    unpacked: bool | None
     max_batch_bytes: int
+
+    def compression_fault(self, *, allowed: bool) -> str | None:
+        """Return what is to be said of the topic's compression, if anything.
+
+        Raises:
+            FatalError: it keeps the producers' codec, and nobody has allowed that.
+        """
+        if self.unpacked is None:
+            return COMPRESSION_UNKNOWN
+        if self.unpacked:
+            return None
+        if not allowed:
+            raise FatalError(
+                ExitCode.TOPIC,
+                f"topic: {self.name}: {COMPRESSION_WARNING}; or set ALLOW_COMPRESSED=true",
+            )
+        return COMPRESSION_WARNING
 
 
 class Cluster:
@@ -118,11 +140,12 @@ class Cluster:
 
     async def _facts(self, topic: str, partitions: int) -> TopicFacts:
         configs = await self._answer(lambda: topic_configs(self._connected(), topic))
+        compression = configs.get("compression.type")
         return TopicFacts(
             name=topic,
             partitions=partitions,
             append_time=configs.get("message.timestamp.type") == "LogAppendTime",
-            unpacked=configs.get("compression.type") == "uncompressed",
+            unpacked=None if compression is None else compression == "uncompressed",
             max_batch_bytes=int(configs["max.message.bytes"]),
         )
 

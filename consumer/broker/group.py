@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError, UnsupportedCodecError
 
-from consumer.broker.cluster import COMPRESSION_WARNING, Cluster, TopicFacts, client_arguments
+from consumer.broker.cluster import Cluster, TopicFacts, client_arguments
 from consumer.broker.history import read_back, record_of
 from consumer.broker.open_transactions import OpenTransactions
 from consumer.broker.transactions import PartitionTransactions
@@ -129,7 +129,7 @@ class KafkaStream:
                 max_records=min(room[p] for p in wanted),
             )
         except UnsupportedCodecError as exc:
-            raise FatalError(ExitCode.TOPIC, f"topic: {COMPRESSION_WARNING}") from exc
+            raise FatalError(ExitCode.TOPIC, f"topic: no codec for its records: {exc!r}") from exc
         except KafkaError as exc:
             raise FatalError(ExitCode.BROKER, f"broker: {exc}") from exc
         for partition in wanted:

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from imagelane.kafka.header_names import Unread
 from schemas import Record, TimestampType
 
 MAX_VERIFIED: Final = 200_000  # a window of 20 minutes at 160 records a second; bounds the start
@@ -84,6 +85,7 @@ async def _records(
 
 def record_of(message: "ConsumerRecord[Any, Any]") -> Record:
     """Return the record of aiokafka's message."""
+    value = message.value
     return Record(
         topic=message.topic,
         partition=message.partition,
@@ -91,8 +93,9 @@ def record_of(message: "ConsumerRecord[Any, Any]") -> Record:
         timestamp_ms=message.timestamp,
         timestamp_type=_TYPES[message.timestamp_type],
         key=message.key,
-        value=message.value,
+        value=value,
         headers=message.headers,
+        unread=value.reason if isinstance(value, Unread) else None,
     )
 
 

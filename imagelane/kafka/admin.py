@@ -34,6 +34,7 @@ from imagelane.exits import ExitCode, FatalError
 RETRY_SECONDS: Final = 0.2
 
 # Kafka's numbers of the errors that its own clients retry, and that an answer here can have.
+_SET_FOR_TOPIC: Final = 1  # a config's source: Kafka's DYNAMIC_TOPIC_CONFIG
 _RETRIABLE: Final = frozenset({3, 5, 6, 7, 9, 13, 14, 15, 16, 41, 56, 74, 75, 88, 89, 100})
 _ACCESS: Final = frozenset({29, 30, 31, 33, 34, 53, 54, 58, 65, 66})
 _NO_SUCH_GROUP: Final = 69
@@ -182,6 +183,16 @@ async def topic_configs(admin: AIOKafkaAdminClient, topic: str) -> Mapping[str, 
         Unanswered: see `asked`.
         FatalError: `ACCESS`: we may not describe the topic's configs; `PROTOCOL`.
     """
+    return {entry[0]: entry[1] for entry in await _config_entries(admin, topic)}
+
+
+async def own_configs(admin: AIOKafkaAdminClient, topic: str) -> Mapping[str, str]:
+    """Return the settings that were made for the topic itself; raises as `topic_configs`."""
+    entries = await _config_entries(admin, topic)
+    return {name: value for name, value, _, source, *_ in entries if source == _SET_FOR_TOPIC}
+
+
+async def _config_entries(admin: AIOKafkaAdminClient, topic: str) -> list[tuple[Any, ...]]:
     doing = f"reading the settings of topic {topic}"
     resource = ConfigResource(ConfigResourceType.TOPIC, topic)
     responses = await asked(admin.describe_configs([resource]), doing)
@@ -189,7 +200,7 @@ async def topic_configs(admin: AIOKafkaAdminClient, topic: str) -> Mapping[str, 
         for code, _, _, name, entries in response.resources:
             if name == topic:
                 raise_for_code(code, doing)
-                return {entry[0]: entry[1] for entry in entries}
+                return list(entries)
     raise FatalError(ExitCode.PROTOCOL, f"protocol: {doing}: the answer is about none")
 
 

@@ -22,20 +22,25 @@ def topics(
         int | None,
         typer.Option(min=1, help="Copies of each partition: 3 in production. 1 if new."),
     ] = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Set the settings of topics that exist and differ.")
+    ] = False,
 ) -> None:
     """Create the topics; say what exists and what differs.
 
-    Nothing that exists is changed. Needs no secret. Ends with 1 if the ingest topic has no
-    LogAppendTime, for then freshness is not judged by the broker's clock, and if a topic has
-    another number of partitions than was asked for; the command that adds some is shown.
+    Nothing that exists is changed without --fix, and partitions never are. Needs no secret. Ends
+    with 1 if the ingest topic has no LogAppendTime, for then freshness is not judged by the
+    broker's clock, and if a topic has another number of partitions than was asked for; the command
+    that adds some is shown.
 
     \b
     Example:
       imagelane topics --partitions 4 --replication 3
+      imagelane topics --fix
     """
     settings = settings_given(context, TopicSettings)
     plans = topic_plans(settings, partitions=partitions, replication=replication)
-    reports = asyncio.run(ensure_topics(settings, plans))
+    reports = asyncio.run(ensure_topics(settings, plans, fix=fix))
     brokers, failed = ",".join(settings.bootstrap_servers), False
     for report in reports:
         say(_topic_line(report))

@@ -172,7 +172,7 @@ async def scenario(
     """Make topics; at the end every consumer that still runs is killed."""
     tag = uuid4().hex[:12]
     topics = Topics(ingest=f"ingest.{tag}", results=f"results.{tag}", dlq=f"dlq.{tag}")
-    append = {"message.timestamp.type": "LogAppendTime"}
+    append = {"message.timestamp.type": "LogAppendTime", "compression.type": "uncompressed"}
     await create_topics(
         kafka.bootstrap,
         NewTopic(topics.ingest, partitions, replicas, topic_configs=append),

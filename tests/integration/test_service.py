@@ -335,7 +335,10 @@ async def test_what_is_wrong_is_said_in_one_line(
     with suppress(TopicAlreadyExistsError):
         await create_topics(
             embedded_broker.bootstrap,
-            *(NewTopic(name, 1, 1) for name in (topics.ingest, topics.results, topics.dlq)),
+            *(
+                NewTopic(name, 1, 1, topic_configs={"compression.type": "uncompressed"})
+                for name in (topics.ingest, topics.results, topics.dlq)
+            ),
         )
     settings = environment(embedded_broker.bootstrap, topics, secret, **changes)
     done = run_consumer(settings, *command)
