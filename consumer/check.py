@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Literal
 
 from consumer import service
@@ -105,4 +106,6 @@ async def _checkpoint(model: str, revision: str, kind: Literal["clip", "blip"]) 
     from consumer.inference.models.checkpoint import inspect
 
     identity = (await asyncio.to_thread(inspect, model, revision, kind)).identity
-    return f"{identity.model} at {identity.revision}"
+    movable = revision != identity.revision and not Path(model).is_dir()  # noqa: ASYNC240
+    pin = f"; {revision} is no commit, and its owner can move it: pin this one" if movable else ""
+    return f"{identity.model} at {identity.revision}{pin}"

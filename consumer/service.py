@@ -65,6 +65,12 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
         from consumer.inference.models.load import open_models
 
         models = open_models(settings)
+        clip, blip = models.embedder.identity, models.captioner.identity
+        log.info(
+            "models",
+            clip=f"{clip.model} at {clip.revision}",
+            blip=f"{blip.model} at {blip.revision}",
+        )
         async with (
             closing.bound("engine", _engine(settings, models)) as engine,
             closing.bound("decoder", open_decoder(settings)) as decoder,

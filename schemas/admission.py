@@ -9,7 +9,7 @@ from schemas.messages import Request
 from schemas.records import Record, TimestampType
 from schemas.signing import Verifier
 
-MAX_HEADERS: Final = 128  # a record of 1 MiB can have 349,000, and each costs as much as a check
+MAX_HEADERS: Final = 64  # a record of 1 MiB can have 349,000, and each costs as much as a check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
