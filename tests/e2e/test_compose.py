@@ -122,6 +122,17 @@ def test_containers_run_as_a_user_of_their_own(stack: Stack) -> None:
     assert (consumer.strip(), producer.strip()) == ("10001", "10001")
 
 
+def test_containers_can_change_nothing_of_their_own(stack: Stack) -> None:
+    """The root is read-only, no capability is there, and none can be gained."""
+    look = "touch /app/x 2>/dev/null && echo written; grep -E 'CapBnd|NoNewPrivs' /proc/self/status"
+    consumer = stack.compose("exec", "-T", "consumer", "sh", "-c", look)
+    producer = stack.compose("run", "--rm", "--entrypoint", "sh", "producer", "-c", look)
+
+    for said in (consumer, producer):
+        assert "written" not in said
+        assert said.split() == ["CapBnd:", "0000000000000000", "NoNewPrivs:", "1"]
+
+
 def test_missing_secret_is_explained() -> None:
     """Without a secret nothing starts, and the message says how to make one."""
     done = _compose({"SECRET_API_KEY_FILE": ""}, "up", timeout_seconds=30)
