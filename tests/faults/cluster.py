@@ -139,6 +139,7 @@ class ThreeBrokers:
         async with leaders(self.bootstrap) as found:
             await found.create_coordinators()
             await found.until_in_sync(len(NODES))
+            await found.check_hash()
             for partition in range(PARTITIONS_OF_OFFSETS if padding else 0):
                 await pad_offsets(self.bootstrap, partition, padding)
                 # A coordinator loses its count of a log to which somebody else wrote.

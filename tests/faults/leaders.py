@@ -82,7 +82,8 @@ def _partition_of(name: str, partitions: int) -> int:
     code = 0
     for char in name:
         code = (31 * code + ord(char)) & 0xFFFFFFFF
-    return (code & 0x7FFFFFFF) % partitions
+    signed = code - 2**32 if code >= 2**31 else code
+    return abs(signed) % partitions
 
 
 @asynccontextmanager
@@ -157,7 +158,8 @@ class Leaders:
 
     async def move_coordinator(self, group_id: str) -> tuple[int, int]:
         """Move a group's coordinator, and wait until the old one answers with an error."""
-        before, after = await self.move(OFFSETS, await self.partition_of(OFFSETS, group_id))
+        partition = await self.partition_of(OFFSETS, group_id)
+        before, after = await self.move(OFFSETS, partition)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not await self.offset_error(group_id, before):  # noqa: ASYNC110 - it asks Kafka
                 await asyncio.sleep(_POLL_SECONDS)
@@ -194,6 +196,13 @@ class Leaders:
             return node if not await self.offset_error(group_id, node) else None
         except KafkaError:
             return None
+
+    async def check_hash(self) -> None:
+        """Fail unless groups have their coordinators where `partition_of` says."""
+        for name in ("a", "group.ingest", "zebra", "imagelane", "group.0123456789ab"):
+            partition = await self.partition_of(OFFSETS, name)
+            leader = await self.leader(OFFSETS, partition)
+            assert await self._admin.find_coordinator(name) == leader, name
 
     async def create_coordinators(self) -> None:
         """Ask for coordinators until there are: Kafka makes their topics at the first question."""
