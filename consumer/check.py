@@ -45,7 +45,9 @@ async def _settings(settings: ConsumerSettings) -> str:
     AliveFile.open(settings.alive_file)
     async with open_sources(settings):
         pass  # it can be
-    key_ids = ", ".join(settings.keys.secrets)
+    # To compare with `imagelane settings` of the other side: the secret itself is shown nowhere.
+    prints = settings.fingerprints.items()
+    key_ids = ", ".join(f"{key_id} (fingerprint {fingerprint})" for key_id, fingerprint in prints)
     roots = ", ".join(settings.file_roots) or "none, so file: is forbidden"
     buckets = ", ".join(settings.s3_buckets) or "none, so s3: is forbidden"
     hosts = http_hosts(settings)
@@ -79,7 +81,7 @@ def cage(lacks: tuple[str, ...]) -> str:
 async def _topics(settings: ConsumerSettings) -> str:
     async with Cluster(settings.model_copy(update={"broker_wait_seconds": 0})) as cluster:
         ingest, *_ = topics = await cluster.topics()
-        queries = await cluster.queries()
+        queries, brokers = await cluster.queries(), cluster.brokers
     topics += [queries] if queries else []
     names = ", ".join(f"{t.name} ({t.partitions} partitions)" for t in topics)
     clock = (
@@ -92,7 +94,7 @@ async def _topics(settings: ConsumerSettings) -> str:
     faults = {t.name: t.compression_fault(allowed=settings.allow_compressed) for t in read}
     packed = "".join(f"; {name}: {fault}" for name, fault in faults.items() if fault)
     absent = "" if queries else f"; {NO_QUERIES}"
-    return f"{names}; {clock}{packed}{absent}"
+    return f"{brokers}: {names}; {clock}{packed}{absent}"
 
 
 async def _device(settings: ConsumerSettings) -> str:

@@ -4,9 +4,11 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NoReturn
 
+import orjson
 import structlog
 import typer
 
@@ -16,7 +18,7 @@ from consumer.runtime import logging_setup
 from consumer.runtime.stop import StopRequest
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
-from imagelane.terminal import say
+from imagelane.terminal import json_line, say
 
 
 def run(environment: Mapping[str, str], stop: StopRequest) -> NoReturn:
@@ -49,18 +51,32 @@ def _run(
         # One of them may load BLIP or look for an address, and took 20 s of a stop that was over.
         asyncio.Runner().run(main(settings))
     except BaseException as exc:  # noqa: BLE001 - the single broad one: every way to end passes here
-        code = _exit_code(exc)
+        code = _exit_code(exc, is_json=environment.get("LOG_FORMAT") == "json")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def _exit_code(error: BaseException) -> ExitCode:
-    """Say in one line why the process ends; a traceback only for what nobody foresaw."""
+def _exit_code(error: BaseException, *, is_json: bool) -> ExitCode:
+    """Say in one line why the process ends; a traceback only for what nobody foresaw.
+
+    As a line of JSON where the log is one: what collects the log reads nothing else.
+    """
     while isinstance(error, BaseExceptionGroup):
         error = next(
             (e for e in error.exceptions if isinstance(e, FatalError)), error.exceptions[0]
         )
+    if isinstance(error, FatalError) and is_json:
+        # Not by structlog: a setting may be at fault before it is set up.
+        event = {
+            "time": datetime.now(UTC).isoformat(),
+            "level": "error",
+            "event": "fatal error",
+            "reason": str(error),
+            "exit_code": int(error.code),
+        }
+        say(json_line(orjson.dumps(event).decode()), err=True)
+        return error.code
     if isinstance(error, FatalError):
         for line in str(error).splitlines():
             say(f"imagelane: {line}", err=True)

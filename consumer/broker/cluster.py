@@ -92,6 +92,12 @@ class Cluster:
         if self._admin:
             await self._admin.close()
 
+    @property
+    def brokers(self) -> str:
+        """The brokers that answered, `host:port` by comma, as the cluster names them."""
+        known = self._connected()._client.cluster.brokers()
+        return ", ".join(sorted(f"{broker.host}:{broker.port}" for broker in known))
+
     async def topics(self) -> list[TopicFacts]:
         """Return ingest, results and dead letter topic.
 

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import NewTopic
 from aiokafka.errors import TopicAlreadyExistsError
 
+from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode
 from schemas import (
     Code,
@@ -362,10 +363,15 @@ async def test_every_bad_setting_is_reported_at_once(secret: str) -> None:
 
 
 async def test_check_finds_nothing_wrong(broker: Broker, topics: Topics, secret: str) -> None:
-    """With everything there, every line says ok."""
-    done = run_consumer(environment(broker.bootstrap, topics, secret), "check")
+    """With everything there, every line says ok; the broker and the secret's print are named."""
+    here = environment(broker.bootstrap, topics, secret)
+    done = run_consumer(here, "check")
     assert done.returncode == 0, done.stdout
     assert all(line.startswith("ok ") for line in done.stdout.splitlines())
+    fingerprint = ConsumerSettings.from_env(here).fingerprints["k1"]
+    assert f"keys k1 (fingerprint {fingerprint})" in done.stdout
+    port = broker.bootstrap.rpartition(":")[2]
+    assert f":{port}: {topics.ingest} (1 partitions)" in done.stdout
 
 
 async def test_log_lines_are_json_with_stable_keys(

@@ -1,5 +1,6 @@
 """The one command: what it lists, what it loads, and how it ends."""
 
+import json
 import os
 import subprocess
 import sys
@@ -120,3 +121,15 @@ def test_a_reader_that_goes_ends_it_in_silence() -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n") == 1
+
+
+def test_the_last_words_are_json_where_the_log_is() -> None:
+    """Whatever collects the log reads nothing else; every fault of the settings is in it."""
+    done = process("check", LOG_FORMAT="json", DEVICE="gpu")
+
+    assert (done.returncode, done.stdout) == (78, "")
+    [line] = done.stderr.splitlines()
+    event = json.loads(line)
+    assert (event["event"], event["level"], event["exit_code"]) == ("fatal error", "error", 78)
+    assert "SECRET_API_KEY: missing" in event["reason"]
+    assert "DEVICE: has another form" in event["reason"]
