@@ -55,25 +55,25 @@ async def up(plan: Plan, environment: Mapping[str, str]) -> None:
     Raises:
         FatalError: something cannot start, or ended by itself.
     """
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    folder = _folder(environment)
     async with AsyncExitStack() as stack:
         bootstrap = plan.bootstrap
         if bootstrap is None:
             bootstrap = await stack.enter_async_context(
-                running_broker(FOLDER / "broker", BROKER_PORT)
+                running_broker(folder / "broker", int(environment.get("UP_PORT") or BROKER_PORT))
             )
-        wire = plan.wire(bootstrap, _secret())
+        wire = plan.wire(bootstrap, _secret(folder))
         settings = _gallery_settings(plan, wire, environment)
         await ensure_topics(settings, topic_plans(settings, partitions=1, replication=None))
         consumer = await stack.enter_async_context(
             running_consumer(
                 {**environment, **wire, **plan.consumer(), **_CONSUMER},
-                FOLDER,
+                folder,
             )
         )
         gallery = await stack.enter_async_context(running_gallery(settings))
         publisher = await stack.enter_async_context(Publisher(settings))
-        _say_where(plan, bootstrap, gallery.address)
+        _say_where(plan, bootstrap, gallery.address, folder)
         progress = Progress(gallery=gallery)
         async with live_line(progress.line):
             await _work(plan, consumer, gallery, publisher, progress)
@@ -161,9 +161,16 @@ async def _page_of(gallery: Gallery) -> AsyncIterator[Page]:
         gallery.feed.closed(page)
 
 
-def _secret() -> str:
-    """Return this folder's own secret, made once, so that a restart verifies what is there."""
-    file = FOLDER / "secret"
+def _folder(environment: Mapping[str, str]) -> Path:
+    """Return where broker, secret and consumer have their files."""
+    folder = Path(environment.get("UP_DIR") or FOLDER)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _secret(folder: Path) -> str:
+    """Return the folder's own secret, made once, so that a restart verifies what is there."""
+    file = folder / "secret"
     if not file.exists():
         file.touch(mode=0o600)
         file.write_text(secrets.token_hex(32))
@@ -179,13 +186,13 @@ def _gallery_settings(
     )
 
 
-def _say_where(plan: Plan, bootstrap: str, page: str) -> None:
+def _say_where(plan: Plan, bootstrap: str, page: str, folder: Path) -> None:
     kind = "your cluster" if plan.bootstrap else "the embedded broker, for trying out alone"
-    say(f"broker    {bootstrap}   ({kind}; its records stay in build/up)")
+    say(f"broker    {bootstrap}   ({kind}; its records stay in {folder})")
     say(f"page      {page}")
     say(f"pictures  {plan.pictures}   (what lands there is published)")
     if plan.tiny:
         say("models    tiny ones, trained on drawings of shapes; MODELS=hub takes the real ones")
     say("In another terminal, in this folder:")
-    say(f"  export BOOTSTRAP_SERVERS={bootstrap} SECRET_API_KEY_FILE=build/up/secret")
+    say(f"  export BOOTSTRAP_SERVERS={bootstrap} SECRET_API_KEY_FILE={folder / 'secret'}")
     say("  .venv/bin/imagelane results --follow")
