@@ -67,7 +67,7 @@ def main() -> int:
 
 async def measure(checkpoints: Path, cycles: int, threads: int) -> int:
     """Print one line per moment, and the worst ratio; return the exit code."""
-    from consumer.inference.models.blip import Blip
+    from consumer.inference.models.captioner import GreedyCaptioner
     from consumer.inference.models.checkpoint import inspect
     from consumer.inference.models.clip import load_clip
     from consumer.inference.models.clip_text import ClipText
@@ -78,7 +78,7 @@ async def measure(checkpoints: Path, cycles: int, threads: int) -> int:
     checkpoint = inspect(str(checkpoints / "clip"), "main", "clip")
     clip, texts = load_clip(checkpoint, device), ClipText(checkpoint, device)
     folder = checkpoints / "blip"
-    blip = Blip(inspect(str(folder), "main", "blip"), device, max_new_tokens=20)
+    blip = GreedyCaptioner(inspect(str(folder), "main", "blip"), device, max_new_tokens=20)
     # Longer than a batch of embeddings takes, so that the clock and not the load decides.
     policy = ResidencyPolicy(idle_seconds=1, host_is_device=True)
     async with Engine(

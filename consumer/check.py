@@ -3,17 +3,19 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from consumer import service
 from consumer.broker.cluster import NO_QUERIES, Cluster
 from consumer.image_sources import open_sources
+from consumer.probe import probe
 from consumer.runtime.alive_file import AliveFile
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import say
 
 Look = Callable[[ConsumerSettings], Awaitable[str]]
+_MODELS_NEED: Final = frozenset({"decoder", "device", "CLIP", "BLIP"})
 
 
 async def run(settings: ConsumerSettings) -> None:
@@ -28,15 +30,20 @@ async def run(settings: ConsumerSettings) -> None:
         "decoder": _decoder,
         "broker and topics": _topics,
         "device": _device,
-        "CLIP": lambda its: _checkpoint(its.clip_model, its.clip_revision, "clip"),
-        "BLIP": lambda its: _checkpoint(its.blip_model, its.blip_revision, "blip"),
+        "CLIP": lambda its: _checkpoint(its.clip_model, its.revision_of_clip, "clip"),
+        "BLIP": lambda its: _checkpoint(its.blip_model, its.revision_of_blip, "blip"),
+        "models": _models,
     }
+    faulty: set[str] = set()
     for name, look in looks.items():
+        if name == "models" and faulty & _MODELS_NEED:
+            continue  # its fault is told already
         try:
             say(f"ok     {name}: {await look(settings)}")
         except FatalError as fault:
             say(f"fault  {name}: {fault}")
             first = first or fault.code
+            faulty.add(name)
     if first:
         raise FatalError(first, "check: not ready; see the lines marked fault")
 
@@ -111,3 +118,15 @@ async def _checkpoint(model: str, revision: str, kind: Literal["clip", "blip"]) 
     movable = revision != identity.revision and not Path(model).is_dir()  # noqa: ASYNC240
     pin = f"; {revision} is no commit, and its owner can move it: pin this one" if movable else ""
     return f"{identity.model} at {identity.revision}{pin}"
+
+
+async def _models(settings: ConsumerSettings) -> str:
+    from consumer.inference.models.load import open_models
+
+    models = await asyncio.to_thread(open_models, settings)
+    one_process = settings.model_copy(update={"decode_processes": 1})
+    async with (
+        service.open_engine(settings, models) as engine,
+        service.open_decoder(one_process) as decoder,
+    ):
+        return await probe(engine, decoder, models.resizes)

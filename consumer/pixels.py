@@ -15,9 +15,10 @@ Pixels = NDArray[np.uint8]  # shape (height, width, 3), RGB
 class Resize:
     """The geometry of a model's image processor.
 
-    With `crop` the shorter edge is resized to `shortest_edge` and the centre of height x width is
-    cut out (CLIP); without, the image is resized to height x width, whatever its shape (BLIP).
-    `resample` is Pillow's number of the filter.
+    With `crop` the centre of height x width is cut out (CLIP) after the shorter edge was resized to
+    `shortest_edge`, or, where that is 0, the image to `scaled_height` x `scaled_width`. Without,
+    the image is resized to height x width. Those two ignore its shape (BLIP, SigLIP). `resample` is
+    Pillow's number of the filter.
     """
 
     height: int
@@ -25,6 +26,8 @@ class Resize:
     resample: int
     crop: bool
     shortest_edge: int = 0
+    scaled_height: int = 0
+    scaled_width: int = 0
 
     @property
     def byte_length(self) -> int:

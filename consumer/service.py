@@ -21,6 +21,7 @@ from consumer.inference.residency import ResidencyPolicy
 from consumer.partition.assigned import MakeWorker, PartitionWorkers
 from consumer.partition.offsets import OffsetTracker
 from consumer.partition.worker import Commit, CommitPolicy, PartitionWorker
+from consumer.probe import probe
 from consumer.record.dead_letters import DeadLetterRate
 from consumer.record.process import Pipeline
 from consumer.record.replay_window import ReplayWindow
@@ -33,7 +34,7 @@ from consumer.runtime.readiness import Readiness
 from consumer.runtime.stop import StopRequest
 from consumer.runtime.watchdog import Bounds, Snapshot, Work, watch
 from consumer.settings import ConsumerSettings
-from schemas import Freshness, Signer, Task, Verifier
+from schemas import Freshness, Signer, Verifier
 
 if TYPE_CHECKING:
     from consumer.inference.models.load import Models
@@ -72,21 +73,19 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
             blip=f"{blip.model} at {blip.revision}",
         )
         async with (
-            closing.bound("engine", _engine(settings, models)) as engine,
+            closing.bound("engine", open_engine(settings, models)) as engine,
             closing.bound("decoder", open_decoder(settings)) as decoder,
             closing.bound(
                 "group", KafkaStream(settings, cluster, outputs, replay_seconds, readiness)
             ) as stream,
             asyncio.TaskGroup() as tasks,
         ):
+            log.info("models tried", found=await probe(engine, decoder, models.resizes))
             serving = tasks.create_task(engine.run())
             preparation = FetchAndDecode(
                 sources=sources,
                 decoder=decoder,
-                resizes={
-                    Task.EMBED: models.embedder.resize,
-                    Task.CAPTION: models.captioner.resize,
-                },
+                resizes=models.resizes,
                 retry=settings.retry_policy,
                 budget=ByteBudget(settings.bytes_in_flight - _queries_bytes(settings)),
             )
@@ -182,7 +181,8 @@ async def _watch(
     )
 
 
-def _engine(settings: ConsumerSettings, models: "Models") -> Engine:
+def open_engine(settings: ConsumerSettings, models: "Models") -> Engine:
+    """Return the engine of a process's models; opened, it is warm."""
     return Engine(
         models.embedder,
         models.captioner,

@@ -1,6 +1,6 @@
 """Every setting of the consumer: default and meaning. The table in the README is made from here."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
@@ -22,6 +22,14 @@ def _formats(value: object) -> object:
 
 SecondsOrNever = Annotated[float | None, BeforeValidator(_never), Field(ge=0)]
 Bytes = Annotated[int, Field(gt=0)]
+
+
+# Of the default models the hub's `main` has pickles only, which are not read; these revisions have
+# safetensors. They belong to these models alone: a pull request of another is anybody's.
+_REVISIONS: Final = {
+    "openai/clip-vit-base-patch32": "b97b0100e55e367c057773c2a614676470b0d575",
+    "Salesforce/blip-image-captioning-base": "refs/pr/50",
+}
 
 
 class ConsumerSettings(WireSettings):
@@ -70,19 +78,20 @@ class ConsumerSettings(WireSettings):
     )
 
     clip_model: str = Field(
-        default="openai/clip-vit-base-patch32", description="CLIP checkpoint: hub id or folder"
+        default="openai/clip-vit-base-patch32",
+        description="checkpoint that embeds, hub id or folder: clip, siglip or metaclip_2",
     )
-    # Of both models the hub's `main` has pickles only, which are not read; these have safetensors.
-    clip_revision: str = Field(
-        default="b97b0100e55e367c057773c2a614676470b0d575",
-        description="revision of CLIP_MODEL on the hub; one that has safetensors",
+    clip_revision: str | None = Field(
+        default=None,
+        description="revision of CLIP_MODEL on the hub; none: of the default model one that has "
+        "safetensors, of another `main`, whose commit the log and results name",
     )
     blip_model: str = Field(
-        default="Salesforce/blip-image-captioning-base", description="BLIP checkpoint, likewise"
+        default="Salesforce/blip-image-captioning-base",
+        description="checkpoint that captions, likewise: blip, blip-2 or git",
     )
-    blip_revision: str = Field(
-        default="refs/pr/50",
-        description="revision of BLIP_MODEL on the hub; one that has safetensors",
+    blip_revision: str | None = Field(
+        default=None, description="revision of BLIP_MODEL on the hub, likewise"
     )
     blip_idle_seconds: SecondsOrNever = Field(
         default=300, description="idle time after which BLIP leaves; 0: after every batch; `never`"
@@ -268,6 +277,16 @@ class ConsumerSettings(WireSettings):
         if bool(self.s3_access_key_id) != bool(self.s3_secret_access_key):
             raise ValueError("S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY go together")
         return self
+
+    @property
+    def revision_of_clip(self) -> str:
+        """What is asked of the hub for CLIP_MODEL."""
+        return self.clip_revision or _REVISIONS.get(self.clip_model, "main")
+
+    @property
+    def revision_of_blip(self) -> str:
+        """What is asked of the hub for BLIP_MODEL."""
+        return self.blip_revision or _REVISIONS.get(self.blip_model, "main")
 
     @property
     def s3_url(self) -> str:

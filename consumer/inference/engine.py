@@ -15,15 +15,16 @@ from typing import Any, Final, Self
 import numpy as np
 import structlog
 
+from consumer.errors import Failed
 from consumer.inference.batching import BatchSize, Turns
-from consumer.inference.errors import DeviceFailed
-from consumer.inference.gpu import GpuThread, JobQueue, MakeRoom
+from consumer.inference.errors import DeviceFailed, ModelUnavailable
+from consumer.inference.gpu import GpuThread, JobQueue, MakeRoom, StepFailed
 from consumer.inference.on_demand import Bench, OnDemandModel
 from consumer.inference.ports import Captioner, Embedder, TextEmbedder, Tokens
 from consumer.inference.residency import ResidencyPolicy
 from consumer.outcome import Inference, Vector
 from consumer.pixels import Pixels
-from schemas import Task
+from schemas import Code, Task
 
 _log = structlog.get_logger()
 _RESIDENT: Final = "CLIP"
@@ -48,6 +49,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._embedder = embedder
+        self._captioner = captioner
         self._tokenize = text_embedder.tokenize
         self._tokenizer_thread = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
         self._bench = Bench(gpu=GpuThread(), clock=clock, changed=asyncio.Event())
@@ -75,10 +77,14 @@ class Engine:
 
         Raises:
             DeviceFailed: not even one image fits, or the device failed.
+            ModelUnavailable: CLIP takes no image of the size that its own processor makes.
         """
         size = self._images.size
         while failed_step := await self._bench.gpu.attempt(self._warm_up):
-            if not failed_step.out_of_memory or size.limit == 1:
+            if not failed_step.out_of_memory:
+                model = self._embedder.identity.model
+                raise ModelUnavailable(f"{model} fails on a sound picture: {failed_step.reason}")
+            if size.limit == 1:
                 raise DeviceFailed(f"CLIP's warm-up gave: {failed_step.reason}")
             size.ran_out(size.limit, worked=size.limit // 2)
         return self
@@ -93,6 +99,37 @@ class Engine:
         black = np.zeros((to.height, to.width, 3), np.uint8)
         self._embedder.embed([black] * self._images.size.limit)
 
+    async def probe(self, pixels: Mapping[Task, Pixels], text: str) -> tuple[int, str | None]:
+        """Embed and caption a picture and embed a text, before `run`; the models go again.
+
+        Returns:
+            How many numbers a vector has, and the caption; None where there is no room for it.
+
+        Raises:
+            ModelUnavailable: a model cannot be loaded, fails, or has nothing to say.
+            DeviceFailed: the process cannot go on.
+        """
+        vectors = await self._bench.gpu.attempt(
+            lambda: list(self._images.forward([pixels[Task.EMBED]]))
+        )
+        if isinstance(vectors, StepFailed):
+            model = self._embedder.identity.model
+            raise ModelUnavailable(f"{model} fails on a sound picture: {vectors.reason}")
+        numbers = len(vectors[0])
+        words = await self._texts.try_once(self._tokenize(text))
+        if words is not None and len(words) != numbers:
+            model = self._embedder.identity.model
+            raise ModelUnavailable(
+                f"{model}: its texts have {len(words)} numbers, its pictures {numbers}"
+            )
+        caption = await self._captions.try_once(pixels[Task.CAPTION])
+        if caption == "":
+            raise ModelUnavailable(
+                f"{self._captioner.identity.model} says nothing of a picture: is it made for "
+                "captions, and are its tokenizer's files its own?"
+            )
+        return numbers, caption
+
     def expect_caption(self, *, urgent: bool = False) -> AbstractContextManager[None]:
         """Say that a caption will be asked for: BLIP begins to load, and stays until the end."""
         return self._captions.expect(urgent=urgent)
@@ -101,7 +138,7 @@ class Engine:
         """Embed and caption one image, whichever of the two `pixels` has an array for.
 
         Raises:
-            Failed: this image fails alone, or BLIP cannot be had.
+            Failed: this image fails alone, nothing is said of it, or BLIP cannot be had.
         """
         embed = caption = None
         if Task.EMBED in pixels:
@@ -112,6 +149,8 @@ class Engine:
         try:
             vector = await embed.result() if embed else None
             text = await caption.result() if caption else None
+            if text is not None and not text.value:
+                raise Failed(Code.INFERENCE_FAILED, "the captioner said nothing of this image")
         finally:
             for job in (embed, caption):
                 if job is not None:

@@ -94,7 +94,7 @@ class JobQueue(Generic[X, T]):
 
     def __init__(self, forward: Callable[[Sequence[X]], Iterable[T]], size: BatchSize) -> None:
         self.size = size
-        self._forward = forward
+        self.forward = forward
         self._jobs: list[Job[X, T]] = []
 
     def __len__(self) -> int:
@@ -161,7 +161,7 @@ class JobQueue(Generic[X, T]):
         largest, ran_out = 0, False
         while pieces:
             piece = pieces.pop()
-            values = await gpu.attempt(lambda piece=piece: list(self._forward(piece)))  # type: ignore[misc]
+            values = await gpu.attempt(lambda piece=piece: list(self.forward(piece)))  # type: ignore[misc]
             if not isinstance(values, StepFailed):
                 outcomes += values
                 largest = max(largest, len(piece))

@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 import structlog
 
 from consumer.inference.errors import DeviceFailed, ModelUnavailable
-from consumer.inference.gpu import GpuThread, JobQueue, MakeRoom
+from consumer.inference.gpu import GpuThread, JobQueue, MakeRoom, StepFailed
 from consumer.inference.ports import OnDemand
 from consumer.inference.residency import Move, Residency, ResidencyPolicy, State
 
@@ -138,6 +138,33 @@ class OnDemandModel(Generic[X, T]):
         else:
             self._residency.unloaded()
         return move
+
+    async def try_once(self, content: X) -> T | None:
+        """Load the model, run one job and let it go again, before the engine runs.
+
+        Returns:
+            The answer; None where the device has no room for it now.
+
+        Raises:
+            ModelUnavailable: it cannot be loaded, or fails on a sound input.
+            DeviceFailed: the process cannot go on.
+        """
+        await asyncio.to_thread(self._model.load)
+
+        def run() -> list[T]:
+            self._model.to_device()
+            return list(self.queue.forward([content]))
+
+        answer = await self._bench.gpu.attempt(run)
+        await self._bench.gpu.attempt(self._model.unload)
+        if not isinstance(answer, StepFailed):
+            return answer[0]
+        if not answer.out_of_memory:
+            raise ModelUnavailable(
+                f"{self._model.identity.model}: {self.name} fails on a sound input: {answer.reason}"
+            )
+        _log.warning(f"{self._event} does not fit", reason=answer.reason)
+        return None
 
     def cancel(self) -> None:
         """Drop what waits, and the load."""

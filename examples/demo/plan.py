@@ -45,6 +45,7 @@ class Plan:
     pictures: Path
     bootstrap: str | None
     ingest_topic: str = "image.ingest"
+    queries_topic: str = "image.queries"
     results_topic: str = "image.results"
     dlq_topic: str = "image.ingest.dlq"
     group_id: str = "imagelane-demo"
@@ -75,6 +76,7 @@ class Plan:
             pictures=pictures,
             bootstrap=bootstrap,
             ingest_topic=f"image.ingest{own}",
+            queries_topic=f"image.queries{own}",
             results_topic=f"image.results{own}",
             dlq_topic=f"image.ingest.dlq{own}",
             group_id=f"imagelane-demo-{tag}",
@@ -129,6 +131,7 @@ class Plan:
             "SECRET_API_KEYS_PREVIOUS": "",
             "SECRET_API_KEYS_PREVIOUS_FILE": "",
             "INGEST_TOPIC": self.ingest_topic,
+            "QUERIES_TOPIC": self.queries_topic,
             "RESULTS_TOPIC": self.results_topic,
             "DLQ_TOPIC": self.dlq_topic,
         }

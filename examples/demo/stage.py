@@ -66,7 +66,7 @@ def _say_where(plan: Plan, screen: Screen, bootstrap: str) -> None:
         screen.step(f"the embedded broker is up at {bootstrap} (for demos; not Kafka)")
     else:
         screen.step(f"the cluster at {bootstrap}; the demo's own topics go when it ends")
-    topics = f"{plan.ingest_topic}, {plan.results_topic}, {plan.dlq_topic}"
+    topics = ", ".join((plan.ingest_topic, plan.queries_topic, plan.results_topic, plan.dlq_topic))
     screen.step(f"topics: {topics}; a fresh random secret for both sides")
 
 

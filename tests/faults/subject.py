@@ -54,7 +54,7 @@ from consumer.partition.offsets import Position
 from consumer.pixels import Resize
 from consumer.record.process import Prepared
 from consumer.runtime.stop import StopRequest
-from schemas import Code, OutgoingRecord
+from schemas import Code, OutgoingRecord, Task
 from tests.faults.leaders import OffsetProbe, leaders
 from tests.faults.points import FAULTS
 
@@ -230,6 +230,7 @@ def arm() -> None:
         captioner=StubModel(),
         text_embedder=StubModel(),
         host_is_device=True,
+        resizes={Task.EMBED: SIZE, Task.CAPTION: SIZE},
     )
     stub.open_models = lambda settings: models  # type: ignore[attr-defined]
     sys.modules["consumer.inference.models.load"] = stub

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from consumer.inference.models.blip import Blip
+from consumer.inference.models.captioner import GreedyCaptioner
 from consumer.inference.models.checkpoint import inspect
 from consumer.inference.models.clip import load_clip
 from consumer.inference.models.device import choose_device
@@ -44,7 +44,9 @@ def test_vectors_are_those_of_the_host(gpu, images):
 
 def test_offload_frees_the_device_and_keeps_the_host(gpu, images):
     """To the device, off it, back, and away: captions stay, the device's memory does not."""
-    blip = Blip(inspect(str(MODELS / "tiny-blip"), "main", "blip"), gpu, max_new_tokens=20)
+    blip = GreedyCaptioner(
+        inspect(str(MODELS / "tiny-blip"), "main", "blip"), gpu, max_new_tokens=20
+    )
     before = torch.cuda.memory_allocated()
     blip.load()
     assert torch.cuda.memory_allocated() == before

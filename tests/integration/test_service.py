@@ -321,8 +321,16 @@ async def test_replays_between_forgeries_open_no_gate(
         ({"RESULTS_TOPIC": "missing.topic"}, ExitCode.TOPIC, "imagelane topics"),
         ({"DLQ_TOPIC": "missing.dlq"}, ExitCode.TOPIC, "missing.dlq"),
         ({"BOOTSTRAP_SERVERS": "127.0.0.1:1"}, ExitCode.BROKER, "BOOTSTRAP_SERVERS"),
-        ({"CLIP_MODEL": str(MODELS / "tiny-blip")}, ExitCode.MODEL, "is no CLIP checkpoint"),
-        ({"BLIP_MODEL": str(MODELS / "tiny-clip")}, ExitCode.MODEL, "is no BLIP checkpoint"),
+        (
+            {"CLIP_MODEL": str(MODELS / "tiny-blip")},
+            ExitCode.MODEL,
+            "CLIP_MODEL takes clip, siglip",
+        ),
+        (
+            {"BLIP_MODEL": str(MODELS / "tiny-clip")},
+            ExitCode.MODEL,
+            "BLIP_MODEL takes blip, blip-2",
+        ),
         ({"CLIP_MODEL": "/not/there"}, ExitCode.MODEL, "/not/there"),
         ({"DEVICE": "cuda:7"}, ExitCode.DEVICE, "cuda:7"),
     ],

@@ -1,33 +1,17 @@
 """Texts through Kafka: the pictures that they find, their place before a backlog, their faults."""
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from examples.models.dataset import draw_jpegs
 from examples.models.evaluate import GROUP, HELD_OUT_SEED, PROMISE, groups_of_different
-from schemas import (
-    KeyRing,
-    Request,
-    Result,
-    Signer,
-    Task,
-    Verifier,
-    decode_result,
-    encode_request,
-)
+from schemas import Request, Result, Task
 from tests.conftest import EmbeddedBroker, Topics
-from tests.consumer_process import (
-    PATIENCE_SECONDS,
-    PICTURES,
-    Running,
-    consumer_process,
-    environment,
-)
+from tests.consumer_process import PICTURES, Running, consumer_process, environment
+from tests.request_client import Client
 
 pytestmark = pytest.mark.integration
 
@@ -38,52 +22,6 @@ CIRCLE = (PICTURES / "large-red-circle.jpg").as_uri()
 def broker(embedded_broker: EmbeddedBroker) -> EmbeddedBroker:
     """One broker is enough: what Kafka guarantees is tried elsewhere."""
     return embedded_broker
-
-
-class Client:
-    """Publishes requests and reads the verified results, in the order of the topic."""
-
-    def __init__(self, bootstrap: str, topics: Topics, secret: str) -> None:
-        self._keys = KeyRing(current_id="k1", secrets={"k1": secret.encode()})
-        self._producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap, isolation_level="read_committed"
-        )
-        self._verifier = Verifier(self._keys, topics.results)
-        self._partition = TopicPartition(topics.results, 0)
-        self.results: dict[str, Result] = {}
-
-    async def __aenter__(self) -> "Client":
-        await self._producer.start()
-        await self._consumer.start()
-        self._consumer.assign([self._partition])
-        await self._consumer.seek_to_beginning(self._partition)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._producer.stop()
-        await self._consumer.stop()
-
-    async def send(self, topic: str, *requests: Request) -> None:
-        """Publish all of them, in order."""
-        signer, now = Signer(self._keys, topic), int(time.time())
-        for request in requests:
-            value = encode_request(request)
-            headers = signer.sign(id=request.id, timestamp=now, key=None, value=value)
-            await self._producer.send(topic, value, headers=headers)
-        await self._producer.flush()
-
-    async def wait_for(self, *ids: str) -> Mapping[str, Result]:
-        """Return the results once all of `ids` are there, keyed by id in order of arrival."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while missing := set(ids) - self.results.keys():
-            assert time.monotonic() < deadline, f"no result of {sorted(missing)[:5]}"
-            for batch in (await self._consumer.getmany(timeout_ms=200)).values():
-                for record in batch:
-                    signed = self._verifier.verify(record.headers, record.key, record.value)
-                    assert signed.id not in self.results
-                    self.results[signed.id] = decode_result(record.value)
-        return self.results
 
 
 def _text(name: str, text: str) -> Request:
@@ -172,7 +110,7 @@ async def test_a_text_does_not_wait_behind_pictures(
     broker: EmbeddedBroker, topics: Topics, secret: str, tmp_path: Path
 ) -> None:
     """With a backlog in work that was there first, its result stands before the backlog's last."""
-    pictures = [f"p{number}" for number in range(3000)]
+    pictures = [f"p{number}" for number in range(600)]
     with consumer_process(environment(broker.bootstrap, topics, secret), tmp_path / "log"):
         async with Client(broker.bootstrap, topics, secret) as client:
             await client.send(topics.queries, _text("warm", "a red circle"))
@@ -182,4 +120,4 @@ async def test_a_text_does_not_wait_behind_pictures(
             await client.send(topics.queries, _text("text", "a red circle"))
             results = await client.wait_for("text", *pictures)
     order = list(results)
-    assert order.index("text") < 2500
+    assert order.index("text") < 500

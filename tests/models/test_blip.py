@@ -10,7 +10,7 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from transformers.models.blip.processing_blip import BlipProcessor
 
 from consumer.inference.errors import ModelUnavailable
-from consumer.inference.models.blip import Blip
+from consumer.inference.models.captioner import GreedyCaptioner
 from consumer.inference.models.checkpoint import inspect
 
 TINY = Path(__file__).parents[2] / "examples/models/tiny-blip"
@@ -28,7 +28,9 @@ def make_blip(cpu):
     """Return a function that makes a BLIP of a folder, not loaded."""
 
     def make(folder, max_new_tokens=MAX_NEW_TOKENS):
-        return Blip(inspect(str(folder), "main", "blip"), cpu, max_new_tokens=max_new_tokens)
+        return GreedyCaptioner(
+            inspect(str(folder), "main", "blip"), cpu, max_new_tokens=max_new_tokens
+        )
 
     return make
 

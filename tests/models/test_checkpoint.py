@@ -7,13 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.models.clip.configuration_clip import CLIPConfig
 from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
 
 from consumer.inference.errors import ModelUnavailable
-from consumer.inference.models.blip import Blip
+from consumer.inference.models.captioner import GreedyCaptioner
 from consumer.inference.models.checkpoint import inspect, load
 from consumer.inference.models.clip import load_clip
 from consumer.inference.models.clip_text import ClipText
+from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode
 
 
@@ -101,8 +103,8 @@ def test_model_of_the_other_kind_is_refused(request, kind, other):
 
     message = refusal(folder, kind)
 
-    assert f"no {kind.upper()} checkpoint" in message
-    assert repr(other) in message
+    known = {"clip": "clip, siglip, metaclip_2", "blip": "blip, blip-2, git"}
+    assert f"model_type {other!r}; {kind.upper()}_MODEL takes {known[kind]}" in message
 
 
 def test_configuration_without_processor_is_refused(copied, cpu):
@@ -119,8 +121,9 @@ def test_missing_tensor_is_refused(copied, dtype):
     change_weights(copied, lambda tensors: tensors.pop("visual_projection.weight"))
     checkpoint = inspect(str(copied), "main", "clip")
 
+    config = CLIPConfig.from_pretrained(copied).vision_config
     with pytest.raises(ModelUnavailable, match=r"lacks 1 tensors .* visual_projection.weight"):
-        load(checkpoint, CLIPVisionModelWithProjection, dtype)
+        load(checkpoint, CLIPVisionModelWithProjection, dtype, config)
 
 
 def test_tensor_of_another_shape_is_refused(copied, cpu):
@@ -136,7 +139,7 @@ def test_tensor_of_another_shape_is_refused(copied, cpu):
 def test_blip_with_a_missing_tensor_is_refused_when_loaded(copied_blip, cpu):
     """BLIP's weights are looked at on the first caption, and refused then."""
     change_weights(copied_blip, lambda tensors: tensors.pop("vision_model.post_layernorm.weight"))
-    blip = Blip(inspect(str(copied_blip), "main", "blip"), cpu, max_new_tokens=5)
+    blip = GreedyCaptioner(inspect(str(copied_blip), "main", "blip"), cpu, max_new_tokens=5)
 
     with pytest.raises(ModelUnavailable, match=r"post_layernorm.weight"):
         blip.load()
@@ -148,6 +151,83 @@ def test_configuration_of_nonsense_is_refused(copied, cpu):
 
     with pytest.raises(ModelUnavailable, match=str(copied)):
         load_clip(inspect(str(copied), "main", "clip"), cpu)
+
+
+def change_processor(folder, **changes):
+    """Change what the image processor is asked to do."""
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+SIDES = {"height": 32, "width": 32}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"do_center_crop": False}, "resizes to shortest_edge 32 and does not crop"),
+        (
+            {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}},
+            "makes pictures of 64 x 64, the model takes 32 x 32",
+        ),
+        ({"size": {"shortest_edge": 32, "longest_edge": 64}}, "which is not made here"),
+        ({"size": {"longest_edge": 64}, "do_center_crop": False}, "does not crop"),
+        ({"do_resize": False}, "does not resize"),
+        ({"do_pad": True, "pad_size": SIDES}, "pads"),
+        ({"image_processor_type": "FlavaImageProcessor"}, "a way of its own"),
+        ({"image_mean": [0.5]}, "1 channels, not 3"),
+        ({"image_processor_type": "NoImageProcessor"}, "cannot be read"),
+    ],
+    ids=str,
+)
+def test_pictures_that_are_not_made_here_are_refused(copied, cpu, changes, reason):
+    """At start, by what is asked for: no picture would be as the model was trained."""
+    change_processor(copied, **changes)
+
+    with pytest.raises(ModelUnavailable) as refused:
+        load_clip(inspect(str(copied), "main", "clip"), cpu)
+
+    assert reason in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_model_that_was_made_for_answers_is_no_captioner(copied_blip, cpu):
+    """A BLIP of visual questions has all that a captioner has, and an encoder of questions."""
+    question = {"text_encoder.embeddings.word_embeddings.weight": torch.zeros(3, 3)}
+    change_weights(copied_blip, lambda tensors: tensors.update(question))
+    blip = GreedyCaptioner(inspect(str(copied_blip), "main", "blip"), cpu)
+
+    with pytest.raises(ModelUnavailable, match=r"made for something else: .* text_encoder"):
+        blip.load()
+
+
+def test_captioner_without_a_tokenizer_is_refused(copied_blip):
+    """It would caption every picture with nothing."""
+    for path in copied_blip.glob("*token*"):
+        path.unlink()
+
+    assert "has no tokenizer" in refusal(copied_blip, "blip")
+
+
+def test_captioner_with_the_tokenizer_of_another_is_refused(copied_blip, cpu):
+    """Its words would not be those that the model means."""
+    (copied_blip / "tokenizer.json").unlink()
+    (copied_blip / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n")
+
+    with pytest.raises(ModelUnavailable, match=r"tokenizer has ids up to 5, its model 602 words"):
+        GreedyCaptioner(inspect(str(copied_blip), "main", "blip"), cpu)
+
+
+def test_settings_of_a_caption_are_part_of_who_made_it(blip_folder, cpu):
+    """Captions of other lengths are not of one kind; the default's are named by the commit."""
+    checkpoint = inspect(str(blip_folder), "main", "blip")
+    default = ConsumerSettings.model_fields["caption_max_tokens"].default
+
+    usual = GreedyCaptioner(checkpoint, cpu, max_new_tokens=default)
+    short = GreedyCaptioner(checkpoint, cpu, max_new_tokens=7)
+
+    assert usual.identity == checkpoint.identity
+    assert short.identity.revision == f"{checkpoint.identity.revision}+max_new_tokens=7"
 
 
 @pytest.fixture
@@ -204,9 +284,9 @@ def test_nothing_is_printed(clip_folder, cpu, capfd):
 def test_two_models_are_loaded_at_once_and_whole(clip_folder, blip_folder, cpu):
     """A text and a caption that come together load two models, each in a thread of its own."""
     texts = ClipText(inspect(str(clip_folder), "main", "clip"), cpu)
-    blip = Blip(inspect(str(blip_folder), "main", "blip"), cpu, max_new_tokens=4)
+    blip = GreedyCaptioner(inspect(str(blip_folder), "main", "blip"), cpu, max_new_tokens=4)
     with ThreadPoolExecutor(2) as threads:
-        for _ in range(5):
+        for _ in range(3):
             for load in [threads.submit(model.load) for model in (texts, blip)]:
                 load.result()
             texts.unload()

@@ -121,7 +121,7 @@ def test_tokenizer_of_another_model_is_refused(clip_folder, tmp_path, cpu):
     config["text_config"]["vocab_size"] = 300
     (folder / "config.json").write_text(json.dumps(config))
 
-    with pytest.raises(ModelUnavailable, match=r"ids up to 599, its text tower 300 words"):
+    with pytest.raises(ModelUnavailable, match=r"ids up to 599, its model 300 words"):
         ClipText(inspect(str(folder), "main", "clip"), cpu)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.checkpoints import SMALL
 from consumer.inference.errors import DeviceFailed, DeviceOutOfMemory
-from consumer.inference.models.blip import Blip
+from consumer.inference.models.captioner import GreedyCaptioner
 from consumer.inference.models.checkpoint import inspect
 from consumer.inference.models.device import Device, choose_device, device_errors, meaning_of
 from imagelane.exits import ExitCode, FatalError
@@ -81,7 +81,7 @@ def test_an_impossible_allocation_is_a_lack_of_memory():
 def test_captions_are_the_same_after_an_offload(blip_folder, noise):
     """Off the device and back, twice: the host's copies are put back where they belong."""
     device = Elsewhere(torch_device=torch.device("cpu"), dtype=torch.float32)
-    blip = Blip(inspect(str(blip_folder), "main", "blip"), device, max_new_tokens=8)
+    blip = GreedyCaptioner(inspect(str(blip_folder), "main", "blip"), device, max_new_tokens=8)
     images = noise(3, SMALL.image_side)
     blip.load()
     captions = []

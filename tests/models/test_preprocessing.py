@@ -76,6 +76,18 @@ def test_squash_is_that_of_blip(name: str, size: tuple[int, int]) -> None:
     assert_close(ours(drawing(*size), to), theirs(processor, drawing(*size)))
 
 
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("crop", [(64, 64), (63, 90), (40, 30), (100, 120)], ids=str)
+def test_crop_after_a_squash_is_that_of_clip(crop: tuple[int, int], size: tuple[int, int]) -> None:
+    """A processor may resize to height and width, and then cut the centre out, or pad."""
+    sides = {"height": crop[0], "width": crop[1]}
+    processor = CLIPImageProcessorPil(size={"height": 64, "width": 97}, crop_size=sides)
+    to = Resize(
+        **sides, resample=int(processor.resample), crop=True, scaled_height=64, scaled_width=97
+    )
+    assert_close(ours(drawing(*size), to), theirs(processor, drawing(*size)))
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "1"])
 def test_other_modes_are_converted_as_theirs(mode: str) -> None:
     """An opaque image of another mode gives the same pixels too."""

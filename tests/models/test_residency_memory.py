@@ -9,7 +9,7 @@ import pytest
 from benchmarks.checkpoints import SMALL, save_random_blip
 from benchmarks.memory import Memory, is_mapped
 from consumer.inference.engine import Engine
-from consumer.inference.models.blip import Blip
+from consumer.inference.models.captioner import GreedyCaptioner
 from consumer.inference.models.checkpoint import inspect
 from consumer.inference.models.clip import load_clip
 from consumer.inference.models.clip_text import ClipText
@@ -33,7 +33,7 @@ async def serving(clip_folder, blip_folder, cpu, idle_seconds):
     """Yield an engine with both real models that runs."""
     checkpoint = inspect(str(clip_folder), "main", "clip")
     clip, texts = load_clip(checkpoint, cpu), ClipText(checkpoint, cpu)
-    blip = Blip(inspect(str(blip_folder), "main", "blip"), cpu, max_new_tokens=4)
+    blip = GreedyCaptioner(inspect(str(blip_folder), "main", "blip"), cpu, max_new_tokens=4)
     policy = ResidencyPolicy(idle_seconds=idle_seconds, host_is_device=True)
     sizes = {"embed_batch": 8, "caption_batch": 4}
     async with Engine(

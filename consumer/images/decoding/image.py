@@ -119,7 +119,10 @@ def decode(data: bytes, targets: Mapping[Task, Resize], limits: DecodeLimits) ->
     if not limits.allows(kind):
         listed = ", ".join(limits.formats)
         raise Failed(Code.UNSUPPORTED_FORMAT, f"{kind} is not decoded; {listed} are")
-    edges = [max(to.height, to.width, to.shortest_edge) for to in targets.values()]
+    edges = [
+        max(to.height, to.width, to.shortest_edge, to.scaled_height, to.scaled_width)
+        for to in targets.values()
+    ]
     edge = _DRAFT_MARGIN * max(edges, default=1)
     with _translated(kind):
         opened = _developed if kind in RAW_KINDS else _opened
@@ -235,7 +238,9 @@ def _resized(image: Image.Image, full_size: tuple[int, int], box: _Box, to: Resi
     which `box` is the picture.
     """
     width, height = to.width, to.height
-    if to.crop:
+    if to.crop and not to.shortest_edge:
+        width, height = to.scaled_width, to.scaled_height
+    elif to.crop:
         # The short edge comes out exact; the long one is cut, not rounded.
         short = min(full_size)
         width, height = (int(to.shortest_edge * side / short) for side in full_size)

@@ -7,8 +7,9 @@ configuration and of the first values of every tensor: no training leaves all of
 """
 
 import json
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -25,15 +26,18 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.image_processing_backends import PilBackend
 from transformers.utils import logging
 
 from consumer.inference.errors import ModelUnavailable
-from consumer.inference.models.device import Normalization
 from consumer.outcome import ModelIdentity
-from consumer.pixels import Resize
 
-_SMALL_FILES: Final = ("*.json", "*.txt")
+# What each of the two settings takes; the tables `towers` and `captioners` say how.
+MODEL_TYPES: Final[Mapping[str, Sequence[str]]] = {
+    "clip": ("clip", "siglip", "metaclip_2"),
+    "blip": ("blip", "blip-2", "git"),
+}
+_SMALL_FILES: Final = ("*.json", "*.txt", "*.model")
+_TOKENIZERS: Final = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
 _WEIGHTS: Final = ("model.safetensors", "model-*-of-*.safetensors")
 _SAMPLE_VALUES: Final = 256  # of each tensor
 # What the libraries raise for files that they cannot make sense of.
@@ -44,11 +48,14 @@ _UNREADABLE: Final = (
     TypeError,
     KeyError,
     AttributeError,
+    ImportError,  # of a library that a tokenizer's class needs
     MemoryError,
     SafetensorError,
     StrictDataclassError,
 )
 
+# Not weights: older versions saved them, the model makes them itself.
+_BUFFER: Final = re.compile(r"(position_ids|inv_freq|attn\.bias|masked_bias)$")
 _LOADING: Final = threading.Lock()
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -60,6 +67,7 @@ class Checkpoint:
 
     folder: Path
     identity: ModelIdentity
+    model_type: str
 
 
 def inspect(model: str, revision: str, kind: Literal["clip", "blip"]) -> Checkpoint:
@@ -77,14 +85,19 @@ def inspect(model: str, revision: str, kind: Literal["clip", "blip"]) -> Checkpo
     config = folder / "config.json"
     with unreadable(config):
         found = json.loads(config.read_bytes()).get("model_type")
-    if found != kind:
+    if found not in MODEL_TYPES[kind]:
         raise ModelUnavailable(
-            f"{model} is no {kind.upper()} checkpoint: its config.json says model_type {found!r}"
+            f"{model}: its config.json says model_type {found!r}; {kind.upper()}_MODEL takes "
+            f"{', '.join(MODEL_TYPES[kind])}"
+        )
+    if not any(any(folder.glob(pattern)) for pattern in _TOKENIZERS):
+        raise ModelUnavailable(
+            f"{model} has no tokenizer ({', '.join(_TOKENIZERS)}); save it beside the model"
         )
     digest = _digest(folder, _weights(folder, model))
     commit = f"sha256-{digest[:16]}" if is_folder else folder.name
     identity = ModelIdentity(model=model, revision=commit)
-    return Checkpoint(folder=folder, identity=identity)
+    return Checkpoint(folder=folder, identity=identity, model_type=found)
 
 
 def load(
@@ -95,10 +108,11 @@ def load(
 ) -> Model:
     """Read the weights into host memory, mapped from the file where the dtype is the file's.
 
-    `config` is for a part of a checkpoint; without, it is the folder's.
+    `config` is for a part of a checkpoint; without, it is the folder's, and all of it is loaded.
 
     Raises:
-        ModelUnavailable: a tensor is missing or of another shape, or the files cannot be read.
+        ModelUnavailable: a tensor is missing or of another shape, or has no place in the model, or
+            the files cannot be read.
     """
     # transformers loads by way of process-wide state: of two loads at once one lacks tensors.
     with _LOADING, unreadable(checkpoint.folder):
@@ -119,6 +133,12 @@ def load(
             f"{checkpoint.identity.model} lacks {len(absent)} tensors of the shape that its "
             f"config.json calls for, such as {absent[0]}; download or save the checkpoint again"
         )
+    strange = sorted(key for key in report["unexpected_keys"] if not _BUFFER.search(key))
+    if strange and config is None:
+        raise ModelUnavailable(
+            f"{checkpoint.identity.model} was made for something else: {model_class.__name__} has "
+            f"no place for {len(strange)} of its tensors, such as {strange[0]}"
+        )
     return model
 
 
@@ -131,38 +151,6 @@ def unreadable(path: Path) -> Iterator[None]:
         raise ModelUnavailable(
             f"{path} cannot be read ({_in_one_line(exc)}); download or save the checkpoint again"
         ) from exc
-
-
-def preprocessing(
-    checkpoint: Checkpoint, processor_class: type[PilBackend]
-) -> tuple[Resize, Normalization]:
-    """Read the image processor's configuration.
-
-    Raises:
-        ModelUnavailable: it is missing, or asks for steps that are not made here.
-    """
-    with unreadable(checkpoint.folder):
-        processor: Any = processor_class.from_pretrained(checkpoint.folder, local_files_only=True)
-        crop = bool(getattr(processor, "do_center_crop", False))
-        size = processor.crop_size if crop else processor.size
-        resize = Resize(
-            height=size["height"],
-            width=size["width"],
-            resample=int(processor.resample),
-            crop=crop,
-            shortest_edge=processor.size["shortest_edge"] if crop else 0,
-        )
-        normalization = Normalization(
-            scale=processor.rescale_factor,
-            mean=tuple(processor.image_mean),
-            std=tuple(processor.image_std),
-        )
-    if not (processor.do_resize and processor.do_rescale and processor.do_normalize):
-        raise ModelUnavailable(
-            f"{checkpoint.identity.model}: its image processor skips resizing or normalising, "
-            "which is not supported"
-        )
-    return resize, normalization
 
 
 def _download(model: str, revision: str) -> Path:

@@ -1,16 +1,13 @@
-"""CLIP's image tower: pixels in, unit vectors out. Resident from start-up to the end."""
+"""The image tower: pixels in, unit vectors out. Resident from start-up to the end."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers.models.clip.configuration_clip import CLIPConfig
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
+from transformers import PreTrainedModel
 
-from consumer.inference.models.checkpoint import Checkpoint, load, preprocessing, unreadable
+from consumer.inference.models.checkpoint import Checkpoint, load
 from consumer.inference.models.device import (
     Device,
     Normalization,
@@ -18,16 +15,19 @@ from consumer.inference.models.device import (
     free_memory,
     unit_vectors,
 )
+from consumer.inference.models.preprocessing import preprocessing
+from consumer.inference.models.towers import TOWERS, vectors_of
 from consumer.outcome import ModelIdentity
 from consumer.pixels import Pixels, Resize
 
 
 class Clip:
-    """An `Embedder`. Made by `load_clip`."""
+    """An `Embedder`. Made by `load_clip`; `output` names the vectors in what the model returns."""
 
     def __init__(
         self,
-        model: CLIPVisionModelWithProjection,
+        model: PreTrainedModel,
+        output: str,
         identity: ModelIdentity,
         resize: Resize,
         normalization: Normalization,
@@ -36,6 +36,7 @@ class Clip:
         self.identity = identity
         self.resize = resize
         self._model = model
+        self._output = output
         self._normalization = normalization
         self._device = device
 
@@ -49,25 +50,22 @@ class Clip:
         """
         with device_errors():
             values = self._normalization.apply(images, self._device)
-            return unit_vectors(self._model(pixel_values=values).image_embeds)
+            return unit_vectors(vectors_of(self._model(pixel_values=values), self._output))
 
 
 def load_clip(checkpoint: Checkpoint, device: Device) -> Clip:
     """Load the image tower, and it alone, onto the device.
 
     Raises:
-        ModelUnavailable: the checkpoint is not whole.
+        ModelUnavailable: the checkpoint is not whole, or its pictures are not made here.
         DeviceOutOfMemory, DeviceFailed: see `device_errors`.
     """
-    resize, normalization = preprocessing(checkpoint, CLIPImageProcessorPil)
-    with unreadable(checkpoint.folder):
-        whole = CLIPConfig.from_pretrained(checkpoint.folder, local_files_only=True)
-        tower: Any = whole.vision_config
-        # The whole model goes by its own width of the vectors, and leaves the tower's a default.
-        tower.projection_dim = whole.projection_dim
-    model = load(checkpoint, CLIPVisionModelWithProjection, device.dtype, tower)
+    towers = TOWERS[checkpoint.model_type]
+    config, _ = towers.configs(checkpoint)
+    resize, normalization = preprocessing(checkpoint, config.image_size)
+    model = load(checkpoint, towers.image, device.dtype, config)
     with device_errors():
         torch.nn.Module.to(model, device.torch_device)
     if not device.is_host:
         free_memory()  # the host's copy
-    return Clip(model, checkpoint.identity, resize, normalization, device)
+    return Clip(model, towers.image_output, checkpoint.identity, resize, normalization, device)

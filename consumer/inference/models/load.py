@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 
 from consumer.inference.errors import DeviceFailed, DeviceOutOfMemory
-from consumer.inference.models.blip import Blip
+from consumer.inference.models.captioner import GreedyCaptioner
 from consumer.inference.models.checkpoint import inspect
 from consumer.inference.models.clip import load_clip
 from consumer.inference.models.clip_text import ClipText
 from consumer.inference.models.device import choose_device
 from consumer.inference.ports import Captioner, Embedder, TextEmbedder
+from consumer.pixels import Resize
 from consumer.settings import ConsumerSettings
+from schemas import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,11 @@ class Models:
     text_embedder: TextEmbedder
     host_is_device: bool
 
+    @property
+    def resizes(self) -> dict[Task, Resize]:
+        """The pixels that each task's model takes."""
+        return {Task.EMBED: self.embedder.resize, Task.CAPTION: self.captioner.resize}
+
 
 def open_models(settings: ConsumerSettings) -> Models:
     """Load CLIP's image tower, look at the rest; takes seconds, minutes where the hub is asked.
@@ -29,15 +36,15 @@ def open_models(settings: ConsumerSettings) -> Models:
         FatalError: which checkpoint or device cannot be had, and what to do.
     """
     device = choose_device(settings.device, settings.dtype, settings.torch_threads)
-    clip = inspect(settings.clip_model, settings.clip_revision, "clip")
-    blip = inspect(settings.blip_model, settings.blip_revision, "blip")
+    clip = inspect(settings.clip_model, settings.revision_of_clip, "clip")
+    blip = inspect(settings.blip_model, settings.revision_of_blip, "blip")
     try:
         embedder = load_clip(clip, device)
     except DeviceOutOfMemory as exc:
         raise DeviceFailed(f"{settings.clip_model} does not fit ({exc})") from exc
     return Models(
         embedder=embedder,
-        captioner=Blip(blip, device, max_new_tokens=settings.caption_max_tokens),
+        captioner=GreedyCaptioner(blip, device, max_new_tokens=settings.caption_max_tokens),
         text_embedder=ClipText(clip, device),
         host_is_device=device.is_host,
     )

@@ -1,0 +1,40 @@
+"""One real picture and one text, the way of a record's: decoded in its cage, embedded, captioned.
+
+Files of a checkpoint can be whole, each by itself, and still serve no picture: this is the proof
+that they do, before the first record.
+"""
+
+import base64
+from collections.abc import Mapping
+from typing import Final
+
+from consumer.errors import Failed
+from consumer.images.decoding.pool import Decoder
+from consumer.inference.engine import Engine
+from consumer.pixels import Resize
+from imagelane.exits import ExitCode, FatalError
+from schemas import Task
+
+# A red disc on white, 96 x 72, as PNG, which every decoder has.
+PICTURE: Final = base64.b64decode(
+    b"iVBORw0KGgoAAAANSUhEUgAAAGAAAABIAQMAAAAzqWIgAAAABlBMVEX////cHigwpYgPAAAAm0lEQVR42tWSMQ6D"
+    b"MAxFXwxqGTlAB47So3G0jD0GR+jYIcId7BiqombpgiVH+vb395cVOG90KwACwC3lraP6ik6CPsAFugADMFcwAvcK"
+    b"Jk/Bq+OmbNqyNyK2xhZJ7coR7QP07q9BG8Cc/qb9DwBcVVW1OVMA2rQVf8TplMOZGYjzZuBZweIpeDXvnYZKUi2h"
+    b"pu7P9kw8vv7OaeINkrEnkB+7gL0AAAAASUVORK5CYII="
+)
+TEXT: Final = "a red circle on a white background"
+
+
+async def probe(engine: Engine, decoder: Decoder, resizes: Mapping[Task, Resize]) -> str:
+    """Run every model once, before the engine runs, and say what came out.
+
+    Raises:
+        FatalError: a model serves no picture, or no text.
+    """
+    try:
+        decoded = await decoder.decode(PICTURE, resizes)
+    except Failed as failed:
+        raise FatalError(ExitCode.BUG, f"decoder: a sound picture fails: {failed}") from failed
+    numbers, caption = await engine.probe(decoded.pixels, TEXT)
+    said = "there was no room for a caption" if caption is None else f"captioned {caption!r}"
+    return f"a picture was decoded, embedded ({numbers} numbers), {said}"
