@@ -27,6 +27,9 @@ class GallerySettings(ProducerSettings):
         default=None,
         description=f"token that a page must have, at least {MIN_TOKEN_CHARS} characters",
     )
+    gallery_open: bool = Field(
+        default=False, description="no token, although GALLERY_HOST is not loopback"
+    )
     file_roots: CommaSeparated = Field(
         default=(), description="folders whose pictures the gallery may show, by comma"
     )
@@ -39,7 +42,7 @@ class GallerySettings(ProducerSettings):
         token = self.gallery_token.get_secret_value() if self.gallery_token else ""
         if token and len(token) < MIN_TOKEN_CHARS:
             raise ValueError(f"GALLERY_TOKEN: at least {MIN_TOKEN_CHARS} characters")
-        if not token and not is_loopback(self.gallery_host):
+        if not token and not self.gallery_open and not is_loopback(self.gallery_host):
             raise ValueError(
                 f"GALLERY_HOST={self.gallery_host} is reached from other machines, and the gallery "
                 "signs what is searched: set GALLERY_TOKEN; `openssl rand -hex 16` makes one"

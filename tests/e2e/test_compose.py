@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             "COMPOSE_PROJECT_NAME": f"imagelane-test-{uuid4().hex[:8]}",
             "SECRET_API_KEY_FILE": str(secret),
             "KAFKA_PORT": str(free_port()),
+            "GALLERY_PORT": str(free_port()),
             "CLIP_MODEL": "/models/tiny-clip",
             "BLIP_MODEL": "/models/tiny-blip",
             "PICTURES": str(PICTURES),
@@ -76,7 +78,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
     finally:
         # Shown by pytest when a test fails.
-        sys.stdout.write(stack.compose("logs", "--no-color", "topics", "consumer"))
+        sys.stdout.write(stack.compose("logs", "--no-color", "topics", "consumer", "gallery"))
         stack.compose("--profile", "tools", "down", "--volumes", "--timeout", "20")
 
 
@@ -99,6 +101,22 @@ def test_pictures_come_back_with_embeddings_and_captions(stack: Stack) -> None:
         if name in told and (not result.caption or result.caption.text != told[name])
     }
     assert len(wrong) <= (1 - RIGHT_CAPTIONS) * len(told), wrong
+
+
+def test_page_shows_the_results_and_finds_pictures(stack: Stack) -> None:
+    """At the published port, with pictures of the folder and a search by words."""
+    page = f"http://localhost:{stack.environment['GALLERY_PORT']}"
+    with urllib.request.urlopen(page + "/api/pictures?status=ok") as answer:
+        pictures = json.load(answer)["pictures"]
+    with urllib.request.urlopen(page + pictures[0]["image"]) as image:
+        assert image.headers["Content-Type"].startswith("image/")
+    search = urllib.request.Request(
+        page + "/api/search",
+        data=b'{"words": "two green stars on a black background"}',
+        headers={"Origin": page, "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(search, timeout=60) as answer:
+        assert json.load(answer)["pictures"][0]["name"] == "two-green-stars.jpg"
 
 
 def test_record_of_another_secret_is_a_dead_letter_and_no_result(stack: Stack) -> None:

@@ -12,10 +12,12 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 
+from imagelane.exits import FatalError
 from producer.gallery.collection import Collection, Model, Version
 from producer.gallery.feed import QUIET_SECONDS, Feed
 from producer.gallery.guard import COOKIE, RateLimit
 from producer.gallery.server import CannotSearch, Parts, Words, application
+from producer.gallery.settings import GallerySettings
 from schemas import Result
 
 HOSTILE = '<img src=x onerror="alert(1)">'
@@ -272,6 +274,27 @@ async def test_token_is_asked_for_once() -> None:
         assert cookie["samesite"] == "Strict"
         headers = {"Cookie": f"{COOKIE}={cookie.value}"}
         assert (await gallery.get("/api/state", headers=headers))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [
+        ({}, True),
+        ({"GALLERY_HOST": "::1"}, True),
+        ({"GALLERY_HOST": "0.0.0.0"}, False),
+        ({"GALLERY_HOST": "0.0.0.0", "GALLERY_TOKEN": "short"}, False),
+        ({"GALLERY_HOST": "0.0.0.0", "GALLERY_TOKEN": "t" * 16}, True),
+        ({"GALLERY_HOST": "0.0.0.0", "GALLERY_OPEN": "true"}, True),
+    ],
+)
+def test_address_that_others_reach_needs_a_token(given: dict[str, str], allowed: bool) -> None:
+    """Or somebody's word that it is not needed."""
+    environment = {"SECRET_API_KEY": "s" * 32} | given
+    if allowed:
+        GallerySettings.from_env(environment)
+    else:
+        with pytest.raises(FatalError, match="GALLERY_TOKEN"):
+            GallerySettings.from_env(environment)
 
 
 def test_page_says_what_is_the_case() -> None:
