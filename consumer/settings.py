@@ -202,8 +202,11 @@ class ConsumerSettings(WireSettings):
     fetch_min_bytes_per_second: float = Field(
         default=8192, ge=0, description="least speed of a body from then on, on average"
     )
-    max_image_bytes: Bytes = Field(default=32 * 2**20, description="largest image, as fetched")
-    max_image_pixels: Bytes = Field(default=50_000_000, description="largest image, in pixels")
+    max_image_bytes: Bytes = Field(default=64 * 2**20, description="largest image, as fetched")
+    max_image_pixels: Bytes = Field(
+        default=200_000_000,
+        description="largest image, in pixels; formats that take more memory: what it allows",
+    )
     bytes_in_flight: Bytes = Field(
         default=512 * 2**20,
         description="most memory of images at once, as fetched and as pixels",

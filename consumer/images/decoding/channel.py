@@ -43,7 +43,6 @@ class WorkerOptions:
     """What a process is started with: the limits of an image, and its own."""
 
     limits: DecodeLimits
-    memory_bytes: int  # of its address space
     niceness: int = 0
 
 

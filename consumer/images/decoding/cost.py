@@ -2,13 +2,12 @@
 
 Seconds of CPU on one core of the machine that the project was measured on, with Pillow 13. They
 decide what waits behind what, never what a picture is: one that takes longer than its header says
-loses its process (`lanes`).
+loses its process (`pool`).
 """
 
-import re
-import struct
 from typing import Final
 
+from consumer.images.decoding.headers import Header, read_header
 from consumer.images.decoding.limits import RAW_KINDS, DecodeLimits
 from consumer.images.decoding.magic import sniff
 
@@ -24,18 +23,10 @@ _SECONDS: Final = {
     "HEIC": 0.09,
 }
 _PROGRESSIVE_SECONDS: Final = 0.010
-_SCAN_SECONDS: Final = 0.0005  # of each scan of a progressive JPEG, a megapixel
 _ARITHMETIC_SECONDS: Final = 0.1
+_LOSSLESS_SECONDS: Final = 0.03
+_SCAN_SECONDS: Final = 0.0005  # of each scan of a progressive JPEG
 _RAW_SECONDS: Final = 0.1  # a megabyte
-_MAX_SEGMENTS: Final = 500
-_MAX_HEAD_BYTES: Final = 65_536
-_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-_ARITHMETIC: Final = frozenset(range(0xC9, 0xD0))
-_SOS: Final = b"\xff\xda"
-# After entropy-coded data: a marker that is no stuffed byte, no restart and no filling.
-_MARKER: Final = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
-_NO_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a segment
 
 
 def estimated_seconds(data: bytes, limits: DecodeLimits) -> float:
@@ -46,16 +37,10 @@ def estimated_seconds(data: bytes, limits: DecodeLimits) -> float:
     kind = sniff(data)
     if kind in RAW_KINDS:
         return len(data) / 1e6 * _RAW_SECONDS
-    try:
-        if kind == "JPEG":
-            width, height, seconds = _jpeg(data, limits.max_scans)
-        elif kind in _SIZES:
-            (width, height), seconds = _SIZES[kind](data), _SECONDS[kind]
-        else:
-            return 0.0
-    except (struct.error, IndexError):
+    header = read_header(data, kind)
+    if kind is None or header is None or header.megapixels * 1e6 > limits.max_pixels:
         return 0.0
-    return width * height / 1e6 * seconds if width * height <= limits.max_pixels else 0.0
+    return header.megapixels * _seconds_a_megapixel(kind, header, limits.max_scans)
 
 
 def is_costly_for_its_size(seconds: float, byte_length: int) -> bool:
@@ -63,113 +48,10 @@ def is_costly_for_its_size(seconds: float, byte_length: int) -> bool:
     return seconds > 1 + byte_length / 1e6
 
 
-def too_many_scans(data: bytes, max_scans: int) -> bool:
-    """Tell whether a JPEG has more scans than `max_scans`, up to its end marker.
-
-    Each scan may be some ten bytes and makes libjpeg walk through every block of the picture.
-    """
-    if data.count(_SOS) <= max_scans:  # at most; a thumbnail has some, and other pictures behind
-        return False
-    at, scans = 2, 0
-    while found := _MARKER.search(data, at):
-        marker, at = found[1][0], found.end()
-        if marker == 0xD9:
-            return False
-        scans += marker == 0xDA
-        if scans > max_scans:
-            return True
-        if marker not in _NO_LENGTH:
-            at += max(2, int.from_bytes(data[at : at + 2], "big"))
-    return False
-
-
-def _jpeg(data: bytes, max_scans: int) -> tuple[int, int, float]:
-    """Return width, height and the seconds a megapixel."""
-    at = 2
-    for _ in range(_MAX_SEGMENTS):
-        found = _MARKER.search(data, at)
-        if found is None:
-            break
-        marker, at = found[1][0], found.end()
-        if marker in _FRAMES:
-            height = int.from_bytes(data[at + 3 : at + 5], "big")
-            width = int.from_bytes(data[at + 5 : at + 7], "big")
-            scans = min(data.count(_SOS, at), max_scans)
-            return width, height, _a_megapixel(marker, scans)
-        if marker not in _NO_LENGTH:
-            at += max(2, int.from_bytes(data[at : at + 2], "big"))
-    return 0, 0, 0.0
-
-
-def _a_megapixel(frame: int, scans: int) -> float:
-    if frame in _ARITHMETIC:
-        return _ARITHMETIC_SECONDS + _SCAN_SECONDS * scans
-    if frame in _PROGRESSIVE:
-        return _PROGRESSIVE_SECONDS + _SCAN_SECONDS * scans
-    return _SECONDS["JPEG"]
-
-
-def _png(data: bytes) -> tuple[int, int]:
-    width, height = struct.unpack_from(">II", data, 16)
-    return width, height
-
-
-def _gif(data: bytes) -> tuple[int, int]:
-    width, height = struct.unpack_from("<HH", data, 6)
-    return width, height
-
-
-def _bmp(data: bytes) -> tuple[int, int]:
-    if data[14] == 12:
-        width, height = struct.unpack_from("<HH", data, 18)
-    else:
-        width, height = struct.unpack_from("<ii", data, 18)
-    return abs(width), abs(height)
-
-
-def _webp(data: bytes) -> tuple[int, int]:
-    match data[12:16]:
-        case b"VP8X":
-            return (
-                int.from_bytes(data[24:27], "little") + 1,
-                int.from_bytes(data[27:30], "little") + 1,
-            )
-        case b"VP8L":
-            bits = int.from_bytes(data[21:25], "little")
-            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-        case _:
-            width, height = struct.unpack_from("<HH", data, 26)
-            return width & 0x3FFF, height & 0x3FFF
-
-
-def _heif(data: bytes) -> tuple[int, int]:
-    """Return the largest size of an image in it, from the boxes that say so."""
-    sizes = [(0, 0)]
-    for found in re.finditer(b"ispe", data[:_MAX_HEAD_BYTES]):
-        width, height = struct.unpack_from(">II", data, found.end() + 4)
-        sizes.append((width, height))
-    return max(sizes, key=lambda size: size[0] * size[1])
-
-
-def _tiff(data: bytes) -> tuple[int, int]:
-    order = "<" if data[:2] == b"II" else ">"
-    (directory,) = struct.unpack_from(order + "I", data, 4)
-    (count,) = struct.unpack_from(order + "H", data, directory)
-    sizes = {}
-    for index in range(min(count, 256)):
-        entry = directory + 2 + 12 * index
-        tag, kind = struct.unpack_from(order + "HH", data, entry)
-        if tag in (256, 257):
-            (sizes[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
-    return sizes.get(256, 0), sizes.get(257, 0)
-
-
-_SIZES: Final = {
-    "PNG": _png,
-    "GIF": _gif,
-    "BMP": _bmp,
-    "WEBP": _webp,
-    "HEIC": _heif,
-    "AVIF": _heif,
-    "TIFF": _tiff,
-}
+def _seconds_a_megapixel(kind: str, header: Header, max_scans: int) -> float:
+    of_scans = _SCAN_SECONDS * min(header.scans, max_scans)
+    if header.is_arithmetic:
+        return _ARITHMETIC_SECONDS + of_scans
+    if header.is_progressive:
+        return _PROGRESSIVE_SECONDS + of_scans
+    return _LOSSLESS_SECONDS if header.is_lossless else _SECONDS[kind]

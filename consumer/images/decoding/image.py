@@ -6,7 +6,6 @@ Colour profiles are ignored, as the models' own processors ignore them: an embed
 with embeddings that others made of the same file. Metadata is dropped.
 """
 
-import importlib
 import io
 import struct
 import zlib
@@ -15,14 +14,23 @@ from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
-from PIL import AvifImagePlugin, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from consumer.errors import Failed
-from consumer.images.decoding.cost import too_many_scans
-from consumer.images.decoding.limits import RAW_KINDS, DecodeLimits, Format
+from consumer.images.decoding.headers import Header, read_header, too_many_scans
+from consumer.images.decoding.limits import RAW_KINDS, DecodeLimits
 from consumer.images.decoding.magic import sniff
+from consumer.images.decoding.pillow import prepare
+from consumer.images.decoding.repair import (
+    refuse_misread,
+    white_outside,
+    with_clear_canvas,
+    with_its_end,
+)
 from consumer.pixels import DecodedImage, Pixels, Resize
 from schemas import Code, Task
+
+__all__ = ["decode", "prepare"]
 
 _PILLOW_NAMES: Final = {"HEIC": "HEIF"}  # where Pillow's name of a format is another than ours
 _Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -47,22 +55,6 @@ _MIRRORED_Y: Final = frozenset({3, 4, 7, 8})
 # and a photo of 12 megapixels is ready six times as fast.
 _DRAFT_MARGIN: Final = 2
 _NO_MEMORY: Final = ("decoder error -9", "Out of memory")  # how libtiff's codec and libavif say it
-# What Pillow and numpy import when a file first asks for it, here for each format and mode that may
-# be listed. `tests/unit/consumer/test_decode_cage.py` searches both for imports within functions.
-_LATE: Final = (
-    "PIL.ImageCms",  # Lab to RGB
-    "PIL.ImageColor",
-    "PIL.ImageFile",
-    "PIL.ImageFilter",
-    "PIL.ImagePalette",
-    "PIL.MpoImagePlugin",
-    "copy",
-    "encodings.ascii",
-    "encodings.latin_1",
-    "encodings.utf_16",
-    "encodings.utf_16_be",
-    "encodings.utf_16_le",
-)
 # What Pillow's parsers raise on broken data. Warnings only come as exceptions where the process
 # runs with -W error.
 _BROKEN: Final = (
@@ -78,29 +70,6 @@ _BROKEN: Final = (
     zlib.error,
     Warning,
 )
-
-
-def prepare(limits: DecodeLimits) -> None:
-    """Make Pillow ready in a process of its own, which may open no file later.
-
-    Raises:
-        ImportError: a format is listed whose library is not installed.
-    """
-    Image.init()  # all parsers, or Pillow looks for more when one of them refuses a file
-    for name in _LATE:
-        importlib.import_module(name)
-    # What a parser makes when it opens a file is refused at twice this number.
-    Image.MAX_IMAGE_PIXELS = (limits.max_pixels + 1) // 2
-    # One thread an image: the processes are what runs side by side.
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-    if Format.HEIC in limits.formats:
-        import pillow_heif
-
-        pillow_heif.register_heif_opener(
-            thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
-        )
-    if Format.RAW in limits.formats:
-        import consumer.images.decoding.raw  # noqa: F401 - so that it is there
 
 
 def decode(data: bytes, targets: Mapping[Task, Resize], limits: DecodeLimits) -> DecodedImage:
@@ -132,27 +101,39 @@ def decode(data: bytes, targets: Mapping[Task, Resize], limits: DecodeLimits) ->
 
 
 def _opened(data: bytes, kind: str, edge: int, limits: DecodeLimits) -> _Upright:
-    if kind == "JPEG" and too_many_scans(data, limits.max_scans):
-        raise Failed(Code.UNSUPPORTED_FORMAT, f"a JPEG of more than {limits.max_scans} scans")
+    header = read_header(data, kind)
+    if header is not None and header.megapixels:  # before the parser, which may begin to allocate
+        _check_size(header.width, header.height, kind, limits, header)
+    if kind == "JPEG":
+        if too_many_scans(data, limits.max_scans):
+            raise Failed(Code.UNSUPPORTED_FORMAT, f"a JPEG of more than {limits.max_scans} scans")
+        data = with_its_end(data, edge)
+    elif kind == "WEBP":
+        data = with_clear_canvas(data)
     parser = _PILLOW_NAMES.get(kind, kind)
     with Image.open(io.BytesIO(data), formats=(parser,)) as opened:
         width, height = opened.size
-        _check_size(width, height, limits)
+        _check_size(width, height, kind, limits, header)
+        refuse_misread(opened)
         # libjpeg decodes at 1/2, 1/4 or 1/8 where that leaves enough; others ignore it. The box is
         # the part of the reduced image that is the picture: its sides are rounded up.
-        drafted = opened.draft(None, (edge, edge))
+        is_reducible = header is None or not header.is_lossless
+        drafted = opened.draft(None, (edge, edge)) if is_reducible else None
         box: _Box = drafted[1] if drafted else (0, 0, *opened.size)
+        frame = opened.tile[0].extents if kind == "GIF" and opened.tile else None
         opened.load()  # a truncated file fails here, not in the batch
         orientation = _orientation(opened)
         size = (height, width) if orientation in _TURNED else (width, height)
-        image, box = _upright(_on_white(opened), orientation, box)
+        image, box = _upright(white_outside(_on_white(opened), frame), orientation, box)
     return image, size, box
 
 
 def _developed(data: bytes, kind: str, edge: int, limits: DecodeLimits) -> _Upright:
     from consumer.images.decoding.raw import develop  # an extra
 
-    pixels, size = develop(data, edge, lambda width, height: _check_size(width, height, limits))
+    pixels, size = develop(
+        data, edge, lambda width, height: _check_size(width, height, kind, limits, None)
+    )
     image = Image.fromarray(pixels)
     return image, size, (0, 0, *image.size)
 
@@ -163,7 +144,9 @@ def _translated(kind: str) -> Iterator[None]:
     try:
         yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
-        raise Failed(Code.TOO_MANY_PIXELS, f"{kind} far over the limit of pixels") from exc
+        raise Failed(
+            Code.TOO_MANY_PIXELS, f"a frame of this {kind} is far over MAX_IMAGE_PIXELS"
+        ) from exc
     except UnidentifiedImageError as exc:  # its text is the address of a buffer
         raise Failed(Code.CORRUPT_IMAGE, f"broken {kind}: its header cannot be read") from exc
     except MemoryError as exc:  # the image may be sound, so it is not called corrupt
@@ -174,22 +157,36 @@ def _translated(kind: str) -> Iterator[None]:
         if str(exc).endswith(_NO_MEMORY):
             raise Failed(Code.DECODER_CRASHED, f"no memory to decode this {kind}") from exc
         reason = "".join(char for char in str(exc)[:100] if char.isprintable())
+        if reason.lower().startswith("unsupported"):  # sound, and Pillow has no parser for it
+            raise Failed(Code.UNSUPPORTED_FORMAT, f"{kind}: {reason}") from exc
         raise Failed(Code.CORRUPT_IMAGE, f"broken {kind}: {reason}") from exc
 
 
-def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
+def _check_size(
+    width: int, height: int, kind: str, limits: DecodeLimits, header: Header | None
+) -> None:
     short, long = sorted((width, height))
-    size = f"{width} x {height} pixels"
-    if width * height > limits.max_pixels:
-        raise Failed(Code.TOO_MANY_PIXELS, f"{size}, over the limit of {limits.max_pixels}")
+    size = f"{width} x {height}"
+    is_whole = header is not None and (header.is_progressive or header.is_lossless)
+    most = limits.pixels(kind, is_whole=is_whole)
+    if width * height > most:
+        setting = "MAX_IMAGE_PIXELS"
+        if most < limits.max_pixels:
+            setting = f"DECODE_MEMORY_BYTES, as {'whole ' * is_whole}{kind}"
+        raise Failed(
+            Code.TOO_MANY_PIXELS,
+            f"{size} = {width * height / 1e6:.4g} megapixels; at most {most / 1e6:.4g} ({setting})",
+        )
     if long > limits.max_side:
-        raise Failed(Code.TOO_MANY_PIXELS, f"{size}, a side over the limit of {limits.max_side}")
+        raise Failed(
+            Code.TOO_MANY_PIXELS, f"{size} pixels, a side over the limit of {limits.max_side}"
+        )
     if short < _MIN_SIDE:  # well-formed, so not corrupt
-        raise Failed(Code.UNSUPPORTED_FORMAT, f"{size}, a side below {_MIN_SIDE}")
+        raise Failed(Code.UNSUPPORTED_FORMAT, f"{size} pixels, a side below {_MIN_SIDE}")
     if long > short * limits.max_aspect_ratio:
         raise Failed(
             Code.TOO_MANY_PIXELS,
-            f"{size}, longer than {limits.max_aspect_ratio} times its short side",
+            f"{size} pixels, longer than {limits.max_aspect_ratio} times its short side",
         )
 
 

@@ -20,16 +20,33 @@ class Format(StrEnum):
 
 
 DEFAULT_FORMATS: Final = (Format.JPEG, Format.PNG, Format.WEBP, Format.GIF, Format.BMP)
-# The thirstiest image of 50 megapixels, a turned WebP with alpha, takes 1,088 MiB of it.
 DEFAULT_MEMORY_BYTES: Final = 5 * 2**28
+# The interpreter, its segment and the file; then bytes of each pixel, for the mode that takes most.
+_OWN_BYTES: Final = 240 * 2**20
+_BYTES_PER_PIXEL: Final = {
+    "JPEG": 2,  # decoded at a half to an eighth of its sides
+    "PNG": 15,
+    "WEBP": 20,
+    "GIF": 15,
+    "BMP": 15,
+    "TIFF": 20,
+    "AVIF": 20,
+    "HEIC": 15,
+}
+_WHOLE_JPEG_BYTES: Final = 10  # a progressive one holds all its coefficients, a lossless all pixels
+_RAW_BYTES: Final = 12
 RAW_KINDS: Final = frozenset({"DNG", "CR2", "NEF", "ARW"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeLimits:
-    """What a header may announce. A side is in pixels; the aspect ratio is long by short side."""
+    """What a header may announce. A side is in pixels; the aspect ratio is long by short side.
 
-    max_pixels: int = 50_000_000
+    `max_pixels` holds for all; what a format takes of `memory_bytes` may allow less of it.
+    """
+
+    max_pixels: int = 200_000_000
+    memory_bytes: int = DEFAULT_MEMORY_BYTES
     max_side: int = 30_000
     max_scans: int = 100  # of a JPEG; encoders write up to some ten
     max_aspect_ratio: int = 100  # the shortest-edge resize makes that many times 224 x 224 pixels
@@ -38,3 +55,13 @@ class DecodeLimits:
     def allows(self, kind: str) -> bool:
         """Say whether `kind`, as `magic.sniff` names it, is on the list."""
         return (Format.RAW if kind in RAW_KINDS else kind) in self.formats
+
+    def pixels(self, kind: str, *, is_whole: bool = False) -> int:
+        """Return how many pixels an image of `kind` may have.
+
+        `is_whole`: a JPEG that is not decoded at a part of its size, but held in full.
+        """
+        each = _BYTES_PER_PIXEL.get(kind, _RAW_BYTES)
+        if is_whole:
+            each = _WHOLE_JPEG_BYTES
+        return min(self.max_pixels, max(0, self.memory_bytes - _OWN_BYTES) // each)

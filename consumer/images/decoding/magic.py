@@ -24,6 +24,13 @@ _PREFIXES: Final = (
     (b"SIMPLE  =", "FITS"),
     (b"DDS ", "DDS"),
     (b"qoif", "QOI"),
+    (b"FUJIFILMCCD-RAW", "RAF"),
+    (b"IIU\x00", "RW2"),
+    (b"IIRO", "ORF"),
+    (b"IIRS", "ORF"),
+    (b"MMOR", "ORF"),
+    (b"FOVb", "X3F"),
+    (b"%PDF-", "PDF"),
     (b"\x76\x2f\x31\x01", "OpenEXR"),
     (b"gimp xcf", "XCF"),
     (b"icns", "ICNS"),
@@ -33,12 +40,28 @@ _BRANDS: Final = {
     b"heix": "HEIC",
     b"hevc": "HEIC",
     b"heim": "HEIC",
+    b"heis": "HEIC",
+    b"hevm": "HEIC",
+    b"hevs": "HEIC",
     b"mif1": "HEIF",
+    b"mif2": "HEIF",
+    b"mif3": "HEIF",
     b"msf1": "HEIF",
     b"avif": "AVIF",
     b"avis": "AVIF",
     b"crx ": "CR3",
+    b"jxl ": "JPEG XL",
+    b"jp2 ": "JPEG 2000",
+    b"jpx ": "JPEG 2000",
+    b"qt  ": "QuickTime",
+    b"isom": "MP4",
+    b"mp41": "MP4",
+    b"mp42": "MP4",
+    b"M4V ": "MP4",
 }
+# A QuickTime file without a type begins with one of these boxes.
+_MOVIE_BOXES: Final = frozenset({b"moov", b"mdat", b"wide", b"pnot"})
+_XML_BYTES: Final = 1024  # a prolog, comments and a document type, before the root
 _MAX_BRANDS_BYTES: Final = 256
 # Cameras' raw files are TIFFs whose first directory tells: tags of TIFF 6.0, TIFF/EP and DNG.
 _MAX_TIFF_ENTRIES: Final = 256
@@ -59,20 +82,29 @@ def sniff(data: bytes) -> str | None:
         return "BMP"
     if data[4:8] == b"ftyp":
         return _brand(data)
+    if data[4:8] in _MOVIE_BOXES:
+        return "QuickTime"
+    if data.lstrip(b"\xef\xbb\xbf \t\r\n")[:5] in (b"<?xml", b"<!DOC", b"<svg ", b"<svg>"):
+        return "SVG" if b"<svg" in data[:_XML_BYTES] else None
     if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3].isspace():
         return "PNM"
     name = next((name for prefix, name in _PREFIXES if data.startswith(prefix)), None)
     return _raw_kind(data) or name if name == "TIFF" else name
 
 
-def _brand(data: bytes) -> str | None:
-    """Return the major brand's format, or what a general one (`mif1`) is made more precise by."""
+def _brand(data: bytes) -> str:
+    """Return what the brands of an ISO file say: the major one, or what makes it more precise.
+
+    A general brand (`mif1`) and one that is not known are made more precise by the compatible ones;
+    where none is known, it is called a film.
+    """
     length = min(int.from_bytes(data[:4], "big"), _MAX_BRANDS_BYTES)
     found = _BRANDS.get(data[8:12])
-    if found != "HEIF":
+    if found not in (None, "HEIF"):
         return found
-    others = (_BRANDS.get(data[at : at + 4]) for at in range(16, length, 4))
-    return next((name for name in others if name in ("HEIC", "AVIF")), found)
+    others = [_BRANDS.get(data[at : at + 4]) for at in range(16, length, 4)]
+    precise = next((name for name in others if name in ("HEIC", "AVIF")), None)
+    return precise or found or next((name for name in others if name), "MP4")
 
 
 def _raw_kind(data: bytes) -> str | None:

@@ -56,7 +56,8 @@ class Decoder:
         workers: int | None = None,
         images_per_process: int = 0,
     ) -> None:
-        options = WorkerOptions(limits=limits, memory_bytes=memory_bytes)
+        limits = replace(limits, memory_bytes=memory_bytes)
+        options = WorkerOptions(limits=limits)
         count = workers or _cores()
         self._limits = limits
         self._timeout_seconds = timeout_seconds

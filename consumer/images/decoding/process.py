@@ -119,7 +119,7 @@ class Worker:
             raise FatalError(
                 self._fault_code,
                 f"decoder: its process {await self._end()} before it was ready; is "
-                f"DECODE_MEMORY_BYTES={self._options.memory_bytes} too small?",
+                f"DECODE_MEMORY_BYTES={self._options.limits.memory_bytes} too small?",
             ) from exc
         if started.fault:
             raise FatalError(self._fault_code, f"decoder: {started.fault}")

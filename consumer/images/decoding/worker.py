@@ -31,8 +31,8 @@ from consumer.images.decoding.limits import Format
 from consumer.images.decoding.segment import WINDOW_BYTES, Segment
 from schemas import Code
 
-# The most that a picture takes, a turned WebP with alpha: five copies of four bytes a pixel.
-_BYTES_PER_PIXEL: Final = 20
+# What a JPEG takes, which may have all the pixels that are allowed; others: `DecodeLimits.pixels`.
+_BYTES_PER_PIXEL: Final = 2
 
 
 def main(options: WorkerOptions) -> None:
@@ -53,7 +53,7 @@ def _begin(options: WorkerOptions) -> Started:
         yield_to_others(options.niceness)
         _silence()
         # libheif decodes in a thread of its own, even if it is the only one.
-        lacks = confine(options.memory_bytes, threads=Format.HEIC in limits.formats)
+        lacks = confine(limits.memory_bytes, threads=Format.HEIC in limits.formats)
     except ImportError as exc:
         fault = (
             f"DECODE_FORMATS lists a format that needs {exc.name}: install this project with the "
@@ -79,7 +79,7 @@ def _lack_of_memory(options: WorkerOptions) -> str:
         mmap.mmap(-1, _BYTES_PER_PIXEL * options.limits.max_pixels).close()
     except OSError:
         return (
-            f"DECODE_MEMORY_BYTES={options.memory_bytes} does not do for MAX_IMAGE_PIXELS="
+            f"DECODE_MEMORY_BYTES={options.limits.memory_bytes} does not do for MAX_IMAGE_PIXELS="
             f"{options.limits.max_pixels}: more of the one, or less of the other"
         )
     return ""

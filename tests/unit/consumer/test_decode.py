@@ -216,9 +216,9 @@ def test_reduced_jpeg_decode_hardly_changes_pixels_and_not_the_size(orientation:
         b"\0",
         b"just a text named cat.jpg",
         b"BMW builds cars, not images",
-        b"%PDF-1.7",
         b"<html>",
-        b"\0\0\0\x18ftypmp42",
+        b"<!DOCTYPE html><p>no picture",
+        b"<?xml version='1.0'?><feed/>",
         b"RIFF\0\0\0\0WAVE",
         b"P",
         b"\xff\xd8",
@@ -242,8 +242,23 @@ def test_other_files_are_not_an_image(data: bytes) -> None:
         b"\0\0\0\x1cftypavif\0\0\0\0",
         b"\0\0\0\x0cjP  \r\n\x87\n",
         b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- drawn -->\n<svg/>",
+        b"<!DOCTYPE svg PUBLIC '-//W3C//DTD SVG 1.1//EN'><svg/>",
+        b"%PDF-1.7",
+        b"\0\0\0\x18ftypmp42",
+        b"\0\0\0\x14ftypqt  ",
+        b"\0\0\0\x08wide\0\0\0\0mdat",
+        b"FUJIFILMCCD-RAW 0201",
+        b"IIU\0\x18\0\0\0",
+        b"IIRO\x08\0\0\0",
+        b"FOVb\0\0\3\0",
+        b"\0\0\0\x18ftypcrx ",
+        b"\0\0\0\x0cJXL \r\n\x87\n",
     ],
-    ids=["TIFF", "ICO", "PPM", "EPS", "DDS", "PSD", "HEIC", "AVIF", "JP2", "SVG"],
+    ids=[
+        *("TIFF", "ICO", "PPM", "EPS", "DDS", "PSD", "HEIC", "AVIF", "JP2", "SVG", "SVG, XML"),
+        *("SVG, type", "PDF", "MP4", "MOV", "MOV, old", "RAF", "RW2", "ORF", "X3F", "CR3", "JXL"),
+    ],
 )
 def test_image_formats_off_the_list_are_unsupported(data: bytes) -> None:
     """They are named as images and no parser sees them."""
@@ -356,7 +371,7 @@ def test_raw_files_are_told_from_tiffs(order: str) -> None:
         (b"mif1\0\0\0\0mif1avif", "AVIF"),
         (b"avif\0\0\0\0heic", "AVIF"),
         (b"mif1\0\0\0\0xxxx", "HEIF"),
-        (b"mp42\0\0\0\0heic", None),
+        (b"mp42\0\0\0\0mp41", "MP4"),
     ],
 )
 def test_brands_tell_heic_from_avif(brands: bytes, kind: str | None) -> None:
@@ -443,12 +458,12 @@ def test_bare_beginning_is_corrupt(data: bytes) -> None:
     assert "0x" not in caught.value.message
 
 
-def test_compressed_text_bomb_is_corrupt() -> None:
-    """A PNG comment that unpacks to 100 MB is stopped by Pillow's limit on text."""
+def test_compressed_text_bomb_is_left_out() -> None:
+    """A PNG comment that unpacks to 100 MB is stopped at 1 MiB; the picture is sound."""
     text = b"zTXt" + b"k\0\0" + zlib.compress(bytes(100_000_000), 1)
     chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
     data = encoded(drawing())
-    assert verdict(data[:33] + chunk + data[33:]) is Code.CORRUPT_IMAGE
+    np.testing.assert_array_equal(shown(data[:33] + chunk + data[33:]), np.asarray(drawing()))
 
 
 def _outcome(data: bytes, targets: Mapping[Task, Resize] = BOTH) -> DecodedImage | Code:

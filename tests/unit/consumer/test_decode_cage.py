@@ -148,7 +148,7 @@ async def test_endless_code_ends_at_its_limit_of_cpu(
 ) -> None:
     """The kernel ends it, without a parent that looks at the clock."""
     allow_code(monkeypatch, tmp_path)
-    options = WorkerOptions(limits=LIMITS, memory_bytes=5 * 2**28)
+    options = WorkerOptions(limits=LIMITS)
     worker = Worker(options, timeout_seconds=60)
     worker.start()
     try:
@@ -220,7 +220,7 @@ async def test_machine_without_seccomp_says_so_and_goes_on(
     assert check.cage(decoder.lacks) == "; this machine has no seccomp to cage them"
 
 
-async def test_cage_changes_no_verdict() -> None:
+async def test_cage_changes_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the corpus, of every format in every mode and compression, and of cameras' files."""
     files = {sample.name: sample.data for sample in corpus.samples()} | dict(pictures.modes())
     files |= {f"seed {at}": data for at, data in enumerate(pictures.seeds())}
@@ -228,6 +228,7 @@ async def test_cage_changes_no_verdict() -> None:
         "TIFF, a tile of 1.6 GB"
     ]  # of the limit of memory, which the cage has and we have not
     files |= {f"extra {at}": data for at, data in enumerate(pictures.extras())}
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", None)  # put back, since `prepare` sets it
     image.prepare(ALL_FORMATS)
     async with _opened(ALL_FORMATS) as decoder:
         before = child_workers()

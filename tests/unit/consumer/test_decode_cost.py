@@ -6,11 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from consumer.images.decoding.cost import (
-    estimated_seconds,
-    is_costly_for_its_size,
-    too_many_scans,
-)
+from consumer.images.decoding.cost import estimated_seconds, is_costly_for_its_size
+from consumer.images.decoding.headers import too_many_scans
 from consumer.images.decoding.limits import DecodeLimits, Format
 from consumer.images.decoding.recent import REMEMBER_SECONDS, Arrivals, Digests
 from tests import pictures

@@ -167,7 +167,7 @@ async def test_overrun_of_the_clock_is_not_tried_again() -> None:
 
 async def test_overrun_of_cpu_ends_the_process_by_itself() -> None:
     """Without a parent that looks at the clock, too."""
-    options = WorkerOptions(limits=LIMITS, memory_bytes=5 * 2**28)
+    options = WorkerOptions(limits=LIMITS)
     worker = Worker(options, timeout_seconds=60)
     worker.start()
     try:

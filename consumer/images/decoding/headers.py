@@ -1,0 +1,169 @@
+"""Size and kind of a picture by its header. Pure; decides before a parser sees the file."""
+
+import re
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+_MAX_SEGMENTS: Final = 500
+_MAX_HEAD_BYTES: Final = 65_536
+_MAX_TIFF_ENTRIES: Final = 256
+# Frames of a JPEG, SOF0 to SOF15; three of these numbers are other segments.
+_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_LOSSLESS: Final = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
+_ARITHMETIC: Final = frozenset(range(0xC9, 0xD0))
+_SOS: Final = b"\xff\xda"
+_EOI: Final = 0xD9
+# After entropy-coded data: a marker that is no stuffed byte, no restart and no filling.
+_MARKER: Final = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
+_NO_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a segment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a header announces. The last four are a JPEG's."""
+
+    width: int
+    height: int
+    is_progressive: bool = False
+    is_lossless: bool = False
+    is_arithmetic: bool = False
+    scans: int = 1  # at most so many: a thumbnail has some, and other pictures behind
+
+    @property
+    def megapixels(self) -> float:
+        """Width times height, in millions."""
+        return self.width * self.height / 1e6
+
+
+def read_header(data: bytes, kind: str | None) -> Header | None:
+    """Return what the header of `data` announces; None where it cannot be read, or `kind` has none.
+
+    `kind` is as `magic.sniff` names it.
+    """
+    try:
+        if kind == "JPEG":
+            return _jpeg(data)
+        if kind in _SIZES:
+            width, height = _SIZES[kind](data)
+            return Header(width=width, height=height)
+    except (struct.error, IndexError):
+        pass
+    return None
+
+
+def too_many_scans(data: bytes, max_scans: int) -> bool:
+    """Tell whether a JPEG has more scans than `max_scans`, up to its end marker.
+
+    Each scan may be some ten bytes and makes libjpeg walk through every block of the picture.
+    """
+    if data.count(_SOS) <= max_scans:
+        return False
+    at, scans = 2, 0
+    while found := _MARKER.search(data, at):
+        marker, at = found[1][0], found.end()
+        if marker == _EOI:
+            return False
+        scans += marker == _SOS[1]
+        if scans > max_scans:
+            return True
+        at = _behind(data, marker, at)
+    return False
+
+
+def has_its_end(data: bytes) -> bool:
+    """Tell whether there is an end marker behind the last scan of a JPEG."""
+    return data.rfind(bytes((0xFF, _EOI))) > data.rfind(_SOS)
+
+
+def _behind(data: bytes, marker: int, at: int) -> int:
+    """Return where the segment of `marker` ends."""
+    if marker in _NO_LENGTH:
+        return at
+    return at + max(2, int.from_bytes(data[at : at + 2], "big"))
+
+
+def _jpeg(data: bytes) -> Header | None:
+    at = 2
+    for _ in range(_MAX_SEGMENTS):
+        found = _MARKER.search(data, at)
+        if found is None:
+            return None
+        marker, at = found[1][0], found.end()
+        if marker in _FRAMES:
+            height, width = struct.unpack_from(">HH", data, at + 3)
+            return Header(
+                width=width,
+                height=height,
+                is_progressive=marker in _PROGRESSIVE,
+                is_lossless=marker in _LOSSLESS,
+                is_arithmetic=marker in _ARITHMETIC,
+                scans=data.count(_SOS, at),
+            )
+        at = _behind(data, marker, at)
+    return None
+
+
+def _png(data: bytes) -> tuple[int, int]:
+    if data[12:16] != b"IHDR":
+        return 0, 0
+    width, height = struct.unpack_from(">II", data, 16)
+    return width, height
+
+
+def _gif(data: bytes) -> tuple[int, int]:
+    width, height = struct.unpack_from("<HH", data, 6)
+    return width, height
+
+
+def _bmp(data: bytes) -> tuple[int, int]:
+    width, height = struct.unpack_from("<HH" if data[14] == 12 else "<ii", data, 18)
+    return abs(width), abs(height)
+
+
+def _webp(data: bytes) -> tuple[int, int]:
+    match data[12:16]:
+        case b"VP8X":
+            width, height = data[24:27], data[27:30]
+            return int.from_bytes(width, "little") + 1, int.from_bytes(height, "little") + 1
+        case b"VP8L":
+            bits = int.from_bytes(data[21:25], "little")
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case _:
+            width, height = struct.unpack_from("<HH", data, 26)
+            return width & 0x3FFF, height & 0x3FFF
+
+
+def _heif(data: bytes) -> tuple[int, int]:
+    """Return the largest size of an image in it, from the boxes that say so."""
+    sizes = [(0, 0)]
+    for found in re.finditer(b"ispe", data[:_MAX_HEAD_BYTES]):
+        width, height = struct.unpack_from(">II", data, found.end() + 4)
+        sizes.append((width, height))
+    return max(sizes, key=lambda size: size[0] * size[1])
+
+
+def _tiff(data: bytes) -> tuple[int, int]:
+    order = "<" if data[:2] == b"II" else ">"
+    (directory,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, directory)
+    sizes = {}
+    for index in range(min(count, _MAX_TIFF_ENTRIES)):
+        entry = directory + 2 + 12 * index
+        tag, kind = struct.unpack_from(order + "HH", data, entry)
+        if tag in (256, 257):
+            (sizes[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
+    return sizes.get(256, 0), sizes.get(257, 0)
+
+
+_SIZES: Final[Mapping[str | None, Callable[[bytes], tuple[int, int]]]] = {
+    "PNG": _png,
+    "GIF": _gif,
+    "BMP": _bmp,
+    "WEBP": _webp,
+    "HEIC": _heif,
+    "AVIF": _heif,
+    "TIFF": _tiff,
+}
