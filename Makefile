@@ -72,6 +72,10 @@ audit: $(STAMP) ## ask PyPI for known vulnerabilities of all that is installed (
 up: $(STAMP) $(BROKER) ## broker, consumer, page and a watched folder, until Ctrl-C; PICTURES=DIR, MODELS=hub
 	@MODELS="$(MODELS)" PICTURES="$(PICTURES)" exec $(BIN)/python -m examples.up
 
+.PHONY: screenshot
+screenshot: $(STAMP) $(BROKER) ## take the README's picture of the page (needs chromium)
+	$(BIN)/python -m examples.up.screenshot docs/gallery.png
+
 .PHONY: demo
 demo: $(STAMP) $(BROKER) ## the whole way on the embedded broker; MODELS=hub, PICTURES=DIR
 	MODELS="$(MODELS)" PICTURES="$(PICTURES)" $(BIN)/python -m examples.demo
