@@ -57,7 +57,8 @@ async def _photograph(address: str, file: Path) -> None:
             "() => [...document.querySelectorAll('#grid img')].slice(0, 12).every(i => i.complete)"
         )
         await page.wait_for_function(loaded)
-        await page.wait_for_function("!document.querySelector('#state').innerText.includes('open')")
+        done = "() => !document.querySelector('#state').innerText.includes('open')"
+        await page.wait_for_function(done)
         await page.screenshot(path=file)
         await browser.close()
 
