@@ -14,6 +14,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from consumer.outcome import ErrorOutcome, ModelIdentity, RefusedOutcome
+from consumer.record.dead_letters import keep
 from consumer.record.results import OutcomeEncoder
 from producer import ProducerSettings, image_request
 from producer.records import batches_of
@@ -24,6 +25,7 @@ from schemas import (
     Record,
     Request,
     Signer,
+    Stage,
     TimestampType,
     TimingMs,
     Verifier,
@@ -48,7 +50,7 @@ NOT_REDRIVEN = (
     "old  not_found  not redriven: another dead letter of this id",
     "done  stale  not redriven: its id has an outcome already",
 )
-STALE = RefusedOutcome(code=Code.STALE, reason="signed too long ago")
+STALE = Code.STALE
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def settings(here: dict[str, str]) -> ProducerSettings:
 async def bury(
     settings: ProducerSettings,
     id: str,
-    died: RefusedOutcome | Code,
+    died: Code,
     *,
     age_seconds: float = TWO_DAYS,
     keys: KeyRing | None = None,
@@ -104,7 +106,8 @@ async def bury(
             value=value,
             headers=headers,
         )
-        outcome = died if isinstance(died, RefusedOutcome) else failure(request, died)
+        refused = RefusedOutcome(code=died, reason="as the test asked", kept=keep(record))
+        outcome = refused if died.stage is Stage.ADMIT else failure(request, died)
         letter = encoder(settings).write(record, outcome, then)[-1]
         await producer.send_and_wait(
             letter.topic, letter.value, key=letter.key, headers=list(letter.headers)
@@ -194,11 +197,10 @@ async def test_what_cannot_be_redriven_is_named_and_the_rest_goes(
 ) -> None:
     """A forgery, one that a stranger put there, one that is done, a repeat …: exit code 1."""
     forger = KeyRing(current_id="k1", secrets={"k1": b"x" * 32})
-    large = RefusedOutcome(code=Code.TOO_LARGE, reason="b")
     await bury(settings, "forged", STALE, keys=forger)
     await bury(settings, "strange", STALE, is_written=False)
     await bury(settings, "ancient", STALE, age_seconds=8 * 86_400)
-    await bury(settings, "large", large, padding=900_000)
+    await bury(settings, "large", Code.TOO_LARGE, padding=900_000)
     await bury(settings, "recent", Code.NOT_FOUND, age_seconds=10)
     await bury(settings, "old", Code.NOT_FOUND, age_seconds=700)
     await bury(settings, "old", Code.NOT_FOUND, age_seconds=690)
