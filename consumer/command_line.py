@@ -18,7 +18,7 @@ from consumer.runtime import logging_setup
 from consumer.runtime.stop import StopRequest
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
-from imagelane.terminal import json_line, say
+from imagelane.terminal import end_live_line, json_line, say
 
 
 def run(environment: Mapping[str, str], stop: StopRequest) -> NoReturn:
@@ -51,7 +51,9 @@ def _run(
         # One of them may load BLIP or look for an address, and took 20 s of a stop that was over.
         asyncio.Runner().run(main(settings))
     except BaseException as exc:  # noqa: BLE001 - the single broad one: every way to end passes here
+        end_live_line()
         code = _exit_code(exc, is_json=environment.get("LOG_FORMAT") == "json")
+    end_live_line()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,14 +1,34 @@
 """The `consume` command. It takes the signals before what takes seconds to import."""
 
+from typing import Annotated
+
 import typer
 
 from consumer.runtime.stop import StopRequest
+from imagelane.env import Environment
 
 
-def consume(context: typer.Context) -> None:
-    """Run the GPU side until SIGTERM or Ctrl-C."""
+def consume(
+    context: typer.Context,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="A line for each record, and LOG_LEVEL=debug."),
+    ] = False,
+) -> None:
+    """Run the GPU side until SIGTERM or Ctrl-C.
+
+    On a terminal one live line counts the records; elsewhere the log has a line for each.
+
+    \b
+    Example:
+      CUDA_VISIBLE_DEVICES=0 imagelane consume
+    """
     stop = StopRequest()
     stop.listen()
     from consumer.command_line import run
 
-    run(context.obj, stop)
+    environment: Environment = context.obj
+    run(
+        environment.with_option("--verbose", {"LOG_LEVEL": "debug"}) if verbose else environment,
+        stop,
+    )

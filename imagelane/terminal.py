@@ -6,9 +6,12 @@ text in another order than it has. Whatever is written to a person or as a line 
 """
 
 import asyncio
+import io
 import os
 import re
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TextIO
@@ -23,6 +26,7 @@ _ERASE: Final = "\r\x1b[2K"
 _REDRAW_SECONDS: Final = 0.5
 
 _live: Callable[[], str] | None = None
+_lock = threading.RLock()  # a thread draws, others write
 
 
 def printable(text: str) -> str:
@@ -93,22 +97,63 @@ async def live_line(text: Callable[[], str]) -> AsyncIterator[bool]:
         sys.stderr.flush()
 
 
+class AboveLiveLine(io.TextIOBase):
+    """A stream to stderr whose lines stand above the live line; they are written as they come."""
+
+    def __init__(self) -> None:
+        self._pending = ""
+
+    def write(self, text: str) -> int:
+        """Write what ends in a line end; keep the rest until its end comes."""
+        with _lock:
+            lines, end, self._pending = (self._pending + text).rpartition("\n")
+            if end:
+                _write(lines + end, sys.stderr)
+        return len(text)
+
+
+def keep_live_line(text: Callable[[], str]) -> None:
+    """Show a live line from now on, redrawn by a thread, until `end_live_line`."""
+    global _live
+    _live = text
+
+    def tick() -> None:
+        while _live is text:
+            _draw()
+            time.sleep(_REDRAW_SECONDS)
+
+    threading.Thread(target=tick, name="live line", daemon=True).start()
+
+
+def end_live_line() -> None:
+    """Take the live line away, if there is one: what is said from now on stands alone."""
+    global _live
+    with _lock:
+        if _live:
+            _live = None
+            sys.stderr.write(_ERASE)
+            sys.stderr.flush()
+
+
 def _write(text: str, stream: TextIO) -> None:
-    if _live:
-        sys.stderr.write(_ERASE)
-        sys.stderr.flush()
-    try:
-        stream.write(text)
-        stream.flush()
-    except BrokenPipeError as exc:
-        # Python flushes once more at its end, and would complain then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        raise OutputClosed from exc
-    _draw()
+    with _lock:
+        if _live:
+            sys.stderr.write(_ERASE)
+            sys.stderr.flush()
+        try:
+            stream.write(text)
+            stream.flush()
+        except BrokenPipeError as exc:
+            # Python flushes once more at its end, and would complain then.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            raise OutputClosed from exc
+        _draw()
 
 
 def _draw() -> None:
-    if _live:
+    with _lock:
+        if _live is None:
+            return
         sys.stderr.write(_ERASE + _cut(printable(_live()), _width(sys.stderr)))
         sys.stderr.flush()
 

@@ -4,12 +4,14 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TextIO, cast
 
 import structlog
 
+from consumer.runtime.live_line import LiveLine
 from consumer.runtime.readiness import REPEAT_SECONDS
 from consumer.settings import ConsumerSettings
+from imagelane.terminal import AboveLiveLine, keep_live_line
 
 _SHARED: Final[list[structlog.typing.Processor]] = [
     structlog.contextvars.merge_contextvars,
@@ -60,13 +62,18 @@ def configure(settings: ConsumerSettings) -> None:
         else structlog.processors.JSONRenderer()
     )
     level = getattr(logging, settings.log_level.upper())
+    shared, stream = _SHARED, cast(TextIO, sys.stderr)
+    if console and sys.stderr.isatty() and level == logging.INFO:
+        live = LiveLine()
+        shared, stream = [live.process, *_SHARED], cast(TextIO, AboveLiveLine())
+        keep_live_line(live.text)
     structlog.configure(
-        processors=[*_SHARED, structlog.processors.format_exc_info, _head_first, renderer],
+        processors=[*shared, structlog.processors.format_exc_info, _head_first, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[

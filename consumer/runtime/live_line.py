@@ -1,0 +1,54 @@
+"""The consumer on a terminal: one live line in place of a line for each record."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import structlog
+
+RECORD: Final = "record done"
+_RATE_SECONDS: Final = 5.0
+_ON_DEMAND: Final = ("blip", "text")
+_STATES: Final = ("loading", "loaded", "on device", "offloaded", "load failed")
+
+
+class LiveLine:
+    """Counts the records that the log tells of, and drops their lines."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._outcomes: Counter[str] = Counter()
+        self._models: dict[str, str] = {}
+        self._rate_since = (clock(), 0)
+        self._rate = 0.0
+
+    def process(
+        self, _logger: object, _method: str, event: structlog.typing.EventDict
+    ) -> Mapping[str, Any]:
+        """Take in an event of the log; raises `DropEvent` for a record's.
+
+        A processor of structlog, before the renderer.
+        """
+        said = str(event.get("event"))
+        if said == RECORD:
+            self._outcomes[str(event.get("outcome"))] += 1
+            raise structlog.DropEvent
+        for model in _ON_DEMAND:
+            state = said.removeprefix(f"{model} ")
+            if said != state and state in _STATES:
+                self._models[model] = state
+        return event
+
+    def text(self) -> str:
+        """Return the line: how many, how fast, what failed, and the models on demand."""
+        now, count = self._clock(), self._outcomes.total()
+        since, before = self._rate_since
+        if now - since >= _RATE_SECONDS:
+            self._rate, self._rate_since = (count - before) / (now - since), (now, count)
+        models = "".join(f"  {name.upper()} {state}" for name, state in self._models.items())
+        refused = self._outcomes["refused"]
+        return (
+            f"{self._outcomes['ok']} done  {self._rate:.1f}/s  failed {self._outcomes['error']}"
+            f"{f'  refused {refused}' if refused else ''}{models}"
+        )
