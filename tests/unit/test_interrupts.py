@@ -31,7 +31,7 @@ def test_while_modules_are_imported(program: str, number: int, code: int, words:
             stderr=subprocess.PIPE,
             preexec_fn=_ignore_interrupts,
         )
-        _wait_until_it_takes_interrupts(process)
+        _wait_until_it_takes(number, process)
         time.sleep(random.uniform(0, 0.1))
         process.send_signal(number)
         _, said = process.communicate(timeout=PATIENCE_SECONDS)
@@ -51,8 +51,8 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _wait_until_it_takes_interrupts(process: "subprocess.Popen[bytes]") -> None:
-    bit = 1 << (signal.SIGINT - 1)
+def _wait_until_it_takes(number: int, process: "subprocess.Popen[bytes]") -> None:
+    bit = 1 << (number - 1)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         status = Path(f"/proc/{process.pid}/status").read_text()
