@@ -16,7 +16,7 @@ import numpy as np
 import structlog
 
 from consumer.errors import Failed
-from consumer.inference.batching import BatchSize, Turns
+from consumer.inference.batching import BatchSize, ShortSteps, Turns
 from consumer.inference.errors import DeviceFailed, ModelUnavailable
 from consumer.inference.gpu import GpuThread, JobQueue, MakeRoom, StepFailed
 from consumer.inference.on_demand import Bench, OnDemandModel
@@ -71,6 +71,7 @@ class Engine:
         on_demand: list[OnDemandModel[Any, Any]] = [self._texts, self._captions]
         self._on_demand = {model.name: model for model in on_demand}
         self._turns = Turns()
+        self._short_steps = ShortSteps()
 
     async def __aenter__(self) -> Self:
         """Warm CLIP up with a full batch, or the largest that fits.
@@ -203,13 +204,18 @@ class Engine:
         ready = {_RESIDENT: self._images.urgent} if len(self._images) else {}
         ready |= {name: model.urgent for name, model in self._on_demand.items() if model.ready}
         choice = self._turns.choose(ready)
+        if any(ready.values()):
+            self._short_steps.urgent(now)
+        most_seconds = self._short_steps.bound(now)
         if choice is None:
             await self._wait(now)
         elif choice == _RESIDENT:
-            await self._images.run_batch(self._bench.gpu, self._bench.clock, self._room_for(None))
+            await self._images.run_batch(
+                self._bench.gpu, self._bench.clock, self._room_for(None), most_seconds
+            )
         else:
             model = self._on_demand[choice]
-            await model.step(self._room_for(model))
+            await model.step(self._room_for(model), most_seconds)
 
     async def _wait(self, now: float) -> None:
         changes = [model.next_change_at() for model in self._on_demand.values()]

@@ -126,13 +126,18 @@ class JobQueue(Generic[X, T]):
         self._jobs.clear()
 
     async def run_batch(
-        self, gpu: GpuThread, clock: Callable[[], float], make_room: MakeRoom
+        self,
+        gpu: GpuThread,
+        clock: Callable[[], float],
+        make_room: MakeRoom,
+        most_seconds: float | None = None,
     ) -> None:
         """Take what waits, up to the limit, and answer it; `make_room` helps when memory runs out.
 
-        Urgent jobs go by themselves: a batch that others fill would take longer.
+        Urgent jobs go by themselves: a batch that others fill would take longer. `most_seconds`
+        bounds how long the batch takes, as far as the last one tells.
         """
-        jobs = self._next_jobs()
+        jobs = self._next_jobs(self.size.within(most_seconds))
         started_at = clock()
         try:
             outcomes = await self._outcomes(gpu, [job.content for job in jobs], make_room)
@@ -140,15 +145,17 @@ class JobQueue(Generic[X, T]):
             for job in jobs:
                 job.answer.cancel()
             raise
-        batch_ms = (clock() - started_at) * 1000
+        seconds = clock() - started_at
+        self.size.took(len(jobs), seconds)
+        batch_ms = seconds * 1000
         for job, outcome in zip(jobs, outcomes, strict=True):
             answer = outcome if isinstance(outcome, Failed) else Answer(outcome, batch_ms)
             _settle(job, answer)
 
-    def _next_jobs(self) -> list[Job[X, T]]:
+    def _next_jobs(self, most: int) -> list[Job[X, T]]:
         waiting = [job for job in self._jobs if not job.answer.done()]
         urgent = [job for job in waiting if job.urgent]
-        jobs = (urgent or waiting)[: self.size.limit]
+        jobs = (urgent or waiting)[:most]
         taken = set(map(id, jobs))
         self._jobs = [job for job in waiting if id(job) not in taken]
         return jobs

@@ -105,8 +105,8 @@ class OnDemandModel(Generic[X, T]):
         """Return when `refresh` may find something new though nothing happened, None if never."""
         return self._residency.next_change_at(wanted=self.wanted)
 
-    async def step(self, make_room: MakeRoom) -> None:
-        """Make the move that is due, or run a batch.
+    async def step(self, make_room: MakeRoom, most_seconds: float | None) -> None:
+        """Make the move that is due, or run a batch of about `most_seconds` at most.
 
         Raises:
             DeviceFailed: the process cannot go on.
@@ -118,7 +118,7 @@ class OnDemandModel(Generic[X, T]):
             move = await self.leave()
             _log.info(f"{self._event} offloaded", idle_seconds=idle_seconds, to=_PLACE[move])
         else:
-            await self.queue.run_batch(self._bench.gpu, self._bench.clock, make_room)
+            await self.queue.run_batch(self._bench.gpu, self._bench.clock, make_room, most_seconds)
             self._residency.worked(self._bench.clock())
 
     async def leave(self) -> Move:

@@ -1,6 +1,6 @@
 """Whose turn it is on the device, and how many images at once."""
 
-from consumer.inference.batching import MAX_URGENT_IN_A_ROW, BatchSize, Turns
+from consumer.inference.batching import MAX_URGENT_IN_A_ROW, BatchSize, ShortSteps, Turns
 
 
 def turns(ready, count):
@@ -109,3 +109,26 @@ def test_grows_back_after_full_batches_in_a_row():
         size.worked(size.limit)
 
     assert size.limit == 8
+
+
+def test_steps_are_short_while_somebody_searches():
+    """From the first urgent job on, until none has come for a while."""
+    short = ShortSteps(step_seconds=0.2, remember_seconds=60)
+    assert short.bound(0) is None
+
+    short.urgent(10)
+
+    assert [short.bound(now) for now in (10, 70, 70.1)] == [0.2, 0.2, None]
+
+
+def test_short_step_has_as_many_jobs_as_the_last_one_tells():
+    """At least one, at most the limit; before anything is known, the limit."""
+    size = BatchSize(32)
+    assert size.within(0.2) == 32
+
+    size.took(32, 1.6)
+
+    assert size.within(0.2) == 4
+    assert size.within(0.01) == 1
+    assert size.within(9) == 32
+    assert size.within(None) == 32

@@ -14,6 +14,7 @@ from schemas import Code, Task
 from tests.engine_fakes import (
     Clock,
     FakeCaptioner,
+    FakeEmbedder,
     FakeTextEmbedder,
     caption,
     embed,
@@ -117,6 +118,26 @@ async def test_urgent_text_goes_before_all_that_waits(device, embedder, captione
 
     held, first = device.steps[:2]
     assert (held, first) == ("embed 1", "text 1")
+
+
+async def test_steps_become_short_once_somebody_searches(device, embedder, captioner):
+    """Pictures that take long go few at a time, so that the next search waits for few."""
+    clock = Clock()
+
+    class Slow(FakeEmbedder):
+        def embed(self, images):
+            clock.now += len(images) * 0.09
+            return super().embed(images)
+
+    slow = Slow(device)
+    async with running(slow, captioner, embed_batch=8, clock=clock) as engine:
+        await asyncio.gather(*(embed(engine, n) for n in range(16)))
+        await engine.infer_text("a", urgent=True)
+        await asyncio.gather(*(embed(engine, n) for n in range(4)))
+        clock.now += 100
+        await asyncio.gather(*(embed(engine, n) for n in range(8)))
+
+    assert slow.batches[1:] == [8, 8, 2, 2, 8]
 
 
 async def test_urgent_picture_goes_first_and_by_itself(device, embedder, captioner):
