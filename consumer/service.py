@@ -2,13 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from consumer.broker.cluster import NO_QUERIES, Cluster, TopicFacts
+from consumer.broker.beginnings import Beginnings
+from consumer.broker.cluster import NO_QUERIES, Cluster, TopicFacts, client_arguments
+from consumer.broker.evidence import ResultsEvidence
 from consumer.broker.group import KafkaStream
 from consumer.image_sources import open_sources
 from consumer.images.byte_budget import ByteBudget
@@ -19,6 +21,7 @@ from consumer.images.prepare import FetchAndDecode
 from consumer.inference.engine import Engine
 from consumer.inference.residency import ResidencyPolicy
 from consumer.partition.assigned import MakeWorker, PartitionWorkers
+from consumer.partition.beginning import BeginAt
 from consumer.partition.offsets import OffsetTracker
 from consumer.partition.worker import Commit, CommitPolicy, PartitionWorker
 from consumer.probe import probe
@@ -61,7 +64,10 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
         closing.bound("cluster", Cluster(settings)) as cluster,
     ):
         ingest, *outputs = await cluster.topics()
-        replay_seconds = _replay_seconds(settings, ingest, await cluster.queries())
+        queries = await cluster.queries()
+        beginnings = make_beginnings(settings, cluster, [ingest, queries], outputs[0])
+        await beginnings.look_back()
+        replay_seconds = _replay_seconds(settings, ingest, queries)
         # Imported here: torch takes seconds, which nobody should wait for to read of a bad setting.
         from consumer.inference.models.load import open_models
 
@@ -76,7 +82,8 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
             closing.bound("engine", open_engine(settings, models)) as engine,
             closing.bound("decoder", open_decoder(settings)) as decoder,
             closing.bound(
-                "group", KafkaStream(settings, cluster, outputs, replay_seconds, readiness)
+                "group",
+                KafkaStream(settings, cluster, outputs, beginnings, replay_seconds, readiness),
             ) as stream,
             asyncio.TaskGroup() as tasks,
         ):
@@ -120,6 +127,29 @@ async def _consume(
             workers.take(record)
         stream.set_back(workers.rewinds())
         report()
+
+
+def make_beginnings(
+    settings: ConsumerSettings,
+    cluster: Cluster,
+    topics: Sequence[TopicFacts | None],
+    results: TopicFacts,
+) -> Beginnings:
+    """Return what decides where the group begins without a position."""
+    evidence = ResultsEvidence(
+        client=client_arguments(settings),
+        results_topic=results.name,
+        results_partitions=results.partitions,
+        group_id=settings.group_id,
+        verifier=Verifier(settings.keys, results.name),
+    )
+    return Beginnings(
+        cluster=cluster,
+        topics=[topic for topic in topics if topic],
+        group_id=settings.group_id,
+        begin_at=BeginAt.parse(settings.begin_at, settings.ingest_topic),
+        evidence=evidence,
+    )
 
 
 def _replay_seconds(

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from consumer.images.decoding.limits import DEFAULT_FORMATS, DEFAULT_MEMORY_BYTES, Format
 from consumer.images.retry import RetryPolicy
+from consumer.partition.beginning import BEGIN_AT_PATTERN
 from consumer.partition.offsets import MAX_OPEN
 from imagelane.settings import CommaSeparated, WireSettings
 
@@ -42,6 +43,13 @@ class ConsumerSettings(WireSettings):
     )
     group_instance_id: str | None = Field(
         default=None, description="static member name, so that a restart is no rebalance"
+    )
+    begin_at: str | None = Field(
+        default=None,
+        pattern=BEGIN_AT_PATTERN,
+        description="where to begin without a position, though results are there: `earliest`, "
+        "`latest`, or `partition:offset` by comma, of INGEST_TOPIC (`topic-partition:offset`: of "
+        "another)",
     )
     session_timeout_seconds: float = Field(
         default=30, ge=1, description="silence after which the group gives our partitions away"

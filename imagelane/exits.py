@@ -13,6 +13,7 @@ class ExitCode(IntEnum):
     TOPIC = 72  # EX_OSFILE: a topic does not exist
     ACCESS = 67  # EX_NOUSER: Kafka refuses a right, or who we say we are
     PROTOCOL = 76  # EX_PROTOCOL: Kafka gave an answer that no retry can heal
+    NO_POSITION = 73  # EX_CANTCREAT: no position, though there are results: where to begin?
     POSITION = 65  # EX_DATAERR: the group's position vanished while it was in use
     TLS = 68  # EX_NOHOST: the brokers and we do not trust each other's certificates
     MODEL = 66  # EX_NOINPUT: a checkpoint is missing, broken, or not CLIP or BLIP

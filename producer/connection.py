@@ -10,9 +10,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from imagelane.exits import ExitCode, FatalError
-from imagelane.kafka.admin import Unanswered, topic_partitions
+from imagelane.kafka.admin import topic_partitions
 from imagelane.kafka.client import client_arguments
-from imagelane.kafka.diagnosis import refusal_of
+from imagelane.kafka.diagnosis import out_of_reach, refusal_of
+from imagelane.kafka.errors import Unanswered
 from imagelane.kafka.header_names import tolerate_header_names
 from producer.settings import ProducerSettings
 from schemas import Record, TimestampType
@@ -98,6 +99,9 @@ async def _started(
     try:
         async with answering(settings, "connecting"):
             await client.start()
+            kafka = client.client if isinstance(client, AIOKafkaProducer) else client._client
+            if fault := await out_of_reach(settings, kafka):
+                raise fault
         yield client
     finally:
         await stop()

@@ -1,7 +1,13 @@
 """The wire contract: messages, signatures, codes. Pure: no network, no environment, no clock."""
 
 from schemas.admission import Freshness, admit
-from schemas.codec import decode_request, decode_result, encode_request, encode_result
+from schemas.codec import (
+    decode_request,
+    decode_result,
+    decode_source,
+    encode_request,
+    encode_result,
+)
 from schemas.codes import Code, Refused, Stage
 from schemas.messages import (
     Caption,
@@ -46,6 +52,7 @@ __all__ = [
     "admit",
     "decode_request",
     "decode_result",
+    "decode_source",
     "encode_request",
     "encode_result",
 ]

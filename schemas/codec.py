@@ -9,7 +9,7 @@ import orjson
 from pydantic import ValidationError
 
 from schemas.codes import Code, Refused
-from schemas.messages import VERSION, JsonObject, Request, Result
+from schemas.messages import VERSION, JsonObject, Request, Result, Source
 
 MAX_VALUE_BYTES: Final = 256 * 1024
 MAX_PATH_CHARS: Final = 80
@@ -45,6 +45,18 @@ def decode_result(value: bytes) -> Result:
 def encode_result(result: Result) -> bytes:
     """Return the compact JSON of a result; absent fields are left out."""
     return _encode(result)
+
+
+def decode_source(value: bytes) -> Source:
+    """Parse where a result's request stands, and nothing else of the result: vectors are long.
+
+    Raises:
+        Refused: `malformed` or `invalid`.
+    """
+    try:
+        return Source.model_validate(_members(value).get("source"))
+    except ValidationError as exc:
+        raise Refused(Code.INVALID, describe_errors(exc)) from exc
 
 
 def check_size(value: bytes) -> None:

@@ -234,11 +234,12 @@ class TimingMs(_Answer):
 
 
 class Source(_Answer):
-    """Where the request stands in the log."""
+    """Where the request stands in the log, and the consumer group of the result (if it is told)."""
 
     topic: str
     partition: int
     offset: int
+    group: str | None = None
 
 
 class Result(_Answer):

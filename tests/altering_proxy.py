@@ -60,9 +60,11 @@ class AlteringProxy:
         except* (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # an end of it is closed, by whomever
         finally:
-            for end in (writer, broker_writer):
+            ends = (writer, broker_writer)
+            for end in ends:
                 end.close()
-                with suppress(ConnectionError):
+            for end in ends:
+                with suppress(ConnectionError, asyncio.CancelledError):
                     await end.wait_closed()
             self._serving.discard(task)
 

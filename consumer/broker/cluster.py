@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
@@ -16,17 +16,21 @@ from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka import client
 from imagelane.kafka.admin import (
-    Unanswered,
-    committed_offset,
+    RETRY_SECONDS,
+    committed_offsets,
     retried,
     topic_configs,
     topic_partitions,
 )
-from imagelane.kafka.diagnosis import no_broker, refusal_of
+from imagelane.kafka.diagnosis import no_broker, out_of_reach, refusal_of
+from imagelane.kafka.errors import Unanswered, answers_needed
 
 log = structlog.get_logger()
 
 ANSWER_SECONDS: Final = 10  # how long an answer about the topics is waited for
+TOPIC_SECONDS: Final = 10  # how long topics are waited for that were made a moment ago
+# Of a batch where we may not read the topic's limit: far below what any sensible topic takes.
+CAREFUL_BATCH_BYTES: Final = 64 * 1024
 _Answer = TypeVar("_Answer")
 NO_QUERIES: Final = "there is no queries topic, `imagelane topics` creates it"
 COMPRESSION_WARNING: Final = (
@@ -109,12 +113,19 @@ class Cluster:
             self._settings.results_topic,
             self._settings.dlq_topic,
         ]
-        found = await self._answer(lambda: topic_partitions(self._connected()))
-        if missing := [name for name in names if name not in found]:
-            raise FatalError(
-                ExitCode.TOPIC,
-                f"topic: {', '.join(missing)} not there; `imagelane topics` creates them",
-            )
+        give_up = time.monotonic() + min(TOPIC_SECONDS, self._settings.broker_wait_seconds)
+        said = False
+        while True:
+            found = await self._answer(lambda: topic_partitions(self._connected()))
+            if not (missing := [name for name in names if name not in found]):
+                break
+            line = f"{', '.join(missing)} not there; `imagelane topics` creates them"
+            if time.monotonic() >= give_up:
+                raise FatalError(ExitCode.TOPIC, f"topic: {line}")
+            if not said:
+                log.warning("waiting for topics", seconds=TOPIC_SECONDS, reason=line)
+                said = True
+            await asyncio.sleep(RETRY_SECONDS)
         return [await self._facts(name, len(found[name])) for name in names]
 
     async def queries(self) -> TopicFacts | None:
@@ -130,6 +141,12 @@ class Cluster:
             Unanswered: its coordinator has not answered for `TRANSACTION_TIMEOUT_SECONDS`.
             FatalError: it refuses.
         """
+        return (await self.all_committed([partition])).get(partition)
+
+    async def all_committed(
+        self, partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, Position]:
+        """Return the group's committed positions of these partitions; raises as `committed`."""
         group_id, warned = self._settings.group_id, set[str]()
 
         def warn(reason: Unanswered) -> None:
@@ -138,29 +155,37 @@ class Cluster:
                 warned.add(str(reason))
 
         found = await retried(
-            lambda: committed_offset(self._connected(), group_id, partition),
+            lambda: committed_offsets(self._connected(), group_id, partitions),
             self._settings.transaction_timeout_seconds,
             warn,
         )
-        return Position(offset=found.offset, metadata=found.metadata) if found else None
+        return {p: Position(offset=c.offset, metadata=c.metadata) for p, c in found.items()}
 
     async def _facts(self, topic: str, partitions: int) -> TopicFacts:
-        configs = await self._answer(lambda: topic_configs(self._connected(), topic))
+        try:
+            configs = await self._answer(lambda: topic_configs(self._connected(), topic))
+        except FatalError as exc:
+            if exc.code is not ExitCode.ACCESS:
+                raise
+            log.warning(
+                "settings of a topic may not be read; going on with careful ones",
+                topic=topic,
+                reason=f"the right DescribeConfigs on topic {topic} is not granted to us",
+            )
+            configs = {}
         compression = configs.get("compression.type")
         return TopicFacts(
             name=topic,
             partitions=partitions,
             append_time=configs.get("message.timestamp.type") == "LogAppendTime",
             unpacked=None if compression is None else compression == "uncompressed",
-            max_batch_bytes=int(configs["max.message.bytes"]),
+            max_batch_bytes=int(configs.get("max.message.bytes", CAREFUL_BATCH_BYTES)),
         )
 
     async def _answer(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
         """Ask, and again while that may heal; no answer in time ends the process."""
-        try:
+        with answers_needed("asking for the topics"):
             return await retried(ask, ANSWER_SECONDS)
-        except Unanswered as exc:
-            raise FatalError(ExitCode.BROKER, f"broker: {exc}") from exc
 
     async def _connect(self) -> AIOKafkaAdminClient:
         """Connect, and wait for the broker a while: it may be starting as well."""
@@ -171,14 +196,18 @@ class Cluster:
             try:
                 async with asyncio.timeout(10):
                     await admin.start()
-                return admin
+                    fault = await out_of_reach(self._settings, admin._client)
+                if fault is None:
+                    return admin
+                await admin.close()
             except (TimeoutError, KafkaError, OSError) as exc:
                 await admin.close()
                 if refusal := await refusal_of(self._settings):
                     raise refusal from exc
-                if time.monotonic() >= give_up:
-                    raise FatalError(ExitCode.BROKER, no_broker(self._settings)) from exc
-                log.warning("waiting for a broker", bootstrap_servers=brokers)
+                fault = FatalError(ExitCode.BROKER, no_broker(self._settings))
+            if time.monotonic() >= give_up:
+                raise fault
+            log.warning("waiting for a broker", bootstrap_servers=brokers, reason=str(fault))
             await asyncio.sleep(1)
 
     def _connected(self) -> AIOKafkaAdminClient:

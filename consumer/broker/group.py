@@ -14,19 +14,19 @@ from typing import Any, Final, Protocol, Self
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import KafkaError, UnsupportedCodecError
+from aiokafka.errors import OffsetOutOfRangeError, UnsupportedCodecError
 
+from consumer.broker.beginnings import Beginnings
 from consumer.broker.cluster import Cluster, TopicFacts, client_arguments
 from consumer.broker.history import read_back, record_of
 from consumer.broker.open_transactions import OpenTransactions
 from consumer.broker.transactions import PartitionTransactions
-from consumer.partition.assigned import PartitionId
-from consumer.partition.offsets import Position
+from consumer.partition.offsets import PartitionId, Position, undone_below
 from consumer.partition.worker import Commit, History
 from consumer.runtime.readiness import Readiness
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
-from imagelane.kafka.admin import Unanswered
+from imagelane.kafka.errors import answers_needed
 from imagelane.kafka.header_names import tolerate_header_names
 from schemas import Record
 
@@ -57,6 +57,7 @@ class KafkaStream:
         settings: ConsumerSettings,
         cluster: Cluster,
         outputs: Sequence[TopicFacts],
+        beginnings: Beginnings,
         replay_seconds: Mapping[str, float],
         readiness: Readiness,
     ) -> None:
@@ -67,16 +68,19 @@ class KafkaStream:
         self._replay_seconds = replay_seconds
         self._rebalancing: asyncio.Task[None] | None = None
         self._transactions: dict[PartitionId, PartitionTransactions] = {}
-        self._known: dict[PartitionId, Position] = {}  # the last ones of those given away
+        self._beginnings = beginnings
+        # The last positions of partitions that are not held: read before, or given away.
+        self._known: dict[PartitionId, Position] = dict(beginnings.positions)
         self._fault: BaseException | None = None
         self.joined = False
+        self.deleted_unread = 0  # records, since the start of the process
         session_ms = int(settings.session_timeout_seconds * 1000)
         self._consumer = AIOKafkaConsumer(
             **client_arguments(settings),
             group_id=settings.group_id,
             group_instance_id=settings.group_instance_id,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",  # what the log has lost is said and counted, not jumped over
             isolation_level="read_committed",
             session_timeout_ms=session_ms,
             heartbeat_interval_ms=session_ms // 10,
@@ -89,7 +93,12 @@ class KafkaStream:
 
     async def __aenter__(self) -> Self:
         tolerate_header_names()
-        await self._consumer.start()
+        try:
+            with answers_needed("connecting to the group"):
+                await self._consumer.start()
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -122,16 +131,19 @@ class KafkaStream:
         if not wanted:  # to aiokafka no partition means every partition
             await asyncio.sleep(timeout_seconds)
             return []
-        try:
-            batches = await self._consumer.getmany(
-                *wanted,
-                timeout_ms=int(timeout_seconds * 1000),
-                max_records=min(room[p] for p in wanted),
-            )
-        except UnsupportedCodecError as exc:
-            raise FatalError(ExitCode.TOPIC, f"topic: no codec for its records: {exc!r}") from exc
-        except KafkaError as exc:
-            raise FatalError(ExitCode.BROKER, f"broker: {exc}") from exc
+        with answers_needed("fetching"):
+            try:
+                batches = await self._consumer.getmany(
+                    *wanted,
+                    timeout_ms=int(timeout_seconds * 1000),
+                    max_records=min(room[p] for p in wanted),
+                )
+            except OffsetOutOfRangeError as exc:
+                await self._pass_deleted(exc.args[0])
+                return []
+            except UnsupportedCodecError as exc:
+                line = f"topic: no codec for its records: {exc!r}"
+                raise FatalError(ExitCode.TOPIC, line) from exc
         for partition in wanted:
             if not batches.get(partition):
                 await self._open_transactions.look(partition)
@@ -175,9 +187,8 @@ class KafkaStream:
             )
             self._transactions[partition] = transactions
             start = time.monotonic()
-            position = await transactions.start() or await self._beginning(partition)
-            await self._refuse_beyond_end(partition, position)
-            self._consumer.seek(partition, position.offset)
+            position = await transactions.start() or await self._begin(partition, transactions)
+            self._consumer.seek(partition, await self._first_offset(partition, position))
             history = partial(
                 read_back,
                 client_arguments(self._settings),
@@ -217,20 +228,61 @@ class KafkaStream:
         await asyncio.gather(*(t.stop() for t in transactions.values()))
         self._known |= {p: t.committed for p, t in transactions.items() if t.committed}
 
-    async def _beginning(self, partition: TopicPartition) -> Position:
-        offsets = await self._consumer.beginning_offsets([partition])
-        return Position(offset=offsets[partition])
+    async def _begin(
+        self, partition: TopicPartition, transactions: PartitionTransactions
+    ) -> Position:
+        """Return where to begin without a position: at the start, or where `BEGIN_AT` says.
 
-    async def _refuse_beyond_end(self, partition: TopicPartition, position: Position) -> None:
-        """A topic that was made anew would be skipped in silence up to the old position."""
-        end = (await self._consumer.end_offsets([partition]))[partition]
+        The latter is committed at once, so that it is said once.
+        """
+        seconds = self._settings.session_timeout_seconds / 3  # no heartbeat is sent meanwhile
+        at = await self._beginnings.of(partition, seconds)
+        start, end = await self._edges(partition)
+        if at is None:
+            return Position(offset=start)
+        edges = {"earliest": start, "latest": end}
+        position = Position.up_to(at if isinstance(at, int) else edges[at])
+        await transactions.commit([], position)
+        return position
+
+    async def _first_offset(self, partition: TopicPartition, position: Position) -> int:
+        """Return where to read from: the position, or the log's start if that has passed it.
+
+        Raises:
+            FatalError: `TOPIC`: the log ends below the position. A topic that was made anew would
+                be skipped in silence up to it.
+        """
+        start, end = await self._edges(partition)
         if position.offset > end:
             raise FatalError(
                 ExitCode.TOPIC,
-                f"topic: group {self._settings.group_id} has committed offset {position.offset} of "
+                f"topic: group {self._settings.group_id} is at offset {position.offset} of "
                 f"{partition.topic}-{partition.partition}, which ends at {end}: the log lost "
                 "records or was made anew; reset the group's offsets with kafka-consumer-groups.sh",
             )
+        if lost := undone_below(position, start):
+            self.deleted_unread += lost
+            log.error(
+                "records were deleted unread",
+                topic=partition.topic,
+                partition=partition.partition,
+                records=lost,
+                first_offset=position.offset,
+                last_offset=start - 1,
+            )
+        return max(position.offset, start)
+
+    async def _edges(self, partition: TopicPartition) -> tuple[int, int]:
+        """Return the offset of the log's first record, and the one behind its last stable one."""
+        start = (await self._consumer.beginning_offsets([partition]))[partition]
+        return start, (await self._consumer.end_offsets([partition]))[partition]
+
+    async def _pass_deleted(self, fetched: Mapping[TopicPartition, int]) -> None:
+        """Go on where the log begins now, if it begins behind an offset that was to be fetched."""
+        for partition, offset in fetched.items():
+            first = await self._first_offset(partition, Position(offset=offset))
+            if partition in self._consumer.assignment():
+                self._consumer.seek(partition, first)
 
     def fail(self, fault: BaseException) -> None:
         """Make the next poll raise: aiokafka swallows what a rebalance callback raises."""
@@ -243,9 +295,10 @@ class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         try:
-            await self._stream.until_left(self._stream.assign(sorted(assigned), self._workers))
-        except (TimeoutError, KafkaError, Unanswered) as exc:
-            self._stream.fail(FatalError(ExitCode.BROKER, f"broker: assignment failed: {exc!r}"))
+            with answers_needed("opening assigned partitions"):
+                await self._stream.until_left(self._stream.assign(sorted(assigned), self._workers))
+        except FatalError as exc:
+            self._stream.fail(exc)
         except BaseException as exc:
             self._stream.fail(exc)
             raise

@@ -3,19 +3,25 @@
 Read from the log itself, so that a restart or a move of the partition needs no other store.
 """
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from itertools import chain
 from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import UnsupportedCodecError
 
+from imagelane.exits import ExitCode, FatalError
+from imagelane.kafka.errors import answers_needed
 from imagelane.kafka.header_names import Unread
 from schemas import Record, TimestampType
 
 MAX_VERIFIED: Final = 200_000  # a window of 20 minutes at 160 records a second; bounds the start
 CHUNK_OFFSETS: Final = 50_000
 BEFORE_OFFSETS: Final = 1_000  # looked at before the window where nothing in it verifies
+STOP_SECONDS: Final = 2
 _POLL_MS: Final = 500
 _TYPES: Final = tuple(TimestampType)  # by Kafka's number; to ask the enum takes a microsecond more
 
@@ -23,8 +29,25 @@ Recalled = TypeVar("Recalled")
 Recall = Callable[[Record], Recalled | None]
 
 
+@asynccontextmanager
+async def open_reader(client: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer]:
+    """Open a reader of committed records, outside any group; the caller assigns and seeks."""
+    consumer = AIOKafkaConsumer(
+        **client, group_id=None, auto_offset_reset="earliest", isolation_level="read_committed"
+    )
+    try:
+        await consumer.start()
+        yield consumer
+    finally:
+        # While a broker is away aiokafka's stop waits long, or ends as if it had been cancelled.
+        stopping = asyncio.ensure_future(consumer.stop())
+        await asyncio.wait({stopping}, timeout=STOP_SECONDS)
+        if stopping.cancel() or stopping.cancelled():
+            await consumer._client.close()
+
+
 async def read_back(
-    client: dict[str, Any],
+    client: Mapping[str, Any],
     partition: TopicPartition,
     end_offset: int,
     window_seconds: float,
@@ -35,25 +58,40 @@ async def read_back(
     They reach back `window_seconds` from the time of the record at `end_offset` (from now, where
     there is none yet). What `recall` makes nothing of does not count in `MAX_VERIFIED`: forgeries,
     which anybody can write, push nothing out. So the log is read from its end, in chunks.
+
+    Raises:
+        FatalError: the brokers do not answer, or refuse; a codec that cannot be read.
     """
-    consumer = AIOKafkaConsumer(
-        **client, group_id=None, auto_offset_reset="earliest", isolation_level="read_committed"
-    )
+    with answers_needed("reading back what was before the position"):
+        try:
+            async with open_reader(client) as consumer:
+                consumer.assign([partition])
+                return await _read_back(consumer, partition, end_offset, window_seconds, recall)
+        except UnsupportedCodecError as exc:
+            line = f"topic: no codec for its records: {exc!r}"
+            raise FatalError(ExitCode.TOPIC, line) from exc
+
+
+async def _read_back(
+    consumer: AIOKafkaConsumer,
+    partition: TopicPartition,
+    end_offset: int,
+    window_seconds: float,
+    recall: Recall[Recalled],
+) -> list[Recalled]:
     chunks: list[list[Recalled]] = []  # newest first
-    async with consumer:
-        consumer.assign([partition])
-        until = await _time_of(consumer, partition, end_offset)
-        since = int((until - window_seconds) * 1000)
-        found = (await consumer.offsets_for_times({partition: max(0, since)}))[partition]
-        begin = min(found.offset if found else end_offset, end_offset)
-        high = end_offset
-        while high > begin and sum(map(len, chunks)) < MAX_VERIFIED:
-            low = max(begin, high - CHUNK_OFFSETS)
-            chunks.append(await _recall(consumer, partition, low, high, recall))
-            high = low
-        if not any(chunks):
-            # After a quiet night the window is empty: older records still prove our secret.
-            await _recall(consumer, partition, max(0, begin - BEFORE_OFFSETS), begin, recall)
+    until = await _time_of(consumer, partition, end_offset)
+    since = int((until - window_seconds) * 1000)
+    found = (await consumer.offsets_for_times({partition: max(0, since)}))[partition]
+    begin = min(found.offset if found else end_offset, end_offset)
+    high = end_offset
+    while high > begin and sum(map(len, chunks)) < MAX_VERIFIED:
+        low = max(begin, high - CHUNK_OFFSETS)
+        chunks.append(await _recall(consumer, partition, low, high, recall))
+        high = low
+    if not any(chunks):
+        # After a quiet night the window is empty: older records still prove our secret.
+        await _recall(consumer, partition, max(0, begin - BEFORE_OFFSETS), begin, recall)
     return list(chain.from_iterable(reversed(chunks)))
 
 

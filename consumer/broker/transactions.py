@@ -31,7 +31,8 @@ from consumer.broker.cluster import TopicFacts
 from consumer.broker.end_txn import EndTxnUnanswered, end_once
 from consumer.partition.offsets import Position
 from imagelane.exits import ExitCode, FatalError
-from imagelane.kafka.admin import Unanswered, offset_told
+from imagelane.kafka.admin import offsets_told
+from imagelane.kafka.errors import Unanswered
 from schemas import OutgoingRecord
 
 log = structlog.get_logger()
@@ -118,13 +119,14 @@ class PartitionTransactions:
         producer = self._producer
         assert producer is not None
         coordinator = producer._sender._coordinators[CoordinationType.GROUP]
-        found = await offset_told(
+        told = await offsets_told(
             lambda request: producer.client.send(
                 coordinator, request, group=ConnectionGroup.COORDINATION
             ),
             self._group_id,
-            self._partition,
+            [self._partition],
         )
+        found = told.get(self._partition)
         return Position(offset=found.offset, metadata=found.metadata) if found else None
 
     def _not_vanished(self, found: Position | None) -> Position | None:

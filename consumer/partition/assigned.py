@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from consumer.partition.offsets import ForeignMetadata, OffsetTracker, Position
+from consumer.partition.offsets import ForeignMetadata, OffsetTracker, PartitionId, Position
 from consumer.partition.worker import Commit, History, PartitionWorker
 from schemas import Record
 
@@ -16,7 +16,6 @@ log = structlog.get_logger()
 
 LAST_COMMIT_SECONDS: Final = 5
 
-PartitionId = tuple[str, int]  # topic and number
 MakeWorker = Callable[[str, OffsetTracker, Commit], PartitionWorker]  # for a topic
 
 

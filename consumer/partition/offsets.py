@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Final
 
+PartitionId = tuple[str, int]  # topic and number
 MAX_METADATA_BYTES: Final = 4096  # the broker's offset.metadata.max.bytes, by default
 _FORMAT: Final = "il2:"
+_FIRST_FORMAT: Final = "il1:"  # a bitmap of what is done; read, no longer written
 _CHECKSUM_BYTES: Final = 4
 # Base64 turns three bytes into four characters.
 _MAX_PACKED_BYTES: Final = (MAX_METADATA_BYTES - len(_FORMAT)) // 4 * 3 - _CHECKSUM_BYTES
@@ -35,6 +37,16 @@ class Position:
 
     offset: int
     metadata: str = ""
+
+    @classmethod
+    def up_to(cls, offset: int) -> "Position":
+        """Return the position below which everything is done, and above which nothing is."""
+        return cls(offset=offset, metadata=_encode([offset]))
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether a worker committed it; one that a tool set has no metadata of ours."""
+        return self.metadata.startswith((_FORMAT, _FIRST_FORMAT))
 
 
 class OffsetTracker:
@@ -110,12 +122,26 @@ class OffsetTracker:
         """Return what to commit."""
         watermark = self.watermark
         if watermark >= self._done_to:
-            return Position(offset=watermark)
+            return Position.up_to(watermark)
         open_below = [offset for offset in self._not_done() if offset < self._done_to]
         return Position(offset=watermark, metadata=_encode([*open_below, self._done_to]))
 
+    def undone_below(self, offset: int) -> int:
+        """Return how many offsets below this one were not done, whether taken or never."""
+        first_unknown = max(self._next_offset, self._done_to)
+        return sum(o < offset for o in self._not_done()) + max(0, offset - first_unknown)
+
     def _not_done(self) -> Iterator[int]:
         return chain(self._open, self._again)
+
+
+def undone_below(position: Position, offset: int) -> int:
+    """Return how many offsets from a position on, and below an offset, have no outcome."""
+    try:
+        tracker = OffsetTracker.from_position(position)
+    except ForeignMetadata:
+        return max(0, offset - position.offset)
+    return tracker.undone_below(offset)
 
 
 def _encode(offsets: list[int]) -> str:
@@ -131,17 +157,13 @@ def _encode(offsets: list[int]) -> str:
 
 
 def _decode(position: Position) -> list[int]:
-    """Return the offsets that were encoded, two at least."""
-    if not position.metadata.startswith(_FORMAT) or len(position.metadata) > MAX_METADATA_BYTES:
-        raise ForeignMetadata("the committed metadata was not written by this program")
-    try:
-        packed = b64decode(position.metadata.removeprefix(_FORMAT), validate=True)
-    except binascii.Error as exc:
-        raise ForeignMetadata("the committed metadata is not base64") from exc
-    checksum, packed = packed[:_CHECKSUM_BYTES], packed[_CHECKSUM_BYTES:]
-    if checksum != _checksum(position.offset, packed) or not packed or packed[-1] >= _STEP:
-        raise ForeignMetadata("the committed metadata does not match its checksum")
+    """Return the offsets that were encoded, of which the last one is where nothing is done yet."""
+    if position.metadata.startswith(_FIRST_FORMAT):
+        return _decode_bitmap(position.offset, _unpack(position))
     offsets, distance, shift = [position.offset], 0, 0
+    packed = _unpack(position)
+    if packed and packed[-1] >= _STEP:
+        raise ForeignMetadata("the committed metadata ends within a number")
     for byte in packed:
         distance += (byte % _STEP) << shift
         shift += 7
@@ -149,6 +171,27 @@ def _decode(position: Position) -> list[int]:
             offsets.append(offsets[-1] + distance)
             distance, shift = 0, 0
     return offsets
+
+
+def _decode_bitmap(watermark: int, packed: bytes) -> list[int]:
+    """Return what is not done below the highest that is, and the offset above that one."""
+    done = int.from_bytes(packed, "little")
+    span = done.bit_length()
+    return [*(watermark + i for i in range(span) if not done >> i & 1), watermark + span]
+
+
+def _unpack(position: Position) -> bytes:
+    """Return the bytes below the format's name, once their checksum holds."""
+    if not position.is_ours or len(position.metadata) > MAX_METADATA_BYTES:
+        raise ForeignMetadata("the committed metadata was not written by this program")
+    try:
+        packed = b64decode(position.metadata[len(_FORMAT) :], validate=True)
+    except binascii.Error as exc:
+        raise ForeignMetadata("the committed metadata is not base64") from exc
+    checksum, packed = packed[:_CHECKSUM_BYTES], packed[_CHECKSUM_BYTES:]
+    if checksum != _checksum(position.offset, packed):
+        raise ForeignMetadata("the committed metadata does not match its checksum")
+    return packed
 
 
 def _checksum(watermark: int, packed: bytes | bytearray) -> bytes:

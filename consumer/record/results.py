@@ -58,7 +58,7 @@ class OutcomeEncoder:
                 return [self._result(record, request.id, self._ok(record, outcome), now)]
             case ErrorOutcome(request=request, code=code, message=message, attempts=attempts):
                 letter = self._dead_letter(record, keep(record), code, message, attempts)
-                return [self._result(record, request.id, _error(record, outcome), now), letter]
+                return [self._result(record, request.id, self._error(record, outcome), now), letter]
             case RefusedOutcome(code=code, reason=reason, kept=kept):
                 return [self._dead_letter(record, kept, code, reason, attempts=1)]
             case RepeatOutcome():
@@ -87,6 +87,7 @@ class OutcomeEncoder:
                 "topic": record.topic,
                 "partition": record.partition,
                 "offset": record.offset,
+                "group": self.group_id,
             },
         }
         if image is not None:
@@ -104,6 +105,24 @@ class OutcomeEncoder:
         if ok.request.metadata is not None:
             result["metadata"] = orjson.Fragment(ok.request.metadata.as_sent)
         return orjson.dumps(result)
+
+    def _error(self, record: Record, error: ErrorOutcome) -> bytes:
+        image = error.request.image
+        result = Result(
+            id=error.request.id,
+            status="error",
+            image=ImageInfo(uri=image.uri) if image is not None else None,
+            error=Failure(code=error.code, message=error.message, attempts=error.attempts),
+            timing_ms=error.timing,
+            source=Source(
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                group=self.group_id,
+            ),
+            metadata=error.request.metadata,
+        )
+        return encode_result(result)
 
     def _embedding(self, vector: NDArray[np.float32]) -> dict[str, object]:
         if self.encoding == "float":
@@ -171,17 +190,3 @@ def _timestamp(now: float) -> bytes:
     """Return Unix seconds as RFC 3339, in UTC."""
     text = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z").encode()
-
-
-def _error(record: Record, error: ErrorOutcome) -> bytes:
-    image = error.request.image
-    result = Result(
-        id=error.request.id,
-        status="error",
-        image=ImageInfo(uri=image.uri) if image is not None else None,
-        error=Failure(code=error.code, message=error.message, attempts=error.attempts),
-        timing_ms=error.timing,
-        source=Source(topic=record.topic, partition=record.partition, offset=record.offset),
-        metadata=error.request.metadata,
-    )
-    return encode_result(result)

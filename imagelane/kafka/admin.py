@@ -2,60 +2,33 @@
 
 aiokafka 0.14 drops some: its `list_consumer_group_offsets` never looks at the top-level error of
 OffsetFetch (NOT_COORDINATOR and the like) and returns an empty answer, which reads as "this group
-has committed nothing". Here an answer is either usable, or `Unanswered` (asking again may heal
-it), or a `FatalError` with an exit code of its own.
+has committed nothing". Here an answer is usable, or an error of `imagelane.kafka.errors`.
 """
 
 import asyncio
 import struct
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import (
-    AuthenticationFailedError,
-    AuthenticationMethodNotSupported,
-    BrokerResponseError,
-    KafkaError,
-    KafkaTimeoutError,
-    KafkaUnavailableError,
-    for_code,
-)
 from aiokafka.protocol.api import Request
 from aiokafka.protocol.commit import OffsetFetchRequest_v3
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 
 from imagelane.exits import ExitCode, FatalError
+from imagelane.kafka.errors import NO_SUCH_GROUP, Unanswered, raise_for_code, translated
 
 RETRY_SECONDS: Final = 0.2
 
-# Kafka's numbers of the errors that its own clients retry, and that an answer here can have.
 _SET_FOR_TOPIC: Final = 1  # a config's source: Kafka's DYNAMIC_TOPIC_CONFIG
-_RETRIABLE: Final = frozenset({3, 5, 6, 7, 9, 13, 14, 15, 16, 41, 56, 74, 75, 88, 89, 100})
-_ACCESS: Final = frozenset({29, 30, 31, 33, 34, 53, 54, 58, 65, 66})
-_NO_SUCH_GROUP: Final = 69
-_NAMES: Final = {  # that aiokafka does not know, or by another name
-    13: "NETWORK_EXCEPTION",
-    74: "FENCED_LEADER_EPOCH",
-    75: "UNKNOWN_LEADER_EPOCH",
-    88: "UNSTABLE_OFFSET_COMMIT",
-    89: "THROTTLING_QUOTA_EXCEEDED",
-    100: "UNKNOWN_TOPIC_ID",
-}
-_DENIED: Final = (AuthenticationFailedError, AuthenticationMethodNotSupported)
-# Retriable in fact; aiokafka marks its own timeouts otherwise.
-_TIMEOUTS: Final = (KafkaTimeoutError, KafkaUnavailableError)
+# What aiokafka raises where an answer does not hold what it says, or no version is spoken by both.
 _UNREADABLE: Final = (ValueError, TypeError, AssertionError, NotImplementedError, struct.error)
 
 Answer = TypeVar("Answer")
-
-
-class Unanswered(Exception):
-    """No usable answer so far; the message has the reason. Asking again may heal it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,36 +39,11 @@ class Committed:
     metadata: str
 
 
-def raise_for_code(code: int, doing: str) -> None:
-    """Look at one error code of an answer.
-
-    Raises:
-        Unanswered: asking again may heal it.
-        FatalError: `ACCESS`: a right is missing; `PROTOCOL`: any other refusal.
-    """
-    if code:
-        raise _fault(code, f"{doing}: {_error_name(code)}")
-
-
 async def asked(answer: Awaitable[Answer], doing: str) -> Answer:
-    """Return the answer of one call of the client, with its errors translated.
-
-    Raises:
-        Unanswered: no broker answered, or with an error that a retry may heal.
-        FatalError: `ACCESS` or `PROTOCOL`.
-    """
+    """Return the answer of one call of the client, with its errors translated."""
     try:
-        return await answer
-    except BrokerResponseError as exc:
-        raise _fault(exc.errno, f"{doing}: {exc}") from exc
-    except _DENIED as exc:
-        raise FatalError(ExitCode.ACCESS, f"access: {doing}: {exc}") from exc
-    except KafkaError as exc:
-        if exc.retriable or isinstance(exc, _TIMEOUTS):
-            raise Unanswered(f"{doing}: {exc}") from exc
-        raise FatalError(ExitCode.PROTOCOL, f"protocol: {doing}: {exc}") from exc
-    except (TimeoutError, OSError) as exc:
-        raise Unanswered(f"{doing}: {exc!r}") from exc
+        with translated(doing):
+            return await answer
     except _UNREADABLE as exc:
         raise FatalError(ExitCode.PROTOCOL, f"protocol: {doing}: {exc!r}") from exc
 
@@ -126,41 +74,47 @@ async def retried(
         await asyncio.sleep(RETRY_SECONDS)
 
 
-async def committed_offset(
-    admin: AIOKafkaAdminClient, group_id: str, partition: TopicPartition
-) -> Committed | None:
-    """Return what the group has committed for a partition, or None where it has nothing.
+async def committed_offsets(
+    admin: AIOKafkaAdminClient, group_id: str, partitions: Collection[TopicPartition]
+) -> dict[TopicPartition, Committed]:
+    """Return what the group has committed for these partitions, without those where it has nothing.
 
-    None means: the coordinator answered without an error, and has no offset of that partition.
+    A partition is left out only if the coordinator answered without an error and has no offset of
+    it.
 
     Raises:
         Unanswered: the coordinator moves, loads or does not answer.
         FatalError: `ACCESS` or `PROTOCOL`.
     """
     doing = f"reading the position of group {group_id}"
-    found = await asked(admin._send_request(FindCoordinatorRequest(group_id, 0)), doing)
-    raise_for_code(found.error_code, doing)
-    return await offset_told(
-        lambda request: admin._send_request(request, found.coordinator_id), group_id, partition
+    coordinator = await asked(admin._send_request(FindCoordinatorRequest(group_id, 0)), doing)
+    raise_for_code(coordinator.error_code, doing)
+    return await offsets_told(
+        lambda request: admin._send_request(request, coordinator.coordinator_id),
+        group_id,
+        partitions,
     )
 
 
-async def offset_told(
-    send: Callable[[Any], Awaitable[Any]], group_id: str, partition: TopicPartition
-) -> Committed | None:
-    """Return what one broker, to which `send` sends, tells as the group's position; see above."""
+async def offsets_told(
+    send: Callable[[Any], Awaitable[Any]], group_id: str, partitions: Collection[TopicPartition]
+) -> dict[TopicPartition, Committed]:
+    """Return what one broker, to which `send` sends, tells as the group's positions; see above."""
     doing = f"reading the position of group {group_id}"
-    answer = await asked(send(_OffsetFetch(group_id, partition)), doing)
+    answer = await asked(send(_OffsetFetch(group_id, partitions)), doing)
     # A group that nobody knows: an offset of -1, an empty list or an error, as the broker likes.
-    if answer.error_code == _NO_SUCH_GROUP:
-        return None
+    if answer.error_code == NO_SUCH_GROUP:
+        return {}
     raise_for_code(answer.error_code, doing)
-    for topic, partitions in answer.topics:
-        for number, offset, metadata, code in partitions:
-            if (topic, number) == partition:
-                raise_for_code(code, doing)
-                return Committed(offset=offset, metadata=metadata or "") if offset >= 0 else None
-    return None
+    found: dict[TopicPartition, Committed] = {}
+    for topic, answers in answer.topics:
+        for number, offset, metadata, code in answers:
+            raise_for_code(code, doing)
+            if offset >= 0:
+                found[TopicPartition(topic, number)] = Committed(
+                    offset=offset, metadata=metadata or ""
+                )
+    return found
 
 
 async def topic_partitions(admin: AIOKafkaAdminClient) -> dict[str, list[dict[str, Any]]]:
@@ -205,26 +159,15 @@ async def _config_entries(admin: AIOKafkaAdminClient, topic: str) -> list[tuple[
 
 
 class _OffsetFetch(Request[OffsetFetchRequest_v3]):  # type: ignore[misc]  # no types
-    """OffsetFetch of one partition, in the version whose top-level error we look at."""
+    """OffsetFetch in the one version whose top-level error is looked at here."""
 
     API_KEY = OffsetFetchRequest_v3.API_KEY
 
-    def __init__(self, group_id: str, partition: TopicPartition) -> None:
-        self._arguments = group_id, [(partition.topic, [partition.partition])]
+    def __init__(self, group_id: str, partitions: Collection[TopicPartition]) -> None:
+        by_topic: dict[str, list[int]] = {}
+        for partition in partitions:
+            by_topic.setdefault(partition.topic, []).append(partition.partition)
+        self._arguments = group_id, list(by_topic.items())
 
     def build(self, request_struct_class: type[OffsetFetchRequest_v3]) -> OffsetFetchRequest_v3:
         return request_struct_class(*self._arguments)
-
-
-def _fault(code: int, message: str) -> Exception:
-    if code in _ACCESS:
-        return FatalError(ExitCode.ACCESS, f"access: {message}")
-    if code in _RETRIABLE:
-        return Unanswered(message)
-    return FatalError(ExitCode.PROTOCOL, f"protocol: {message}")
-
-
-def _error_name(code: int) -> str:
-    known = for_code(code)
-    name = _NAMES.get(code) or (known.message if known.errno == code else "an unknown error")
-    return f"{name} ({code})"

@@ -1,8 +1,8 @@
-"""Why a broker that is there refuses us: aiokafka logs it, and reports "no broker answers"."""
+"""Why a broker that is there is of no use: aiokafka logs it, and says "no broker answers"."""
 
 import asyncio
 import ssl
-from typing import Final
+from typing import Any, Final
 
 from aiokafka.conn import create_conn
 from aiokafka.errors import (
@@ -61,6 +61,27 @@ async def refusal_of(settings: KafkaSettings) -> FatalError | None:
             connection.close()
             return None
     return None
+
+
+async def out_of_reach(settings: KafkaSettings, client: Any) -> FatalError | None:
+    """Say which nodes a started client cannot connect to; None where it reaches one of them.
+
+    A bootstrap address answers with the addresses that the nodes advertise, and everything after
+    that goes there.
+    """
+    nodes = client.cluster.brokers()
+    for node in nodes:
+        if await client.ready(node.nodeId):
+            return None
+    if not nodes:
+        return None
+    brokers = ", ".join(settings.bootstrap_servers)
+    addresses = ", ".join(f"node {node.nodeId} at {node.host}:{node.port}" for node in nodes)
+    return FatalError(
+        ExitCode.BROKER,
+        f"broker: {brokers} answers, but what it names cannot be reached from here: {addresses}; "
+        "its advertised.listeners must be addresses that this machine can connect to",
+    )
 
 
 def _tls_reason(error: BaseException, security: KafkaSecurity) -> str | None:

@@ -13,7 +13,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from imagelane.exits import ExitCode, FatalError
 from imagelane.files import BadPath, Root, path_of
-from imagelane.kafka.admin import Unanswered, committed_offset
+from imagelane.kafka.admin import committed_offsets
+from imagelane.kafka.errors import Unanswered
 from producer.connection import administration, answering, existing_partitions, reader
 from producer.errors import ImagelaneError
 from producer.gallery.collection import Collection, Model, Version
@@ -142,9 +143,10 @@ async def _backlog(
     async with answering(settings, "asking for what waits"):
         ends = await consumer.end_offsets(partitions)
         starts = await consumer.beginning_offsets(partitions)
+        found = await committed_offsets(admin, settings.group_id, partitions)
         waiting = 0
         for partition in partitions:
-            committed = await committed_offset(admin, settings.group_id, partition)
+            committed = found.get(partition)
             done = max(committed.offset, starts[partition]) if committed else starts[partition]
             waiting += max(0, ends[partition] - done)
         return waiting

@@ -16,7 +16,7 @@ from consumer.broker.transactions import PartitionTransactions
 from consumer.partition.offsets import Position
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
-from imagelane.kafka.admin import Unanswered
+from imagelane.kafka.errors import Unanswered
 from schemas import OutgoingRecord
 from tests.altering_proxy import (
     FIND_COORDINATOR,
@@ -56,6 +56,7 @@ def settings(proxy: AlteringProxy, topics: Topics, secret: str) -> ConsumerSetti
             "BOOTSTRAP_SERVERS": proxy.bootstrap,
             "SECRET_API_KEY": secret,
             "INGEST_TOPIC": topics.ingest,
+            "QUERIES_TOPIC": topics.queries,
             "RESULTS_TOPIC": topics.results,
             "DLQ_TOPIC": topics.dlq,
             "GROUP_ID": f"group.{topics.ingest}",

@@ -1,154 +1,29 @@
 """What the workers rely on the stream for, the same on the embedded broker and on Apache Kafka."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
 from aiokafka.errors import KafkaError
 
 from consumer.broker import history
 from consumer.broker.cluster import Cluster, client_arguments
-from consumer.broker.group import KafkaStream
 from consumer.broker.transactions import PartitionTransactions
-from consumer.partition.assigned import PartitionId
 from consumer.partition.offsets import Position
-from consumer.partition.worker import Commit, History
-from consumer.runtime.readiness import Readiness
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from schemas import OutgoingRecord, Record
 from tests.conftest import Broker, Topics, create_topics
+from tests.contract.members import Join, committed_values, publish
 from tests.odd_names import NoText, send_in_one_batch
 
 pytestmark = pytest.mark.integration
 
 PATIENCE_SECONDS = 30
-
-
-class Recorder:
-    """Workers that only remember what was opened and closed."""
-
-    def __init__(self) -> None:
-        self.positions: dict[PartitionId, Position] = {}
-        self.commits: dict[PartitionId, Commit] = {}
-        self.histories: dict[PartitionId, History] = {}
-        self.closed = 0
-
-    def open(
-        self, partition: PartitionId, position: Position, commit: Commit, history: History
-    ) -> None:
-        self.histories[partition] = history
-        self.positions[partition], self.commits[partition] = position, commit
-
-    async def close(self) -> None:
-        self.closed += 1
-
-
-class Member:
-    """One consumer process's stream, with its workers; most tests use one partition of it."""
-
-    def __init__(self, stream: KafkaStream, workers: Recorder, topic: str) -> None:
-        self.stream, self.workers = stream, workers
-        self.partition: PartitionId = (topic, 0)
-
-    @property
-    def commit(self) -> Commit:
-        """What commits for the partition."""
-        return self.workers.commits[self.partition]
-
-    @property
-    def history(self) -> History:
-        """What was before the partition's position."""
-        return self.workers.histories[self.partition]
-
-    async def poll(self, count: int, room: int = 100) -> list[Record]:
-        """Poll until `count` records came."""
-        records: list[Record] = []
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while len(records) < count:
-                rooms = dict.fromkeys(self.workers.commits, room)
-                records += await self.stream.poll(rooms, 0.05)
-        return records
-
-    async def leave(self) -> None:
-        """Leave the group."""
-        await self.stream.__aexit__(None, None, None)
-
-    async def assigned(self) -> Position:
-        """Poll until the partition is ours, and return where it begins."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while self.partition not in self.workers.positions:
-                await self.stream.poll({}, 0.05)
-        return self.workers.positions[self.partition]
-
-
-Join = Callable[..., Awaitable[Member]]
-
-
-@pytest.fixture
-def settings(broker: Broker, topics: Topics, secret: str) -> ConsumerSettings:
-    """Settings with timeouts short enough for a test."""
-    return ConsumerSettings.from_env(
-        {
-            "BOOTSTRAP_SERVERS": broker.bootstrap,
-            "SECRET_API_KEY": secret,
-            "INGEST_TOPIC": topics.ingest,
-            "QUERIES_TOPIC": topics.queries,
-            "RESULTS_TOPIC": topics.results,
-            "DLQ_TOPIC": topics.dlq,
-            "GROUP_ID": f"group.{topics.ingest}",
-            "SESSION_TIMEOUT_SECONDS": "6",
-            "TRANSACTION_TIMEOUT_SECONDS": "5",
-        }
-    )
-
-
-@pytest.fixture
-async def join(settings: ConsumerSettings) -> AsyncIterator[Join]:
-    """Start members of one group; all leave at the end."""
-    async with AsyncExitStack() as stack:
-
-        async def start(settings: ConsumerSettings = settings) -> Member:
-            cluster = await stack.enter_async_context(Cluster(settings))
-            _, *outputs = await cluster.topics()
-            workers = Recorder()
-            reads = dict.fromkeys((settings.ingest_topic, settings.queries_topic), 600)
-            made = KafkaStream(settings, cluster, outputs, reads, Readiness())
-            stream = await stack.enter_async_context(made)
-            stream.join(workers)
-            return Member(stream, workers, settings.ingest_topic)
-
-        yield start
-
-
-async def _publish(broker: Broker, topic: str, count: int) -> None:
-    async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
-        for number in range(count):
-            await producer.send_and_wait(topic, b"%d" % number, key=b"k", headers=[("h", b"v")])
-
-
-async def _committed_values(broker: Broker, topic: str, number: int = 0) -> list[bytes | None]:
-    """Read what a read_committed reader sees, from the start to the end of the topic."""
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=broker.bootstrap, isolation_level="read_committed", group_id=None
-    )
-    async with consumer:
-        partition = TopicPartition(topic, number)
-        consumer.assign([partition])
-        await consumer.seek_to_beginning(partition)
-        end = (await consumer.end_offsets([partition]))[partition]
-        values: list[bytes | None] = []
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while await consumer.position(partition) < end and time.monotonic() < deadline:
-            batches = await consumer.getmany(timeout_ms=100)
-            values += [message.value for batch in batches.values() for message in batch]
-        return values
 
 
 def _output(topics: Topics, value: bytes) -> OutgoingRecord:
@@ -159,7 +34,7 @@ async def test_new_group_begins_at_the_start_of_the_log(
     broker: Broker, topics: Topics, join: Join
 ) -> None:
     """What was published before the group ever ran is not skipped."""
-    await _publish(broker, topics.ingest, 3)
+    await publish(broker, topics.ingest, 3)
     member = await join()
     assert await member.assigned() == Position(offset=0)
     records = await member.poll(3)
@@ -171,7 +46,7 @@ async def test_next_member_goes_on_from_the_commit(
     broker: Broker, topics: Topics, join: Join
 ) -> None:
     """Outputs and position of a commit are there together, the metadata with them."""
-    await _publish(broker, topics.ingest, 3)
+    await publish(broker, topics.ingest, 3)
     first = await join()
     await first.poll(3)
     position = Position(offset=1, metadata="il1:whatever")
@@ -180,15 +55,15 @@ async def test_next_member_goes_on_from_the_commit(
     second = await join()
     assert await second.assigned() == position
     assert [record.value for record in await second.poll(2)] == [b"1", b"2"]
-    assert await _committed_values(broker, topics.results) == [b"a", b"b"]
+    assert await committed_values(broker, topics.results) == [b"a", b"b"]
 
 
 async def test_each_topic_has_partitions_of_its_own(
     broker: Broker, topics: Topics, join: Join
 ) -> None:
     """Ingest and queries both have a partition 0: neither takes the other's place or position."""
-    await _publish(broker, topics.ingest, 3)
-    await _publish(broker, topics.queries, 2)
+    await publish(broker, topics.ingest, 3)
+    await publish(broker, topics.queries, 2)
     first = await join()
     records = await first.poll(5)
     ingest, queries = (topics.ingest, 0), (topics.queries, 0)
@@ -203,17 +78,17 @@ async def test_each_topic_has_partitions_of_its_own(
     second = await join()
     assert [r.topic for r in await second.poll(1)] == [topics.ingest]
     assert second.workers.positions == {ingest: Position(offset=2), queries: Position(offset=2)}
-    assert await _committed_values(broker, topics.results) == [b"picture", b"text", b"picture"]
+    assert await committed_values(broker, topics.results) == [b"picture", b"text", b"picture"]
 
 
 async def test_full_partition_holds_back_no_other(
     broker: Broker, topics: Topics, join: Join
 ) -> None:
     """A backlog that has filled its window lets the queries through."""
-    await _publish(broker, topics.ingest, 3)
+    await publish(broker, topics.ingest, 3)
     member = await join()
     await member.poll(3)
-    await _publish(broker, topics.queries, 2)
+    await publish(broker, topics.queries, 2)
     rooms = {(topics.ingest, 0): 0, (topics.queries, 0): 1}
     records: list[Record] = []
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -226,7 +101,7 @@ async def test_history_is_what_stands_before_the_position(
     broker: Broker, topics: Topics, join: Join
 ) -> None:
     """The log itself tells the next owner what was there, and no record that is still to come."""
-    await _publish(broker, topics.ingest, 3)
+    await publish(broker, topics.ingest, 3)
     first = await join()
     await first.poll(3)
     await first.commit([], Position(offset=2))
@@ -242,7 +117,7 @@ async def test_history_counts_what_verified(
     """Forgeries push nothing out: the log is read back until enough was recalled, in order."""
     monkeypatch.setattr(history, "MAX_VERIFIED", 2)
     monkeypatch.setattr(history, "CHUNK_OFFSETS", 3)
-    await _publish(broker, topics.ingest, 20)
+    await publish(broker, topics.ingest, 20)
     first = await join()
     await first.poll(20)
     await first.commit([], Position(offset=20))
@@ -258,7 +133,7 @@ async def test_history_looks_before_the_window_for_what_proves_the_secret(
     broker: Broker, topics: Topics, join: Join, settings: ConsumerSettings
 ) -> None:
     """After a quiet night nothing is left in the window: older records are seen, and no more."""
-    await _publish(broker, topics.ingest, 3)
+    await publish(broker, topics.ingest, 3)
     partition = TopicPartition(topics.ingest, 0)
     seen: list[bytes | None] = []
 
@@ -276,7 +151,7 @@ async def test_partition_that_is_set_back_comes_again(
     broker: Broker, topics: Topics, join: Join
 ) -> None:
     """From the offset on, and nothing that was fetched before in between."""
-    await _publish(broker, topics.ingest, 6)
+    await publish(broker, topics.ingest, 6)
     member = await join()
     assert [record.offset for record in await member.poll(4, room=4)] == [0, 1, 2, 3]
     member.stream.set_back({member.partition: 1})
@@ -292,7 +167,7 @@ async def test_new_group_has_no_history(broker: Broker, topics: Topics, join: Jo
 
 async def test_position_alone_can_be_committed(broker: Broker, topics: Topics, join: Join) -> None:
     """Outcomes that say nothing (repeats) still move the position."""
-    await _publish(broker, topics.ingest, 1)
+    await publish(broker, topics.ingest, 1)
     first = await join()
     await first.poll(1)
     await first.commit([], Position(offset=1))
@@ -313,7 +188,7 @@ async def test_outputs_of_many_batches_go_where_their_keys_belong(
     await member.commit(outputs, Position(offset=0))
     found = {}
     for partition in range(3):
-        for value in await _committed_values(broker, spread, partition):
+        for value in await committed_values(broker, spread, partition):
             found[value] = partition
     async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
         for key in keys:
@@ -334,7 +209,7 @@ async def test_batches_are_as_small_as_the_topic_wants_them(
     values = [b"%d" % number * 1000 for number in range(10)]
     outputs = [OutgoingRecord(topic=small, key=None, value=v, headers=[]) for v in values]
     await member.commit(outputs, Position(offset=0))
-    assert await _committed_values(broker, small) == values
+    assert await committed_values(broker, small) == values
 
 
 async def test_output_with_neither_key_nor_value_is_written(
@@ -345,7 +220,7 @@ async def test_output_with_neither_key_nor_value_is_written(
     await member.assigned()
     letter = OutgoingRecord(topic=topics.dlq, key=None, value=None, headers=[("h", b"v")])
     await member.commit([letter], Position(offset=0))
-    assert await _committed_values(broker, topics.dlq) == [None]
+    assert await committed_values(broker, topics.dlq) == [None]
 
 
 @pytest.mark.parametrize("compression", [None, "gzip"])
@@ -362,7 +237,7 @@ async def test_header_name_that_is_no_text_stops_nothing(
 
 async def test_uncommitted_work_comes_again(broker: Broker, topics: Topics, join: Join) -> None:
     """A member that ends without a commit leaves everything to the next one."""
-    await _publish(broker, topics.ingest, 2)
+    await publish(broker, topics.ingest, 2)
     first = await join()
     await first.poll(2)
     await first.leave()
@@ -372,7 +247,7 @@ async def test_uncommitted_work_comes_again(broker: Broker, topics: Topics, join
 
 async def test_poll_keeps_to_the_room(broker: Broker, topics: Topics, join: Join) -> None:
     """No more records come than there is room for, and none when there is none."""
-    await _publish(broker, topics.ingest, 5)
+    await publish(broker, topics.ingest, 5)
     member = await join()
     await member.assigned()
     assert len(await member.poll(1, room=2)) <= 2
@@ -422,7 +297,7 @@ async def test_former_owner_cannot_commit_beside_the_next(
             return_exceptions=True,
         )
         await taker.stop()
-    assert len(await _committed_values(broker, topics.results)) == 1
+    assert len(await committed_values(broker, topics.results)) == 1
 
 
 class Doubtful(PartitionTransactions):
@@ -454,14 +329,14 @@ async def test_nothing_is_written_again_before_the_position_is_read(
         await worker.start()
         await worker.commit([_output(topics, b"once")], Position(offset=1))
         await worker.stop()
-    assert await _committed_values(broker, topics.results) == [b"once"]
+    assert await committed_values(broker, topics.results) == [b"once"]
 
 
 async def test_second_member_takes_over_after_the_first_has_closed(
     broker: Broker, topics: Topics, join: Join
 ) -> None:
     """On a rebalance the workers are closed before the partitions go."""
-    await _publish(broker, topics.ingest, 1)
+    await publish(broker, topics.ingest, 1)
     first = await join()
     await first.assigned()
     polling = asyncio.create_task(first.poll(1_000_000))

@@ -37,6 +37,17 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _VERSION: Final = re.compile(r"versionId=[A-Za-z0-9._~-]{1,1024}")
 _ERROR_CODE: Final = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
 _ERROR_BYTES: Final = 4096
+# What botocore raises where credentials are not to be had: a refusal, an answer or a file that it
+# cannot read, and RuntimeError where it renewed them and they are still expired.
+_NO_CREDENTIALS: Final = (
+    BotoCoreError,
+    CredentialsRefused,
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+)
 # Our own credentials, clock or region are at fault: the reference may be a good one.
 _OUR_FAULT: Final = {
     "AuthorizationHeaderMalformed",
@@ -111,7 +122,7 @@ class S3Source:
         try:
             # In a thread: credentials that have to be renewed are asked for over the network.
             headers = await asyncio.to_thread(self._signed_headers, url)
-        except (BotoCoreError, CredentialsRefused, OSError) as exc:
+        except _NO_CREDENTIALS as exc:
             raise unavailable(uri, "no credentials can be had for the store") from exc
         body = Body(uri=uri, max_bytes=max_bytes, reservation=reservation, limits=self.limits)
         async with (
@@ -192,7 +203,7 @@ def _credentials(options: S3Options) -> CredentialSource:
         return given
     try:
         found: CredentialSource | None = Session().get_credentials()
-    except (BotoCoreError, CredentialsRefused) as exc:
+    except _NO_CREDENTIALS as exc:
         raise FatalError(
             ExitCode.SETTINGS, f"S3_BUCKETS: {type(exc).__name__} instead of credentials"
         ) from exc

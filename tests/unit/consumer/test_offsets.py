@@ -14,6 +14,8 @@ from consumer.partition.offsets import (
     Position,
 )
 
+FIRST_FORMAT = "il1:QuLUDiQ="  # offset 10, with 12 and 15 done
+
 
 def test_watermark_waits_for_the_slowest():
     """The offset to commit stays below a record that is not done."""
@@ -24,7 +26,7 @@ def test_watermark_waits_for_the_slowest():
     completion.done(11)
     assert completion.position().offset == 10
     completion.done(10)
-    assert completion.position() == Position(offset=13)
+    assert completion.position() == Position.up_to(13)
 
 
 def _after_restart(*, taken, done):
@@ -49,7 +51,7 @@ def test_gaps_in_the_log_do_not_hold_the_watermark():
     for offset in (0, 2, 7):
         completion.take(offset)
         completion.done(offset)
-    assert completion.position() == Position(offset=8)
+    assert completion.position() == Position.up_to(8)
 
 
 def test_record_that_comes_twice_is_taken_once():
@@ -74,7 +76,7 @@ def test_record_that_the_log_has_lost_holds_nothing():
     after = _after_restart(taken=4, done=(1, 3))
     assert after.take(4)
     after.done(4)
-    assert after.position() == Position(offset=5)
+    assert after.position() == Position.up_to(5)
 
 
 @pytest.mark.parametrize("spacing", [1, 2, 127, 128, 129, 1000, 16_383, 16_384, 50_000])
@@ -129,6 +131,22 @@ def test_metadata_of_another_offset_is_foreign():
     completion.done(1)
     with pytest.raises(ForeignMetadata):
         OffsetTracker.from_position(Position(offset=1, metadata=completion.position().metadata))
+
+
+def test_first_format_is_still_read():
+    """A bitmap of what is done, as consumers committed it at first: nothing of it is done again."""
+    after = OffsetTracker.from_position(Position(offset=10, metadata=FIRST_FORMAT))
+    assert [offset for offset in range(10, 18) if after.take(offset)] == [10, 11, 13, 14, 16, 17]
+    assert after.watermark == 10
+
+
+def test_position_of_ours_is_known_from_one_that_was_set_by_a_tool():
+    """Every commit of a worker has metadata, the one with nothing done above it as well."""
+    assert OffsetTracker(7).position() == Position.up_to(7)
+    assert Position.up_to(7).is_ours
+    assert OffsetTracker.from_position(Position.up_to(7)).position() == Position.up_to(7)
+    assert not Position(offset=7).is_ours
+    assert not Position(offset=7, metadata="by hand").is_ours
 
 
 @given(st.text(max_size=60), st.integers(min_value=0, max_value=2**62))

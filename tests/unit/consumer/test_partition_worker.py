@@ -134,7 +134,7 @@ def test_every_record_has_exactly_one_outcome(data):
     assert _answered(stream) == Counter(range(len(verdicts)))
     offsets = [position.offset for position in stream.commits]
     assert offsets == sorted(offsets)
-    assert stream.committed == Position(offset=len(verdicts))
+    assert stream.committed == Position.up_to(len(verdicts))
 
 
 async def _until_crash(stream, faults, turns, after_turns):
@@ -197,7 +197,7 @@ async def test_no_record_is_taken_before_the_history_is_recalled():
         await worker.close(1)
         await running
     assert stream.outputs == []
-    assert stream.committed == Position(offset=2)
+    assert stream.committed == Position.up_to(2)
 
 
 async def test_outcomes_share_a_transaction():
@@ -242,7 +242,7 @@ async def test_first_record_that_verifies_gives_everything_before_it_an_outcome(
     proof = SecretProof()
     await _read_like_the_service(_worker(stream, proof=proof, in_flight=4096), stream.records)
     assert _answered(stream) == Counter(range(len(verdicts)))
-    assert stream.committed == Position(offset=len(verdicts))
+    assert stream.committed == Position.up_to(len(verdicts))
     assert proof.doubt is None
 
 
@@ -342,7 +342,7 @@ async def test_what_is_beyond_the_metadata_waits_for_its_commit():
         hanging.set()
         await worker.close(5)
         await running
-    assert stream.committed == Position(offset=MAX_SPAN + 8)
+    assert stream.committed == Position.up_to(MAX_SPAN + 8)
 
 
 async def test_failed_commit_is_no_outcome():
@@ -384,7 +384,7 @@ async def test_closed_lane_takes_nothing():
         await worker.close(1)
         worker.take(stream.records[1], tasks)
         await running
-    assert stream.committed == Position(offset=1)
+    assert stream.committed == Position.up_to(1)
 
 
 async def test_commit_does_not_wait_for_records_that_are_not_there():
@@ -399,4 +399,4 @@ async def test_commit_does_not_wait_for_records_that_are_not_there():
             await asyncio.sleep(0)
         await worker.close(1)
         await running
-    assert stream.commits == [Position(offset=2)]
+    assert stream.commits == [Position.up_to(2)]

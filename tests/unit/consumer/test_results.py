@@ -94,6 +94,23 @@ def test_result_holds_what_the_models_said(encoding):
     assert result.metadata == {"album": 7}
 
 
+def test_result_names_the_place_of_its_request_and_the_group():
+    """Readers and the next start of the group know whose it is, whatever the outcome was."""
+    failed = ErrorOutcome(
+        request=REQUEST, code=Code.NOT_FOUND, message="gone", attempts=1, timing=TimingMs()
+    )
+    record = signed_record(REQUEST)
+    for outcome in (_ok(), failed):
+        result, *_ = _writer().write(record, outcome, NOW)
+        source = decode_result(result.value).source
+        assert (source.topic, source.partition, source.offset) == (
+            record.topic,
+            record.partition,
+            record.offset,
+        )
+        assert source.group == "g"
+
+
 @pytest.mark.parametrize("encoding", ["base64", "float"])
 @pytest.mark.parametrize("metadata", [None, {"album": 7}])
 @pytest.mark.parametrize("tasks", [(Task.EMBED,), (Task.CAPTION,), (Task.EMBED, Task.CAPTION)])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from botocore.credentials import RefreshableCredentials
 
 from consumer.errors import Failed, Unavailable
 from consumer.images.byte_budget import ByteBudget
@@ -351,6 +352,23 @@ async def test_credentials_that_cannot_be_renewed_may_be_tried_again() -> None:
         with pytest.raises(Unavailable, match="no credentials") as caught:
             await fetched(lost, "s3://pics/a", LIMIT)
     assert "token" not in caught.value.message
+    assert script.requests == []
+
+
+async def test_credentials_that_come_expired_may_be_tried_again() -> None:
+    """botocore's own: renewed, and expired all the same, which it reports by a RuntimeError."""
+    expired = {
+        "access_key": "a",
+        "secret_key": "b",
+        "token": "c",
+        "expiry_time": "2001-01-01T00:00:00Z",
+    }
+    credentials = RefreshableCredentials.create_from_metadata(
+        metadata=expired, refresh_using=lambda: expired, method="test"
+    )
+    async with _store(answer("200 OK", b"cat")) as (source, script):
+        with pytest.raises(Unavailable, match="no credentials"):
+            await fetched(replace(source, credentials=credentials), "s3://pics/a", LIMIT)
     assert script.requests == []
 
 

@@ -1,0 +1,106 @@
+"""Before the group is joined: which partitions it has no position of, and may it begin there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+from aiokafka import TopicPartition
+
+from consumer.broker.cluster import Cluster, TopicFacts
+from consumer.broker.evidence import WINDOW_RECORDS, ResultsEvidence
+from consumer.partition.beginning import BeginAt, Edge, Evidence, refusal
+from consumer.partition.offsets import PartitionId, Position
+from imagelane.exits import ExitCode, FatalError
+from imagelane.kafka.errors import answers_needed
+
+log = structlog.get_logger()
+
+LOOK_SECONDS: Final = 60  # how long results are read back before the group is joined
+
+
+@dataclass(slots=True, kw_only=True)
+class Beginnings:
+    """Where the group begins in partitions without a position.
+
+    `topics` are those that are read. `positions`: those that the group has, as they were when
+    `look_back` read them.
+    """
+
+    cluster: Cluster
+    topics: Sequence[TopicFacts]
+    group_id: str
+    begin_at: BeginAt
+    evidence: ResultsEvidence
+    positions: dict[PartitionId, Position] = field(default_factory=dict, init=False)
+    _examined: set[PartitionId] = field(default_factory=set, init=False)
+
+    async def look_back(self) -> None:
+        """Read the positions of all partitions, and results where there is none.
+
+        Raises:
+            FatalError: `NO_POSITION`: the group was here before; no answer, or a refusal.
+        """
+        partitions = [
+            TopicPartition(topic.name, number)
+            for topic in self.topics
+            for number in range(topic.partitions)
+        ]
+        with answers_needed("reading positions"):
+            self.positions = {**await self.cluster.all_committed(partitions)}
+        await self._examine([p for p in partitions if p not in self.positions], LOOK_SECONDS)
+        await self._look_for_resets(
+            [partition for partition, at in self.positions.items() if not at.is_ours]
+        )
+
+    async def of(self, partition: PartitionId, seconds: float) -> Edge | int | None:
+        """Return where `BEGIN_AT` says to begin in a partition without a position, or None.
+
+        A partition that `look_back` has not seen is examined now, for `seconds` at most.
+
+        Raises:
+            FatalError: as `look_back`.
+        """
+        if partition not in self._examined:
+            await self._examine([partition], seconds)
+        return self.begin_at.of(partition)
+
+    async def _examine(self, partitions: Sequence[PartitionId], seconds: float) -> None:
+        unsaid = [p for p in partitions if self.begin_at.of(p) is None]
+        for partition in set(partitions) - set(unsaid):
+            topic, number = partition
+            log.warning("no position, so BEGIN_AT holds", topic=topic, partition=number)
+        found = await self._read(unsaid, seconds)
+        for partition, evidence in found.items():
+            if evidence.was_here:
+                message = refusal(self.group_id, partition, evidence)
+                raise FatalError(ExitCode.NO_POSITION, message)
+        if others := sorted({group for evidence in found.values() for group in evidence.others}):
+            log.warning(
+                "requests that other groups have done are done again by this one",
+                group=self.group_id,
+                others=others[:10],
+            )
+        self._examined |= set(partitions)
+
+    async def _look_for_resets(self, partitions: Sequence[PartitionId]) -> None:
+        """Say which positions somebody has set back behind results of this group."""
+        found = await self._read(partitions, LOOK_SECONDS, WINDOW_RECORDS)
+        for partition, evidence in found.items():
+            offset, highest = self.positions[partition].offset, evidence.highest
+            if highest is not None and highest >= offset:
+                log.warning(
+                    "position was set back, so requests are done again",
+                    topic=partition[0],
+                    partition=partition[1],
+                    offset=offset,
+                    results_reach=highest,
+                )
+
+    async def _read(
+        self, partitions: Sequence[PartitionId], seconds: float, max_records: int | None = None
+    ) -> dict[PartitionId, Evidence]:
+        if not partitions:
+            return {}
+        with answers_needed("reading results back"):
+            return await self.evidence.read(partitions, seconds, max_records)

@@ -1,0 +1,92 @@
+"""What aiokafka raises and Kafka's error codes, as one of two: ask again, or end with a code.
+
+`Unanswered`: asking again may heal it. `FatalError`: no retry does; `ACCESS` where a right or a
+name is refused, `PROTOCOL` for every other refusal and for an answer that cannot be read.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    BrokerResponseError,
+    KafkaError,
+    KafkaTimeoutError,
+    KafkaUnavailableError,
+    for_code,
+)
+
+from imagelane.exits import ExitCode, FatalError
+
+# Kafka's numbers of the errors that its own clients retry, and that an answer here can have.
+_RETRIABLE: Final = frozenset({3, 5, 6, 7, 9, 13, 14, 15, 16, 41, 56, 74, 75, 88, 89, 100})
+_ACCESS: Final = frozenset({29, 30, 31, 33, 34, 53, 54, 58, 65, 66})
+NO_SUCH_GROUP: Final = 69
+_NAMES: Final = {  # that aiokafka does not know, or by another name
+    13: "NETWORK_EXCEPTION",
+    74: "FENCED_LEADER_EPOCH",
+    75: "UNKNOWN_LEADER_EPOCH",
+    88: "UNSTABLE_OFFSET_COMMIT",
+    89: "THROTTLING_QUOTA_EXCEEDED",
+    100: "UNKNOWN_TOPIC_ID",
+}
+_DENIED: Final = (AuthenticationFailedError, AuthenticationMethodNotSupported)
+# Retriable in fact; aiokafka marks its own timeouts otherwise.
+_TIMEOUTS: Final = (KafkaTimeoutError, KafkaUnavailableError)
+
+
+class Unanswered(Exception):
+    """No usable answer so far; the message has the reason. Asking again may heal it."""
+
+
+def raise_for_code(code: int, doing: str) -> None:
+    """Raise what one error code of an answer means, unless it is none."""
+    if code:
+        raise _fault(code, f"{doing}: {_error_name(code)}")
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Translate what a call of aiokafka raises."""
+    try:
+        yield
+    except BrokerResponseError as exc:
+        raise _fault(exc.errno, f"{doing}: {exc}") from exc
+    except _DENIED as exc:
+        raise FatalError(ExitCode.ACCESS, f"access: {doing}: {exc}") from exc
+    except KafkaError as exc:
+        if exc.retriable or isinstance(exc, _TIMEOUTS):
+            raise Unanswered(f"{doing}: {exc}") from exc
+        raise FatalError(ExitCode.PROTOCOL, f"protocol: {doing}: {exc}") from exc
+    except (TimeoutError, OSError) as exc:
+        raise Unanswered(f"{doing}: {exc!r}") from exc
+
+
+@contextmanager
+def answers_needed(doing: str) -> Iterator[None]:
+    """Translate what a call raises; what asking again may heal ends the process as well.
+
+    Raises:
+        FatalError: `BROKER`, `ACCESS` or `PROTOCOL`.
+    """
+    try:
+        with translated(doing):
+            yield
+    except Unanswered as exc:
+        raise FatalError(ExitCode.BROKER, f"broker: {exc}") from exc
+
+
+def _fault(code: int, message: str) -> Exception:
+    if code in _ACCESS:
+        return FatalError(ExitCode.ACCESS, f"access: {message}")
+    if code in _RETRIABLE:
+        return Unanswered(message)
+    return FatalError(ExitCode.PROTOCOL, f"protocol: {message}")
+
+
+def _error_name(code: int) -> str:
+    known = for_code(code)
+    name = _NAMES.get(code) or (known.message if known.errno == code else "an unknown error")
+    return f"{name} ({code})"
