@@ -23,7 +23,7 @@ from consumer.inference.residency import ResidencyPolicy
 from consumer.partition.assigned import MakeWorker, PartitionWorkers
 from consumer.partition.beginning import BeginAt
 from consumer.partition.offsets import OffsetTracker
-from consumer.partition.worker import Commit, CommitPolicy, PartitionWorker
+from consumer.partition.worker import Commit, CommitPolicy, PartitionWorker, Write
 from consumer.probe import probe
 from consumer.record.dead_letters import DeadLetterRate
 from consumer.record.process import Pipeline
@@ -33,9 +33,12 @@ from consumer.record.secret_proof import Refusals, SecretProof
 from consumer.runtime import limits
 from consumer.runtime.alive_file import AliveFile
 from consumer.runtime.closing import COMMIT_SECONDS, Closing
+from consumer.runtime.health import open_port
 from consumer.runtime.readiness import Readiness
+from consumer.runtime.state import ProcessState, Rooms
 from consumer.runtime.stop import StopRequest
-from consumer.runtime.watchdog import Bounds, Snapshot, Work, watch
+from consumer.runtime.tally import OutcomeTally
+from consumer.runtime.watchdog import Bounds, watch
 from consumer.settings import ConsumerSettings
 from schemas import Freshness, Signer, Verifier
 
@@ -55,11 +58,16 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
     """
     start = time.monotonic()
     readiness, closing = Readiness(), Closing()
+    state = ProcessState(readiness=readiness, stop=stop)
     alive = AliveFile.open(settings.alive_file)
     limits.tune()
     forbid_inspection()
     limits.allow_descriptors()
     async with (
+        closing.bound(
+            "health",
+            open_port(state, host=settings.health_host, port=settings.health_port),
+        ),
         closing.bound("sources", open_sources(settings)) as sources,
         closing.bound("cluster", Cluster(settings)) as cluster,
     ):
@@ -89,18 +97,30 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
         ):
             log.info("models tried", found=await probe(engine, decoder, models.resizes))
             serving = tasks.create_task(engine.run())
+            backlog, queries = _budgets(settings)
             preparation = FetchAndDecode(
                 sources=sources,
                 decoder=decoder,
                 resizes=models.resizes,
                 retry=settings.retry_policy,
-                budget=ByteBudget(settings.bytes_in_flight - _queries_bytes(settings)),
+                budget=backlog,
             )
-            writer = _writer(settings, models)
+            writer, tally = _writer(settings, models), OutcomeTally()
             proof, refusals = SecretProof(), Refusals()
-            make_worker = _worker_maker(settings, preparation, engine, writer, proof, refusals)
+            make_worker = _worker_maker(
+                settings, preparation, queries, engine, writer, proof, refusals, tally
+            )
             workers = PartitionWorkers(make_worker, tasks, settings.stop_seconds)
-            guarding = tasks.create_task(_watch(settings, stream, workers, readiness, alive))
+            state.rooms = rooms = Rooms(
+                tally=tally,
+                workers=workers,
+                stream=stream,
+                engine=engine,
+                decoder=decoder,
+                budgets={"backlog": backlog, "queries": queries},
+                device_memory=models.device_memory,
+            )
+            guarding = tasks.create_task(_watch(settings, rooms, state, alive))
             stop.stop_in_order(lambda: closing.begin(settings.stop_seconds))
             stream.join(workers)
             log.info("ready", seconds=round(time.monotonic() - start, 3))
@@ -174,16 +194,16 @@ def _replay_seconds(
     return seconds_by_topic
 
 
-def _queries_bytes(settings: ConsumerSettings) -> int:
-    """Return what of BYTES_IN_FLIGHT no backlog takes: pictures to search by are few."""
-    return settings.bytes_in_flight // 8
+def _budgets(settings: ConsumerSettings) -> tuple[ByteBudget, ByteBudget]:
+    """Return the memory of the backlog's images, and of those to search by, which are few."""
+    queries_bytes = settings.bytes_in_flight // 8
+    return ByteBudget(settings.bytes_in_flight - queries_bytes), ByteBudget(queries_bytes)
 
 
 async def _watch(
     settings: ConsumerSettings,
-    stream: KafkaStream,
-    workers: PartitionWorkers,
-    readiness: Readiness,
+    rooms: Rooms,
+    state: ProcessState,
     alive: AliveFile | None,
 ) -> None:
     session_seconds = settings.session_timeout_seconds
@@ -194,19 +214,10 @@ async def _watch(
             loop_seconds=session_seconds / 3,
             end_seconds=settings.stuck_seconds,
         ),
-        lambda: Snapshot(
-            joined=stream.joined,
-            work={
-                f"{topic}-{number}": Work(
-                    in_flight=worker.in_flight,
-                    recalling=worker.recalling,
-                    progress=worker.committed + worker.recalled,
-                )
-                for (topic, number), worker in workers.open_workers.items()
-            },
-        ),
-        readiness,
+        rooms.snapshot,
+        state.readiness,
         end_loop_seconds=2 * session_seconds + settings.stuck_seconds,
+        liveness=state.liveness,
         alive=alive,
     )
 
@@ -268,13 +279,14 @@ def _report(proof: SecretProof, refusals: Refusals, readiness: Readiness) -> Non
 def _worker_maker(
     settings: ConsumerSettings,
     preparation: FetchAndDecode,
+    queries_budget: ByteBudget,
     engine: Engine,
     writer: OutcomeEncoder,
     proof: SecretProof,
     refusals: Refusals,
+    tally: OutcomeTally,
 ) -> MakeWorker:
     """Return what makes a worker; those of the queries topic have a budget of their own."""
-    queries_budget = ByteBudget(_queries_bytes(settings))
     freshness = Freshness(
         append_window_seconds=settings.append_window_seconds,
         create_window_seconds=settings.create_window_seconds,
@@ -295,10 +307,13 @@ def _worker_maker(
             inferences=engine,
             urgent=urgent,
         )
+        write: Write = writer.write
+        if settings.health_port is not None:
+            write, commit = tally.around(write, commit)
         return PartitionWorker(
             completion=completion,
             work=pipeline,
-            write=writer.write,
+            write=write,
             commit=commit,
             policy=CommitPolicy(
                 max_outcomes=settings.commit_outcomes, max_seconds=settings.commit_seconds

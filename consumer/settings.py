@@ -84,6 +84,15 @@ class ConsumerSettings(WireSettings):
     alive_file: str | None = Field(
         default=None, description="file touched every second while live, for a health check"
     )
+    health_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="port of /livez, /readyz and /metrics; 0: a free one, which the log names",
+    )
+    health_host: str = Field(
+        default="127.0.0.1", min_length=1, description="address that HEALTH_PORT is opened on"
+    )
 
     clip_model: str = Field(
         default="openai/clip-vit-base-patch32",

@@ -7,7 +7,7 @@ the offset that it read itself; those records are dropped, and the seek makes th
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, Self
 
@@ -19,7 +19,9 @@ from aiokafka.errors import OffsetOutOfRangeError, UnsupportedCodecError
 from consumer.broker.beginnings import Beginnings
 from consumer.broker.cluster import Cluster, TopicFacts, client_arguments
 from consumer.broker.history import read_back, record_of
+from consumer.broker.log_ends import LogEnd, LogEnds
 from consumer.broker.open_transactions import OpenTransactions
+from consumer.broker.transaction_counts import TransactionCounts
 from consumer.broker.transactions import PartitionTransactions
 from consumer.partition.offsets import PartitionId, Position, undone_below
 from consumer.partition.worker import Commit, History
@@ -74,6 +76,7 @@ class KafkaStream:
         self._fault: BaseException | None = None
         self.joined = False
         self.deleted_unread = 0  # records, since the start of the process
+        self.transaction_counts = TransactionCounts()
         session_ms = int(settings.session_timeout_seconds * 1000)
         self._consumer = AIOKafkaConsumer(
             **client_arguments(settings),
@@ -90,6 +93,7 @@ class KafkaStream:
         self._open_transactions = OpenTransactions(
             self._consumer, readiness, bound_seconds=settings.open_transaction_seconds
         )
+        self._log_ends = LogEnds(self._consumer)
 
     async def __aenter__(self) -> Self:
         tolerate_header_names()
@@ -161,6 +165,10 @@ class KafkaStream:
                 )
                 self._consumer.seek(partition, offset)
 
+    async def log_ends(self, partitions: Collection[PartitionId]) -> dict[PartitionId, LogEnd]:
+        """Return where partitions end; those without a position here are left out."""
+        return await self._log_ends.read(partitions)
+
     def _pause_and_resume(self, room: Mapping[PartitionId, int]) -> list[TopicPartition]:
         """Let the partitions with room be fetched, and return them."""
         assigned = self._consumer.assignment()
@@ -184,6 +192,7 @@ class KafkaStream:
                 timeout_seconds=self._settings.transaction_timeout_seconds,
                 committed=lambda p=partition: self._cluster.committed(p),  # type: ignore[misc]
                 known=self._known.get(partition),
+                counts=self.transaction_counts,
             )
             self._transactions[partition] = transactions
             start = time.monotonic()

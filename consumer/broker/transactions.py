@@ -29,6 +29,7 @@ from aiokafka.structs import OffsetAndMetadata
 from consumer.broker.batches import send_batches
 from consumer.broker.cluster import TopicFacts
 from consumer.broker.end_txn import EndTxnUnanswered, end_once
+from consumer.broker.transaction_counts import TransactionCounts
 from consumer.partition.offsets import Position
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.admin import offsets_told
@@ -37,9 +38,7 @@ from schemas import OutgoingRecord
 
 log = structlog.get_logger()
 
-MAX_COMMIT_TIMEOUTS: Final = (
-    10  # of these timeouts: how long a commit waits for the broker to come back
-)
+MAX_COMMIT_TIMEOUTS: Final = 10  # how long a commit waits for the broker to come back
 RETRY_SECONDS: Final = 1
 STOP_SECONDS: Final = 2
 MAX_REQUEST_BYTES: Final = 8 * 2**20  # the topic's own limit is the one that counts
@@ -67,6 +66,7 @@ class PartitionTransactions:
         timeout_seconds: float,
         committed: Callable[[], Awaitable[Position | None]],
         known: Position | None = None,
+        counts: TransactionCounts | None = None,
     ) -> None:
         self._group_id = group_id
         self._partition = partition
@@ -76,6 +76,7 @@ class PartitionTransactions:
         self._timeout_seconds = timeout_seconds
         self._read_committed = committed
         self._committed = known
+        self._counts = counts or TransactionCounts()
         self._producer: AIOKafkaProducer | None = None
 
     @property
@@ -176,6 +177,7 @@ class PartitionTransactions:
                     producer._txn_manager.maybe_add_partition_to_txn(partition)
             await self._send_position(producer, self._committed or Position(offset=0))
             await producer.abort_transaction()
+        self._counts.aborted += 1
 
     async def stop(self) -> None:
         """Close the producer; a transaction still open is left to the next owner's start."""
@@ -201,10 +203,8 @@ class PartitionTransactions:
             FatalError: another consumer owns the partition, a record is too large for its topic, or
                 the broker does not answer.
         """
-        give_up, outcome_unknown = (
-            time.monotonic() + MAX_COMMIT_TIMEOUTS * self._timeout_seconds,
-            False,
-        )
+        give_up = time.monotonic() + MAX_COMMIT_TIMEOUTS * self._timeout_seconds
+        outcome_unknown = False
         while time.monotonic() < give_up:
             try:
                 # Nothing is written again before the position was read.
@@ -220,6 +220,7 @@ class PartitionTransactions:
                 raise FatalError(ExitCode.TOPIC, f"topic: {exc}; raise max.message.bytes") from exc
             except _UNANSWERED as exc:
                 log.warning("commit in doubt", reason=repr(exc))
+                self._counts.in_doubt += 1
                 outcome_unknown = True
                 await asyncio.sleep(RETRY_SECONDS)
         else:

@@ -61,6 +61,16 @@ class ByteBudget:
         """The bytes of all reservations."""
         return self._held_bytes
 
+    @property
+    def limit_bytes(self) -> int:
+        """The bound of it."""
+        return self._limit_bytes
+
+    @property
+    def waiting(self) -> int:
+        """How many reservations wait for bytes."""
+        return len(self._growing) + len(self._arriving)
+
     @asynccontextmanager
     async def reserve(
         self, byte_length: int = 0, *, kept_bytes: int = 0

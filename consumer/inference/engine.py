@@ -69,7 +69,11 @@ class Engine:
             self._bench,
         )
         on_demand: list[OnDemandModel[Any, Any]] = [self._texts, self._captions]
-        self._on_demand = {model.name: model for model in on_demand}
+        self.on_demand = {model.name: model for model in on_demand}
+        self.queues: Mapping[str, JobQueue[Any, Any]] = {
+            _RESIDENT: self._images,
+            **{model.name: model.queue for model in on_demand},
+        }
         self._turns = Turns()
         self._short_steps = ShortSteps()
 
@@ -193,16 +197,16 @@ class Engine:
                 await self._turn()
         finally:
             self._images.cancel()
-            for model in self._on_demand.values():
+            for model in self.on_demand.values():
                 model.cancel()
 
     async def _turn(self) -> None:
         """Make one step, or wait until there is one to make."""
         now = self._bench.clock()
-        for model in self._on_demand.values():
+        for model in self.on_demand.values():
             model.refresh(now)
         ready = {_RESIDENT: self._images.urgent} if len(self._images) else {}
-        ready |= {name: model.urgent for name, model in self._on_demand.items() if model.ready}
+        ready |= {name: model.urgent for name, model in self.on_demand.items() if model.ready}
         choice = self._turns.choose(ready)
         if any(ready.values()):
             self._short_steps.urgent(now)
@@ -214,11 +218,11 @@ class Engine:
                 self._bench.gpu, self._bench.clock, self._room_for(None), most_seconds
             )
         else:
-            model = self._on_demand[choice]
+            model = self.on_demand[choice]
             await model.step(self._room_for(model), most_seconds)
 
     async def _wait(self, now: float) -> None:
-        changes = [model.next_change_at() for model in self._on_demand.values()]
+        changes = [model.next_change_at() for model in self.on_demand.values()]
         until = min((at for at in changes if at is not None), default=None)
         with suppress(TimeoutError):
             async with asyncio.timeout(None if until is None else max(0.0, until - now)):
@@ -232,7 +236,7 @@ class Engine:
         """
 
         async def make_room() -> bool:
-            for model in self._on_demand.values():
+            for model in self.on_demand.values():
                 spared = model is asking or (asking is not None and model.wanted)
                 if model.on_device and not spared:
                     await model.leave()

@@ -5,6 +5,7 @@ failed batch's memory through the retry. A batch that fails is halved, down to t
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -96,6 +97,9 @@ class JobQueue(Generic[X, T]):
         self.size = size
         self.forward = forward
         self._jobs: list[Job[X, T]] = []
+        self.batches: Counter[int] = Counter()  # by how many jobs they had
+        self.busy_seconds = 0.0
+        self.out_of_memory_splits = 0
 
     def __len__(self) -> int:
         self._jobs = [job for job in self._jobs if not job.answer.done()]
@@ -148,6 +152,8 @@ class JobQueue(Generic[X, T]):
         seconds = clock() - started_at
         self.size.took(len(jobs), seconds)
         batch_ms = seconds * 1000
+        self.batches[len(jobs)] += 1
+        self.busy_seconds += seconds
         for job, outcome in zip(jobs, outcomes, strict=True):
             answer = outcome if isinstance(outcome, Failed) else Answer(outcome, batch_ms)
             _settle(job, answer)
@@ -179,6 +185,7 @@ class JobQueue(Generic[X, T]):
             elif len(piece) == 1:
                 outcomes.append(Failed(Code.INFERENCE_FAILED, values.reason))
             else:
+                self.out_of_memory_splits += values.out_of_memory
                 half = len(piece) // 2
                 pieces += [piece[half:], piece[:half]]
         if ran_out:

@@ -55,6 +55,8 @@ class OnDemandModel(Generic[X, T]):
         self._move: Move | None = None
         self._load: asyncio.Task[None] | None = None
         self._load_began_at = 0.0
+        self.loads = self.load_failures = 0
+        self.load_seconds = 0.0
 
     @property
     def wanted(self) -> bool:
@@ -65,6 +67,11 @@ class OnDemandModel(Generic[X, T]):
     def urgent(self) -> bool:
         """One of those is urgent."""
         return self._expected_urgent > 0 or self.queue.urgent
+
+    @property
+    def state(self) -> State:
+        """Where its weights are."""
+        return self._residency.state
 
     @property
     def on_device(self) -> bool:
@@ -199,10 +206,14 @@ class OnDemandModel(Generic[X, T]):
             self._failed(str(exc))
         else:
             self._residency.loaded(now)
-            _log.info(f"{self._event} loaded", seconds=round(now - self._load_began_at, 3))
+            seconds = now - self._load_began_at
+            self.loads += 1
+            self.load_seconds += seconds
+            _log.info(f"{self._event} loaded", seconds=round(seconds, 3))
 
     def _failed(self, reason: str) -> None:
         message = f"{self.name} cannot be had: {reason}"
         wait = self._residency.failed(self._bench.clock(), message)
         self.queue.fail(message)
+        self.load_failures += 1
         _log.warning(f"{self._event} load failed", reason=reason, retry_in_seconds=wait)

@@ -96,6 +96,13 @@ class OffsetTracker:
         """How many more records may be taken so that each of them will fit, done before others."""
         return max(0, self.limit - self._next_offset) // (_STEP + 1)
 
+    def untaken(self, *, position: int, end: int) -> int:
+        """Return how many offsets below `end` are to be taken, were the log read from `position`.
+
+        What was done above the committed offset before this start is not.
+        """
+        return len(self._again) + max(0, end - max(self._next_offset, self._done_to, position))
+
     def take(self, offset: int) -> bool:
         """Note that a record was read; True if it is to be processed, False if it was before.
 

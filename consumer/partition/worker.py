@@ -102,6 +102,15 @@ class PartitionWorker:
             return 0
         return min(self._records_in_flight - self.in_flight, self._offsets.room)
 
+    def backlog(self, *, position: int, end: int) -> int:
+        """Return how many records are not committed, of a log that can be read up to `end`.
+
+        `position` is where it is read next: behind what is no record, as a transaction's marker.
+        """
+        if self._skipped_from is not None:
+            position = self._skipped_from
+        return self.in_flight + self._offsets.untaken(position=position, end=end)
+
     def take(self, record: Record, tasks: asyncio.TaskGroup) -> None:
         """Begin the work on a record, unless a commit before this assignment has its outcome.
 

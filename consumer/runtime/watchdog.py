@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 
 from consumer.runtime.alive_file import AliveFile
+from consumer.runtime.distribution import SECONDS, Distribution
 from consumer.runtime.exit_timer import ExitTimer
 from consumer.runtime.readiness import Readiness
 from imagelane.exits import ExitCode, FatalError
@@ -57,6 +58,19 @@ class Snapshot:
 
     joined: bool
     work: Mapping[str, Work]
+
+
+class Liveness:
+    """What the watchdog found at its last look; before the first one the process is starting."""
+
+    def __init__(self) -> None:
+        self.fault: str | None = "starting"
+        self.loop_lag_seconds = Distribution(SECONDS)
+
+    def note(self, fault: str | None, lag_seconds: float) -> None:
+        """Note a look: why the process is not live, and how late the look came."""
+        self.fault = fault
+        self.loop_lag_seconds.observe([max(0.0, lag_seconds)])
 
 
 class Watchdog:
@@ -119,9 +133,10 @@ async def watch(
     readiness: Readiness,
     *,
     end_loop_seconds: float,
+    liveness: Liveness,
     alive: AliveFile | None,
 ) -> None:
-    """Look every second until cancelled; touch the file `alive` whenever the process is live.
+    """Look every second until cancelled; `liveness` has the last look, and the file its time.
 
     What keeps it from being ready is logged, and changes nothing else.
 
@@ -137,8 +152,11 @@ async def watch(
             # The timer is a thread of Python's, which native code may hold up. This one is not, but
             # it can end the process with 1 only.
             faulthandler.dump_traceback_later(end_loop_seconds + _SPARE_SECONDS, exit=True)
+            slept_at = time.monotonic()
             await asyncio.sleep(LOOK_SECONDS)
-            fault = watchdog.look(snapshot(), time.monotonic())
+            now = time.monotonic()
+            fault = watchdog.look(snapshot(), now)
+            liveness.note(fault, now - slept_at - LOOK_SECONDS)
             if fault and not was:
                 log.error("not live", reason=fault)
             if was and not fault:

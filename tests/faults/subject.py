@@ -14,6 +14,7 @@ blocks or lies stands here, so that the consumer itself has no hook for tests.
                          that comes after N were answered: from the start on (WHEN is `start`), or
                          from the fault on (`doubt`); N,N moves it again before the next try
     BLOCK_SECONDS=T      how long block_loop blocks
+    HANG_SECONDS=T       how long a reference that hangs does, 10 unless set
     FORGET=yes           the group's position is always told as it was at the start, as by a broker
                          that lost what was committed since
     STUBS=all            no fetch, no decoding, no engine either: what is left is the transport
@@ -60,7 +61,7 @@ from tests.faults.points import FAULTS
 
 SIZE = Resize(height=8, width=8, resample=3, crop=False)
 IDENTITY = ModelIdentity(model="stub", revision="0")
-HANG_SECONDS = 10
+HANG_SECONDS = float(os.environ.get("HANG_SECONDS", "10"))
 
 
 class _OffsetFetchOfAiokafka(OffsetFetchRequest):
@@ -231,6 +232,7 @@ def arm() -> None:
         text_embedder=StubModel(),
         host_is_device=True,
         resizes={Task.EMBED: SIZE, Task.CAPTION: SIZE},
+        device_memory=dict,
     )
     stub.open_models = lambda settings: models  # type: ignore[attr-defined]
     sys.modules["consumer.inference.models.load"] = stub

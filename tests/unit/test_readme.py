@@ -5,6 +5,7 @@ import runpy
 
 import pytest
 
+from consumer.runtime import metrics
 from imagelane.exits import ExitCode
 from tests.conftest import ROOT
 
@@ -15,6 +16,13 @@ def test_settings_table_is_that_of_the_code(side):
     text = (ROOT / "README.md").read_text()
     tables = runpy.run_path(str(ROOT / "docs" / "write_tables.py"))
     assert tables["table_in"](text, side)[0] == tables["TABLES"][side]
+
+
+def test_metrics_table_is_that_of_the_code():
+    """docs/metrics.md has the table that `make docs` writes: every metric is in it."""
+    text = (ROOT / "docs/metrics.md").read_text()
+    tables = runpy.run_path(str(ROOT / "docs" / "write_tables.py"))
+    assert tables["metrics_in"](text)[0] == metrics.table() + "\n"
 
 
 def test_exit_codes_are_all_documented():

@@ -40,6 +40,11 @@ class Lane:
         """What this machine lacks for a whole cage."""
         return self._workers[0].lacks
 
+    @property
+    def replaced(self) -> int:
+        """How many processes another one took the place of."""
+        return sum(worker.replaced for worker in self._workers)
+
     def start(self) -> None:
         """Start the processes, if they are not there.
 

@@ -101,6 +101,11 @@ class Decoder:
         """What this machine lacks for a whole cage: `seccomp`, `Landlock`, or nothing."""
         return self._normal.lacks
 
+    @property
+    def lanes(self) -> Mapping[str, Lane]:
+        """The lanes by name, for those who ask how much waits."""
+        return {"decoder": self._normal, "slow_decoder": self._slow}
+
     async def decode(
         self, data: bytes, targets: Mapping[Task, Resize], digest: str = ""
     ) -> DecodedImage:

@@ -62,6 +62,7 @@ class Worker:
         self._images_per_process = images_per_process  # 0: no bound
         self.is_started = False
         self.lacks: tuple[str, ...] = ()
+        self.replaced = 0  # processes
         self._fault_code = ExitCode.SETTINGS
         self._ending: set[asyncio.Future[str]] = set()
 
@@ -166,6 +167,7 @@ class Worker:
             if not sound or self._decoded == self._images_per_process:
                 self._end()
                 self.start()
+                self.replaced += 1
         if isinstance(answer, Failed):
             raise answer
         return answer

@@ -123,6 +123,19 @@ def free_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def memory_bytes(device: Device) -> dict[str, int]:
+    """Return the bytes of the device's memory by kind; none of a CPU, whose process says it."""
+    if device.is_host:
+        return {}
+    free, total = torch.cuda.mem_get_info(device.torch_device)
+    return {
+        "allocated": torch.cuda.memory_allocated(device.torch_device),
+        "reserved": torch.cuda.memory_reserved(device.torch_device),
+        "free": free,
+        "total": total,
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Normalization:
     """What an image processor does to pixel values: scale, subtract the mean, divide by the std."""

@@ -1,13 +1,15 @@
 """The models of a process, opened from its settings."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from consumer.inference.errors import DeviceFailed, DeviceOutOfMemory
 from consumer.inference.models.captioner import GreedyCaptioner
 from consumer.inference.models.checkpoint import inspect
 from consumer.inference.models.clip import load_clip
 from consumer.inference.models.clip_text import ClipText
-from consumer.inference.models.device import choose_device
+from consumer.inference.models.device import choose_device, memory_bytes
 from consumer.inference.ports import Captioner, Embedder, TextEmbedder
 from consumer.pixels import Resize
 from consumer.settings import ConsumerSettings
@@ -22,6 +24,7 @@ class Models:
     captioner: Captioner
     text_embedder: TextEmbedder
     host_is_device: bool
+    device_memory: Callable[[], Mapping[str, int]]  # bytes by kind
 
     @property
     def resizes(self) -> dict[Task, Resize]:
@@ -47,4 +50,5 @@ def open_models(settings: ConsumerSettings) -> Models:
         captioner=GreedyCaptioner(blip, device, max_new_tokens=settings.caption_max_tokens),
         text_embedder=ClipText(clip, device),
         host_is_device=device.is_host,
+        device_memory=partial(memory_bytes, device),
     )

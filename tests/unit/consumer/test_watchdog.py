@@ -6,7 +6,7 @@ import pytest
 
 from consumer.runtime.alive_file import AliveFile
 from consumer.runtime.readiness import Readiness
-from consumer.runtime.watchdog import Bounds, Snapshot, Watchdog, Work, watch
+from consumer.runtime.watchdog import Bounds, Liveness, Snapshot, Watchdog, Work, watch
 from imagelane.exits import ExitCode, FatalError
 
 BOUNDS = Bounds(join_seconds=60, progress_seconds=180, loop_seconds=10, end_seconds=30)
@@ -88,7 +88,14 @@ async def test_file_is_touched_while_live(tmp_path):
     readiness = Readiness()
     readiness.block("transaction:0", "left open by somebody else, whom no restart of ours stops")
     watching = asyncio.create_task(
-        watch(BOUNDS, lambda: IDLE, readiness, end_loop_seconds=60, alive=AliveFile(alive))
+        watch(
+            BOUNDS,
+            lambda: IDLE,
+            readiness,
+            end_loop_seconds=60,
+            liveness=Liveness(),
+            alive=AliveFile(alive),
+        )
     )
     async with asyncio.timeout(30):
         while not alive.exists():  # noqa: ASYNC110 - another process would look like this

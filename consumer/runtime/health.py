@@ -1,0 +1,120 @@
+"""The one port on which the process speaks of itself: /livez, /readyz and /metrics.
+
+It is served on the event loop that everything else runs on, on purpose: a loop that stands still
+answers nobody, so a probe's timeout sees it before the watchdog can end the process.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
+from http import HTTPStatus
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from consumer.runtime.state import ProcessState
+from imagelane.exits import ExitCode, FatalError
+
+log = structlog.get_logger()
+
+METRICS_TYPE: Final = "text/plain; version=0.0.4"
+_MAX_AGE_SECONDS: Final = 1.0  # however often somebody asks for the metrics
+_CLOSE_SECONDS: Final = 0.5
+_IDLE_SECONDS: Final = 30.0  # Prometheus keeps its connection from one scrape to the next
+
+Exposition = Callable[[], Awaitable[bytes]]
+
+
+def open_port(
+    state: ProcessState, *, host: str, port: int | None
+) -> AbstractAsyncContextManager[None]:
+    """Return what answers on the port with the metrics of `state`; nothing where there is none."""
+    if port is None:
+        return nullcontext()
+    # Imported where it is wanted: prometheus-client takes a tenth of a second.
+    from consumer.runtime.collector import exposition
+
+    return serve(state, partial(exposition, state), host=host, port=port)
+
+
+@asynccontextmanager
+async def serve(
+    state: ProcessState, exposition: Exposition, *, host: str, port: int
+) -> AsyncIterator[None]:
+    """Answer on the port until the block ends; 0 is a free one, which the log names.
+
+    Raises:
+        FatalError: `SETTINGS`: the port cannot be had.
+    """
+    runner = web.AppRunner(
+        _application(state, exposition),
+        access_log=None,
+        keepalive_timeout=_IDLE_SECONDS,
+        shutdown_timeout=_CLOSE_SECONDS,
+    )
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as exc:
+            raise FatalError(
+                ExitCode.SETTINGS,
+                f"HEALTH_PORT: {host}:{port}: {exc.strerror}; name an address of this machine and "
+                "a port that is free",
+            ) from exc
+        log.info("health", host=host, port=runner.addresses[0][1])
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def _application(state: ProcessState, exposition: Exposition) -> web.Application:
+    page = _Page(exposition)
+
+    async def livez(_: web.Request) -> web.Response:
+        fault = state.liveness.fault
+        return _answer(fault is None, fault or "live")
+
+    async def readyz(_: web.Request) -> web.Response:
+        reasons = [f"{cause}: {reason}" for cause, reason in state.reasons.items()]
+        return _answer(not reasons, "\n".join(reasons) or "ready")
+
+    async def metrics(_: web.Request) -> web.Response:
+        headers = {"Content-Type": f"{METRICS_TYPE}; charset=utf-8"}
+        return web.Response(body=await page.body(), headers=headers)
+
+    application = web.Application(client_max_size=1024)
+    application.add_routes(
+        [
+            web.get("/livez", livez),
+            web.get("/readyz", readyz),
+            web.get("/metrics", metrics),
+        ]
+    )
+    return application
+
+
+class _Page:
+    """The metrics, made anew once a second at most: to ask often must cost little."""
+
+    def __init__(self, exposition: Exposition) -> None:
+        self._exposition = exposition
+        self._making = asyncio.Lock()
+        self._body = b""
+        self._made_at: float | None = None
+
+    async def body(self) -> bytes:
+        async with self._making:
+            now = time.monotonic()
+            if self._made_at is None or now - self._made_at >= _MAX_AGE_SECONDS:
+                self._body = await self._exposition()
+                self._made_at = now
+        return self._body
+
+
+def _answer(good: bool, text: str) -> web.Response:
+    status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
+    return web.Response(text=f"{text}\n", status=status)

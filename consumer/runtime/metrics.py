@@ -1,0 +1,212 @@
+"""Every metric: its name, its unit and one sentence. docs/metrics.md is made of it.
+
+`consumer.runtime.collector` reads their values when somebody asks, so that they cost the record's
+way nothing; `consumer.runtime.tally` counts outcomes once a commit.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from consumer.runtime.distribution import Distribution
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric, named by Prometheus' conventions: unit at the end, `_total` after a counter's."""
+
+    name: str
+    kind: Kind
+    meaning: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of a metric; `labels` in the order of the metric's."""
+
+    metric: Metric
+    labels: tuple[str, ...]
+    value: float | Distribution
+
+
+METRICS: Final[dict[str, Metric]] = {}
+
+
+def _metric(kind: Kind, name: str, meaning: str, *labels: str) -> Metric:
+    metric = Metric(name=f"imagelane_{name}", kind=kind, meaning=meaning, labels=labels)
+    METRICS[metric.name] = metric
+    return metric
+
+
+BUILD: Final = _metric(
+    Kind.GAUGE, "build_info", "1, with the versions of imagelane and Python.", "version", "python"
+)
+LIVE: Final = _metric(Kind.GAUGE, "live", "1 while the watchdog finds no fault, as /livez.")
+READY: Final = _metric(Kind.GAUGE, "ready", "1 while nothing keeps it from its work, as /readyz.")
+NOT_READY: Final = _metric(
+    Kind.GAUGE, "not_ready", "1 for each cause for which it is not ready.", "cause"
+)
+LOOP_LAG: Final = _metric(
+    Kind.HISTOGRAM,
+    "event_loop_lag_seconds",
+    "How much later than asked for the event loop woke the watchdog, once a second.",
+)
+
+RECORDS: Final = _metric(
+    Kind.COUNTER,
+    "records_total",
+    "Records whose outcome is committed: ok, error, refused or repeat, and the code of the middle "
+    "two.",
+    "outcome",
+    "code",
+)
+STAGE_SECONDS: Final = _metric(
+    Kind.HISTOGRAM,
+    "stage_seconds",
+    "How long a committed record took: queue (from its append to being taken), fetch, decode, "
+    "embed and caption (each its whole batch), and total (from being taken to its outcome).",
+    "stage",
+)
+COMMIT_SECONDS: Final = _metric(
+    Kind.HISTOGRAM,
+    "commit_seconds",
+    "How long a transaction took, with what had to be settled or tried again; its count is the "
+    "number of commits.",
+)
+IN_DOUBT: Final = _metric(
+    Kind.COUNTER,
+    "transactions_in_doubt_total",
+    "Transactions whose end was not answered, so that the committed position had to say.",
+)
+ABORTED: Final = _metric(
+    Kind.COUNTER,
+    "transactions_aborted_total",
+    "Aborts of what a transaction may have left open: one at each assignment, and one after a "
+    "transaction in doubt that did not go through.",
+)
+
+ASSIGNED: Final = _metric(
+    Kind.GAUGE, "assigned_partitions", "Partitions whose worker runs in this process."
+)
+BACKLOG: Final = _metric(
+    Kind.GAUGE,
+    "backlog_records",
+    "Records that can be read and whose outcome is not committed, those done above the committed "
+    "offset left out; scale by this.",
+    "topic",
+    "partition",
+)
+OPEN: Final = _metric(
+    Kind.GAUGE,
+    "open_records",
+    "Records of it that were taken: in work, or waiting for their commit.",
+    "topic",
+    "partition",
+)
+STABLE_LAG: Final = _metric(
+    Kind.GAUGE,
+    "last_stable_offset_lag_records",
+    "Offsets behind the last stable one at the last fetch: an open transaction holds them back.",
+    "topic",
+    "partition",
+)
+DELETED: Final = _metric(
+    Kind.COUNTER,
+    "deleted_unread_records_total",
+    "Records that retention or DeleteRecords took from the log before they were read.",
+)
+
+QUEUE: Final = _metric(
+    Kind.GAUGE,
+    "queue_depth",
+    "What waits: images for a decoding process, images and texts for a model, fetches for memory.",
+    "queue",
+)
+IMAGE_BYTES: Final = _metric(
+    Kind.GAUGE,
+    "image_bytes",
+    "Memory that images hold, as fetched and as pixels, by the budget that they are in.",
+    "budget",
+)
+IMAGE_BYTES_LIMIT: Final = _metric(
+    Kind.GAUGE,
+    "image_bytes_limit",
+    "The most of it, but for one image that alone is larger.",
+    "budget",
+)
+DECODERS_REPLACED: Final = _metric(
+    Kind.COUNTER,
+    "decoders_replaced_total",
+    "Decoding processes that were replaced: after a crash, a limit or their number of images.",
+    "lane",
+)
+
+BATCH_IMAGES: Final = _metric(
+    Kind.HISTOGRAM, "batch_images", "Images or texts of one batch of a model.", "model"
+)
+BATCH_LIMIT: Final = _metric(
+    Kind.GAUGE,
+    "batch_limit_images",
+    "Most images or texts of the next batch; less than the setting after memory ran out.",
+    "model",
+)
+MODEL_BUSY: Final = _metric(
+    Kind.COUNTER, "model_busy_seconds_total", "Time that batches of a model took.", "model"
+)
+SPLITS: Final = _metric(
+    Kind.COUNTER,
+    "out_of_memory_splits_total",
+    "Batches, or pieces of one, that were halved because the device's memory ran out.",
+    "model",
+)
+MODEL_STATE: Final = _metric(
+    Kind.GAUGE,
+    "model_state",
+    "1 for where the weights of a model on demand are: unloaded, loading, host or device.",
+    "model",
+    "state",
+)
+LOADS: Final = _metric(
+    Kind.COUNTER, "model_loads_total", "Loads of a model on demand that went through.", "model"
+)
+LOAD_SECONDS: Final = _metric(
+    Kind.COUNTER, "model_load_seconds_total", "Time that these loads took.", "model"
+)
+LOAD_FAILURES: Final = _metric(
+    Kind.COUNTER,
+    "model_load_failures_total",
+    "Loads, or moves to the device, that failed.",
+    "model",
+)
+DEVICE_MEMORY: Final = _metric(
+    Kind.GAUGE,
+    "device_memory_bytes",
+    "Memory of the GPU: allocated by tensors, reserved by torch, free and total as the driver "
+    "says; none on a CPU.",
+    "kind",
+)
+
+
+def table() -> str:
+    """Return the Markdown table of all metrics."""
+    lines = ["| metric | kind | labels | meaning |", "| --- | --- | --- | --- |"]
+    for metric in METRICS.values():
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.meaning} |")
+    return "\n".join(lines)
+
+
+def by_metric(samples: Iterable[Sample]) -> Mapping[Metric, list[Sample]]:
+    """Group samples, in the order in which the metrics are declared."""
+    groups: dict[Metric, list[Sample]] = {metric: [] for metric in METRICS.values()}
+    for sample in samples:
+        groups[sample.metric].append(sample)
+    return groups

@@ -1,0 +1,66 @@
+"""What the process says of itself to a probe: whether it is live, and what it is not ready for."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from consumer.runtime.readiness import Readiness
+from consumer.runtime.stop import StopRequest
+from consumer.runtime.watchdog import Liveness, Snapshot, Work
+
+if TYPE_CHECKING:
+    from consumer.broker.group import KafkaStream
+    from consumer.images.byte_budget import ByteBudget
+    from consumer.images.decoding.pool import Decoder
+    from consumer.inference.engine import Engine
+    from consumer.partition.assigned import PartitionWorkers
+    from consumer.runtime.tally import OutcomeTally
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """The objects that metrics are read from; budgets by name, device memory in bytes by kind."""
+
+    tally: "OutcomeTally"
+    workers: "PartitionWorkers"
+    stream: "KafkaStream"
+    engine: "Engine"
+    decoder: "Decoder"
+    budgets: "Mapping[str, ByteBudget]"
+    device_memory: Callable[[], Mapping[str, int]]
+
+    def snapshot(self) -> Snapshot:
+        """Return what the watchdog looks at."""
+        return Snapshot(
+            joined=self.stream.joined,
+            work={
+                f"{topic}-{number}": Work(
+                    in_flight=worker.in_flight,
+                    recalling=worker.recalling,
+                    progress=worker.committed + worker.recalled,
+                )
+                for (topic, number), worker in self.workers.open_workers.items()
+            },
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class ProcessState:
+    """`rooms` are there once the models are warm and the group is being joined."""
+
+    readiness: Readiness
+    stop: StopRequest
+    liveness: Liveness = field(default_factory=Liveness)
+    rooms: Rooms | None = None
+
+    @property
+    def reasons(self) -> Mapping[str, str]:
+        """Why the process is not ready, by cause."""
+        reasons = dict(self.readiness.reasons)
+        if self.stop.asked:
+            reasons["stop"] = "it was asked to stop"
+        if self.rooms is None:
+            reasons["start"] = "the models are not warm yet"
+        elif not self.rooms.stream.joined:
+            reasons["group"] = "it is no member of the consumer group"
+        return reasons
