@@ -1,7 +1,9 @@
 """The port of the probes: what is asked over real HTTP."""
 
 import asyncio
+import json
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -15,6 +17,7 @@ from consumer.runtime.state import ProcessState, Rooms
 from consumer.runtime.stop import StopRequest
 from consumer.runtime.watchdog import Bounds, Liveness, Snapshot, watch
 from imagelane.exits import ExitCode, FatalError
+from tests.conftest import ROOT
 from tests.metrics_page import probe
 
 
@@ -126,6 +129,26 @@ async def test_metrics_are_made_once_for_many_who_ask() -> None:
         answers = await asyncio.gather(*(_get(port, "/metrics") for _ in range(20)))
     assert set(answers) == {(200, "# metrics\n")}
     assert page.made < 20
+
+
+async def test_image_is_healthy_while_it_is_live() -> None:
+    """The health check of the Dockerfile, as Docker runs it."""
+    text = (ROOT / "consumer/Dockerfile").read_text().replace("\\\n", "")
+    [line] = [line for line in text.splitlines() if line.startswith("HEALTHCHECK")]
+    _, *command = json.loads(line.partition("CMD ")[2])
+    state = _state()
+
+    async def check() -> int:
+        checking = await asyncio.create_subprocess_exec(
+            sys.executable, *command, env={"HEALTH_PORT": str(port)}
+        )
+        return await checking.wait()
+
+    async with _port(state) as port:
+        assert await check() == 1
+        state.liveness.note(None, 0.0)
+        assert await check() == 0
+    assert await check() == 1
 
 
 async def test_nothing_else_is_answered() -> None:
