@@ -12,6 +12,7 @@ POISON = {
     "broken": Code.CORRUPT_IMAGE,
     "busy": Code.IMAGE_UNAVAILABLE,
     "not_found": Code.NOT_FOUND,
+    "access_denied": Code.ACCESS_DENIED,
     "forbidden_source": Code.FORBIDDEN_SOURCE,
     "image_too_large": Code.IMAGE_TOO_LARGE,
     "digest_mismatch": Code.DIGEST_MISMATCH,

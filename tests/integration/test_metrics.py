@@ -29,7 +29,7 @@ async def test_metrics_are_what_happened(embedded_broker: EmbeddedBroker, tmp_pa
         await run.publish(names(1))  # a repeat
         place = run.topics.ingest, "0"
         sent = len(await read_all(run.bootstrap, run.topics.ingest))
-        consumer = run.start(HEALTH_PORT="0")
+        consumer = run.start(HEALTH_PORT="0", CREATE_WINDOW_SECONDS="300")
         metrics = await metrics_when(
             consumer, lambda m: _done(m) == sent and value(m, "backlog_records", *place) == 0
         )
