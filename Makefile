@@ -12,7 +12,7 @@ MODELS ?=
 PICTURES ?=
 PYTEST_ARGS ?=
 MIN_GO := 1.26
-EXTRAS := consumer,formats,gallery,export
+EXTRAS := consumer,formats,gallery,export,otel
 comma := ,
 
 VENV := .venv

@@ -38,6 +38,7 @@ from consumer.runtime.readiness import Readiness
 from consumer.runtime.state import ProcessState, Rooms
 from consumer.runtime.stop import StopRequest
 from consumer.runtime.tally import OutcomeTally
+from consumer.runtime.tracing import open_tracing
 from consumer.runtime.watchdog import Bounds, watch
 from consumer.settings import ConsumerSettings
 from schemas import Freshness, Signer, Verifier
@@ -70,6 +71,7 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
         ),
         closing.bound("sources", open_sources(settings)) as sources,
         closing.bound("cluster", Cluster(settings)) as cluster,
+        closing.bound("tracing", open_tracing(settings.tracing, settings.group_id)) as traced,
     ):
         ingest, *outputs = await cluster.topics()
         queries = await cluster.queries()
@@ -105,10 +107,10 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
                 retry=settings.retry_policy,
                 budget=backlog,
             )
-            writer, tally = _writer(settings, models), OutcomeTally()
+            write, tally = traced(_writer(settings, models).write), OutcomeTally()
             proof, refusals = SecretProof(), Refusals()
             make_worker = _worker_maker(
-                settings, preparation, queries, engine, writer, proof, refusals, tally
+                settings, preparation, queries, engine, write, proof, refusals, tally
             )
             workers = PartitionWorkers(make_worker, tasks, settings.stop_seconds)
             state.rooms = rooms = Rooms(
@@ -281,7 +283,7 @@ def _worker_maker(
     preparation: FetchAndDecode,
     queries_budget: ByteBudget,
     engine: Engine,
-    writer: OutcomeEncoder,
+    write: Write,
     proof: SecretProof,
     refusals: Refusals,
     tally: OutcomeTally,
@@ -307,13 +309,13 @@ def _worker_maker(
             inferences=engine,
             urgent=urgent,
         )
-        write: Write = writer.write
-        if settings.health_port is not None:
-            write, commit = tally.around(write, commit)
+        # Not `write` itself, which is that of all workers.
+        counts = settings.health_port is not None
+        own_write, commit = tally.around(write, commit) if counts else (write, commit)
         return PartitionWorker(
             completion=completion,
             work=pipeline,
-            write=write,
+            write=own_write,
             commit=commit,
             policy=CommitPolicy(
                 max_outcomes=settings.commit_outcomes, max_seconds=settings.commit_seconds

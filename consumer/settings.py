@@ -93,6 +93,9 @@ class ConsumerSettings(WireSettings):
     health_host: str = Field(
         default="127.0.0.1", min_length=1, description="address that HEALTH_PORT is opened on"
     )
+    tracing: bool = Field(
+        default=False, description="a trace of each record, by OpenTelemetry; the extra `otel`"
+    )
 
     clip_model: str = Field(
         default="openai/clip-vit-base-patch32",

@@ -1,5 +1,7 @@
 """Names of the record headers, and what a dead letter's say."""
 
+import re
+from collections.abc import Sequence
 from typing import Final
 
 SIG_ID: Final = "sig-id"
@@ -16,6 +18,12 @@ CE_SOURCE: Final = "ce_source"
 CE_TYPE: Final = "ce_type"
 CE_TIME: Final = "ce_time"
 
+# W3C Trace Context; no part of what is signed.
+TRACEPARENT: Final = "traceparent"
+_TRACEPARENT_FORM: Final = re.compile(
+    rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+
 # Dead letters: KIP-1191's names, then our own.
 DLQ_TOPIC: Final = "__dlq.errors.topic"
 DLQ_PARTITION: Final = "__dlq.errors.partition"
@@ -27,8 +35,16 @@ DLQ_CODE: Final = "dlq-code"
 DLQ_STAGE: Final = "dlq-stage"
 DLQ_ORIGINAL_TIMESTAMP: Final = "dlq-original-timestamp"
 DLQ_TRUNCATED: Final = "dlq-truncated"
+DLQ_TRACEPARENT: Final = "dlq-traceparent"
 
 
 def is_dead_letter_header(name: str) -> bool:
     """Tell whether a second pass through the dead letters replaces this header."""
     return name.startswith(("__dlq.", "dlq-"))
+
+
+def trace_id(found: Sequence[tuple[str, bytes]]) -> str | None:
+    """Return the trace id of headers with one `traceparent` that is one; it is no secret."""
+    values = [value for name, value in found if name == TRACEPARENT]
+    match = _TRACEPARENT_FORM.fullmatch(values[0] or b"") if len(values) == 1 else None
+    return match[1].decode() if match else None

@@ -20,7 +20,7 @@ import structlog
 from consumer.outcome import ErrorOutcome, OkOutcome, Outcome, RefusedOutcome, RepeatOutcome
 from consumer.partition.offsets import OffsetTracker, Position
 from consumer.record.replay_window import Seen
-from schemas import OutgoingRecord, Record
+from schemas import OutgoingRecord, Record, headers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +219,10 @@ class PartitionWorker:
 
 def _log_outcome(log: structlog.typing.FilteringBoundLogger, finished: Finished) -> None:
     record, outcome = finished.record, finished.outcome
-    where = {"partition": record.partition, "offset": record.offset}
+    where: dict[str, object] = {"partition": record.partition, "offset": record.offset}
+    # Those of a record that did not verify are gone by now.
+    if (trace_id := headers.trace_id(record.headers)) is not None:
+        where["trace_id"] = trace_id
     seconds = round(finished.seconds, 3)
     match outcome:
         case OkOutcome(request=request):

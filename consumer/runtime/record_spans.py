@@ -1,0 +1,133 @@
+"""A span for each record, by OpenTelemetry's API, made when its outcome is written.
+
+Times come from the outcome, so the record's own way knows nothing of it. Only a record that
+verified is traced, and only its `traceparent` is adopted: a stranger joins nobody's trace.
+"""
+
+import asyncio
+from dataclasses import replace
+from typing import Final, Self
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from consumer.outcome import ErrorOutcome, OkOutcome, Outcome
+from consumer.partition.worker import Write
+from schemas import OutgoingRecord, Record, headers
+
+_PROPAGATOR: Final = TraceContextTextMapPropagator()
+_FLUSH_MS: Final = 1000
+_Traced = OkOutcome | ErrorOutcome
+
+
+class RecordTracer:
+    """Traces the records of a consumer group with the process's tracer provider, or another."""
+
+    def __init__(self, group_id: str, provider: TracerProvider | None = None) -> None:
+        self._group_id = group_id
+        self._provider = provider or trace.get_tracer_provider()
+        self._tracer = self._provider.get_tracer("imagelane")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Send what is not sent yet: the process ends without Python's own end."""
+        flush = getattr(self._provider, "force_flush", None)  # the SDK has it, the API does not
+        if flush is not None:
+            await asyncio.to_thread(flush, _FLUSH_MS)
+
+    def around(self, write: Write) -> Write:
+        """Return what a worker is to write with instead."""
+
+        def write_and_trace(record: Record, outcome: Outcome, now: float) -> list[OutgoingRecord]:
+            outputs = write(record, outcome, now)
+            if not isinstance(outcome, OkOutcome | ErrorOutcome):
+                return outputs
+            parent = self._trace(record, outcome)
+            result, *dead_letters = outputs
+            return [
+                _with_header(result, headers.TRACEPARENT, parent),
+                *(_with_header(each, headers.DLQ_TRACEPARENT, parent) for each in dead_letters),
+            ]
+
+        return write_and_trace
+
+    def _trace(self, record: Record, outcome: _Traced) -> str | None:
+        """Return the `traceparent` of the record's span; None where it is not recorded."""
+        stages, start_ms, total_ms = _times(record, outcome)
+        span = self._tracer.start_span(
+            f"process {record.topic}",
+            context=_context_of(record),
+            kind=SpanKind.CONSUMER,
+            start_time=_ns(start_ms),
+            attributes={
+                "messaging.system": "kafka",
+                "messaging.operation.name": "process",
+                "messaging.operation.type": "process",
+                "messaging.destination.name": record.topic,
+                "messaging.destination.partition.id": str(record.partition),
+                "messaging.consumer.group.name": self._group_id,
+                "messaging.kafka.offset": record.offset,
+                "messaging.message.id": outcome.request.id,
+            },
+        )
+        inside = trace.set_span_in_context(span)
+        for name, begin_ms, end_ms in stages:
+            child = self._tracer.start_span(name, context=inside, start_time=_ns(begin_ms))
+            child.end(_ns(end_ms))
+        if isinstance(outcome, ErrorOutcome):
+            span.set_attribute("error.type", str(outcome.code))
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(_ns(start_ms + total_ms))
+        return _traceparent(span)
+
+
+def _times(record: Record, outcome: _Traced) -> tuple[list[tuple[str, float, float]], float, float]:
+    """Return the stages that the record went through, when it was taken, and how long it took."""
+    if isinstance(outcome, OkOutcome):
+        image = outcome.image
+        fetch_ms, decode_ms = (image.fetch_ms, image.decode_ms) if image else (None, None)
+        queue_ms, total_ms, inferred = outcome.queue_ms, outcome.total_ms, True
+    else:
+        timing = outcome.timing
+        fetch_ms, decode_ms, inferred = timing.fetch, timing.decode, timing.decode is not None
+        queue_ms, total_ms = timing.queue or 0.0, timing.total or 0.0
+    start_ms = at_ms = record.timestamp_ms + queue_ms
+    stages = []
+    for name, ms in (("fetch", fetch_ms), ("decode", decode_ms)):
+        if ms is not None:
+            stages.append((name, at_ms, at_ms + ms))
+            at_ms += ms
+    if inferred:
+        stages.append(("infer", at_ms, max(at_ms, start_ms + total_ms)))
+    return stages, start_ms, total_ms
+
+
+def _context_of(record: Record) -> Context:
+    """Return the context of the one `traceparent`; a trace of its own without it."""
+    found = [value for name, value in record.headers if name == headers.TRACEPARENT]
+    carrier = {}
+    if len(found) == 1 and found[0]:
+        carrier["traceparent"] = found[0].decode("ascii", errors="replace")
+    return _PROPAGATOR.extract(carrier, Context())
+
+
+def _traceparent(span: Span) -> str | None:
+    if not span.get_span_context().is_valid:
+        return None
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier, trace.set_span_in_context(span, Context()))
+    return carrier["traceparent"]
+
+
+def _with_header(out: OutgoingRecord, name: str, value: str | None) -> OutgoingRecord:
+    if value is None:
+        return out
+    return replace(out, headers=[*out.headers, (name, value.encode())])
+
+
+def _ns(unix_ms: float) -> int:
+    return round(unix_ms * 1000) * 1000  # a float of that size has no nanoseconds
