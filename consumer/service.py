@@ -99,18 +99,18 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
         ):
             log.info("models tried", found=await probe(engine, decoder, models.resizes))
             serving = tasks.create_task(engine.run())
-            backlog, queries = _budgets(settings)
+            budget, queries_budget = _budgets(settings)
             preparation = FetchAndDecode(
                 sources=sources,
                 decoder=decoder,
                 resizes=models.resizes,
                 retry=settings.retry_policy,
-                budget=backlog,
+                budget=budget,
             )
             write, tally = traced(_writer(settings, models).write), OutcomeTally()
             proof, refusals = SecretProof(), Refusals()
             make_worker = _worker_maker(
-                settings, preparation, queries, engine, write, proof, refusals, tally
+                settings, preparation, queries_budget, engine, write, proof, refusals, tally
             )
             workers = PartitionWorkers(make_worker, tasks, settings.stop_seconds)
             state.rooms = rooms = Rooms(
@@ -119,7 +119,7 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
                 stream=stream,
                 engine=engine,
                 decoder=decoder,
-                budgets={"backlog": backlog, "queries": queries},
+                budgets={"backlog": budget, "queries": queries_budget},
                 device_memory=models.device_memory,
             )
             guarding = tasks.create_task(_watch(settings, rooms, state, alive))
