@@ -49,7 +49,10 @@ async def measure(pictures: int, backlog: int) -> bool:
     with tempfile.TemporaryDirectory(prefix="imagelane-search-") as name:
         folder = Path(name)
         async with running_broker(folder / "broker") as bootstrap:
-            requests = {"message.timestamp.type": "LogAppendTime"}
+            requests = {
+                "message.timestamp.type": "LogAppendTime",
+                "compression.type": "uncompressed",
+            }
             await create_topics(
                 bootstrap,
                 NewTopic(topics.ingest, 1, 1, topic_configs=requests),
