@@ -1,9 +1,9 @@
 """One slow picture among many: the rate of the others with it, as a share of theirs without it.
 
 `python -m benchmarks.slow_pictures` decodes photos of 2 to 12 megapixels in 4 processes, alone and
-beside 1 and 10 % of pictures that take as long as any that passes the limit of scans: 50 megapixels
-in 0.3 MB, of 100 scans, 2.5 s of a core each. In turn, in one run; the rate is that of the time in
-which all of the others were done. Exits with 1 when a promise is not met.
+beside 1 and 10 % of pictures that pass the limit of scans and take long: progressive JPEGs of 50
+megapixels in 0.3 MB, of 99 scans, 2.5 s of a core each. In turn, in one run; the rate is that of
+the time in which all of the others were done. Exits with 1 when a promise is not met.
 """
 
 import asyncio

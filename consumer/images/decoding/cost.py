@@ -1,5 +1,7 @@
 """How long a picture will take to decode, by its header. Pure; wrong at worst, never an error.
 
+This runs in the consumer, on the event loop: some microseconds, 0.4 ms for a progressive JPEG.
+
 Seconds of CPU on one core of the machine that the project was measured on, with Pillow 13. They
 decide what waits behind what, never what a picture is: one that takes longer than its header says
 loses its process (`pool`).
@@ -37,7 +39,7 @@ def estimated_seconds(data: bytes, limits: DecodeLimits) -> float:
     kind = sniff(data)
     if kind in RAW_KINDS:
         return len(data) / 1e6 * _RAW_SECONDS
-    header = read_header(data, kind)
+    header = read_header(data, kind, glance=True)
     if kind is None or header is None or header.megapixels * 1e6 > limits.max_pixels:
         return 0.0
     return header.megapixels * _seconds_a_megapixel(kind, header, limits.max_scans)

@@ -8,6 +8,7 @@ from typing import Final
 
 _MAX_SEGMENTS: Final = 500
 _MAX_HEAD_BYTES: Final = 65_536
+_GLANCE_BYTES: Final = 131_072
 _MAX_TIFF_ENTRIES: Final = 256
 # Frames of a JPEG, SOF0 to SOF15; three of these numbers are other segments.
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -38,20 +39,37 @@ class Header:
         return self.width * self.height / 1e6
 
 
-def read_header(data: bytes, kind: str | None) -> Header | None:
+def read_header(data: bytes, kind: str | None, *, glance: bool = False) -> Header | None:
     """Return what the header of `data` announces; None where it cannot be read, or `kind` has none.
 
-    `kind` is as `magic.sniff` names it.
+    `kind` is as `magic.sniff` names it. With `glance` the scans of a progressive JPEG are counted
+    in its first and last 128 KiB alone: all of a photo takes 1.5 ms a megabyte.
     """
     try:
         if kind == "JPEG":
-            return _jpeg(data)
+            return _jpeg(data, glance=glance)
         if kind in _SIZES:
             width, height = _SIZES[kind](data)
             return Header(width=width, height=height)
     except (struct.error, IndexError):
         pass
     return None
+
+
+def _most_scans(data: bytes, frame: int, at: int, *, glance: bool) -> int:
+    """Return how many scans follow the frame at `at`, at most.
+
+    Where the first scan of a sequential frame has all components, libjpeg reads no other.
+    """
+    if frame not in _PROGRESSIVE:
+        scan = data.find(_SOS, at)
+        if scan >= 0 and data[scan + 4 : scan + 5] == data[at + 7 : at + 8]:
+            return 1
+    if glance and len(data) - at > 2 * _GLANCE_BYTES:
+        return data.count(_SOS, at, at + _GLANCE_BYTES) + data.count(
+            _SOS, len(data) - _GLANCE_BYTES
+        )
+    return data.count(_SOS, at)
 
 
 def too_many_scans(data: bytes, max_scans: int) -> bool:
@@ -75,7 +93,8 @@ def too_many_scans(data: bytes, max_scans: int) -> bool:
 
 def has_its_end(data: bytes) -> bool:
     """Tell whether there is an end marker behind the last scan of a JPEG."""
-    return data.rfind(bytes((0xFF, _EOI))) > data.rfind(_SOS)
+    end = bytes((0xFF, _EOI))
+    return data.endswith(end) or data.rfind(end) > data.rfind(_SOS)
 
 
 def _behind(data: bytes, marker: int, at: int) -> int:
@@ -85,7 +104,7 @@ def _behind(data: bytes, marker: int, at: int) -> int:
     return at + max(2, int.from_bytes(data[at : at + 2], "big"))
 
 
-def _jpeg(data: bytes) -> Header | None:
+def _jpeg(data: bytes, *, glance: bool) -> Header | None:
     at = 2
     for _ in range(_MAX_SEGMENTS):
         found = _MARKER.search(data, at)
@@ -100,7 +119,7 @@ def _jpeg(data: bytes) -> Header | None:
                 is_progressive=marker in _PROGRESSIVE,
                 is_lossless=marker in _LOSSLESS,
                 is_arithmetic=marker in _ARITHMETIC,
-                scans=data.count(_SOS, at),
+                scans=_most_scans(data, marker, at, glance=glance),
             )
         at = _behind(data, marker, at)
     return None

@@ -105,7 +105,9 @@ def _opened(data: bytes, kind: str, edge: int, limits: DecodeLimits) -> _Upright
     if header is not None and header.megapixels:  # before the parser, which may begin to allocate
         _check_size(header.width, header.height, kind, limits, header)
     if kind == "JPEG":
-        if too_many_scans(data, limits.max_scans):
+        if (header is None or header.scans > limits.max_scans) and too_many_scans(
+            data, limits.max_scans
+        ):
             raise Failed(Code.UNSUPPORTED_FORMAT, f"a JPEG of more than {limits.max_scans} scans")
         data = with_its_end(data, edge)
     elif kind == "WEBP":

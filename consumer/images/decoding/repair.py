@@ -15,6 +15,7 @@ _END: Final = b"\xff\xd9"
 _NOISE: Final = b"\x5a\x3c\x99\x17\x6e" * 4096
 _MAX_MISSING: Final = 0.01  # of the rows
 _VP8X_FLAGS: Final = 20  # offset in a WebP
+_MAX_HEAD_BYTES: Final = 65_536
 _ANIMATED: Final = 0x02
 _ALPHA: Final = 0x10
 _COLOUR_MAP: Final = 320  # tags of TIFF 6.0
@@ -57,8 +58,11 @@ def with_clear_canvas(data: bytes) -> bytes:
     if data[12:16] != b"VP8X" or len(data) <= _VP8X_FLAGS:
         return data
     flags = data[_VP8X_FLAGS]
-    if not flags & _ANIMATED or flags & _ALPHA:
+    frame = data.find(b"ANMF", _VP8X_FLAGS, _VP8X_FLAGS + _MAX_HEAD_BYTES)
+    if not flags & _ANIMATED or flags & _ALPHA or frame < 0:
         return data
+    if data[frame + 14 : frame + 20] == data[_VP8X_FLAGS + 4 : _VP8X_FLAGS + 10]:
+        return data  # as wide and as high as the canvas
     return data[:_VP8X_FLAGS] + bytes([flags | _ALPHA]) + data[_VP8X_FLAGS + 1 :]
 
 

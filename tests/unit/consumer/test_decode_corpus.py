@@ -45,7 +45,7 @@ async def test_every_bomb_and_every_broken_file_gives_its_code() -> None:
 
 
 async def test_largest_picture_that_is_allowed_fits_the_memory_that_is_given() -> None:
-    """50 megapixels of the thirstiest kind, a turned WebP with alpha, with all defaults."""
+    """50 megapixels of the kind that takes most, a turned WebP with alpha, with all defaults."""
     picture = Image.new("RGBA", (7071, 7071), (10, 20, 30, 128))
     turned = Image.Exif()
     turned[0x0112] = 6
