@@ -135,7 +135,8 @@ async def test_fetches_stay_within_the_budget_of_bytes(decoder):
     limit = 3000 + 3 * SMALL.byte_length
     preparation = _preparation(source, decoder, budget_bytes=limit)
     await asyncio.gather(*(_prepared(preparation) for _ in range(12)))
-    assert source.most_bytes == limit
+    # How many are in at once depends on who is quicker, source or decoder.
+    assert limit // 3 <= source.most_bytes <= limit
 
 
 async def test_pixels_stay_in_the_budget_until_they_are_used(decoder):
