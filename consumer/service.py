@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -13,22 +12,15 @@ from consumer.broker.cluster import NO_QUERIES, Cluster, TopicFacts, client_argu
 from consumer.broker.evidence import ResultsEvidence
 from consumer.broker.group import KafkaStream
 from consumer.image_sources import open_sources
-from consumer.images.byte_budget import ByteBudget
 from consumer.images.decoding.confinement import forbid_inspection
 from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.decoding.pool import Decoder
 from consumer.images.prepare import FetchAndDecode
 from consumer.inference.engine import Engine
 from consumer.inference.residency import ResidencyPolicy
-from consumer.partition.assigned import MakeWorker, PartitionWorkers
+from consumer.partition.assigned import PartitionWorkers
 from consumer.partition.beginning import BeginAt
-from consumer.partition.offsets import OffsetTracker
-from consumer.partition.worker import Commit, CommitPolicy, PartitionWorker, Write
 from consumer.probe import probe
-from consumer.record.dead_letters import DeadLetterRate
-from consumer.record.process import Pipeline
-from consumer.record.replay_window import ReplayWindow
-from consumer.record.results import OutcomeEncoder
 from consumer.record.secret_proof import Refusals, SecretProof
 from consumer.runtime import limits
 from consumer.runtime.alive_file import AliveFile
@@ -41,7 +33,8 @@ from consumer.runtime.tally import OutcomeTally
 from consumer.runtime.tracing import open_tracing
 from consumer.runtime.watchdog import Bounds, watch
 from consumer.settings import ConsumerSettings
-from schemas import Freshness, Signer, Verifier
+from consumer.worker_maker import open_budgets, open_writer, worker_maker
+from schemas import Verifier
 
 if TYPE_CHECKING:
     from consumer.inference.models.load import Models
@@ -99,7 +92,7 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
         ):
             log.info("models tried", found=await probe(engine, decoder, models.resizes))
             serving = tasks.create_task(engine.run())
-            budget, queries_budget = _budgets(settings)
+            budget, queries_budget = open_budgets(settings)
             preparation = FetchAndDecode(
                 sources=sources,
                 decoder=decoder,
@@ -107,9 +100,9 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
                 retry=settings.retry_policy,
                 budget=budget,
             )
-            write, tally = traced(_writer(settings, models).write), OutcomeTally()
+            write, tally = traced(open_writer(settings, models).write), OutcomeTally()
             proof, refusals = SecretProof(), Refusals()
-            make_worker = _worker_maker(
+            make_worker = worker_maker(
                 settings, preparation, queries_budget, engine, write, proof, refusals, tally
             )
             workers = PartitionWorkers(make_worker, tasks, settings.stop_seconds)
@@ -196,12 +189,6 @@ def _replay_seconds(
     return seconds_by_topic
 
 
-def _budgets(settings: ConsumerSettings) -> tuple[ByteBudget, ByteBudget]:
-    """Return the memory of the backlog's images, and of those to search by, which are few."""
-    queries_bytes = settings.bytes_in_flight // 8
-    return ByteBudget(settings.bytes_in_flight - queries_bytes), ByteBudget(queries_bytes)
-
-
 async def _watch(
     settings: ConsumerSettings,
     rooms: Rooms,
@@ -256,18 +243,6 @@ def open_decoder(settings: ConsumerSettings) -> Decoder:
     )
 
 
-def _writer(settings: ConsumerSettings, models: "Models") -> OutcomeEncoder:
-    return OutcomeEncoder(
-        signer=Signer(settings.keys, settings.results_topic),
-        results_topic=settings.results_topic,
-        dlq_topic=settings.dlq_topic,
-        group_id=settings.group_id,
-        embedder=models.embedder.identity,
-        captioner=models.captioner.identity,
-        encoding=settings.embedding_encoding,
-    )
-
-
 def _report(proof: SecretProof, refusals: Refusals, readiness: Readiness) -> None:
     """Tell of refusals: not ready while they may be our own fault, then a warning a minute."""
     if doubt := proof.doubt:
@@ -276,51 +251,3 @@ def _report(proof: SecretProof, refusals: Refusals, readiness: Readiness) -> Non
         readiness.clear("secret")
     if refused := refusals.due(time.monotonic()):
         log.warning("records refused", reason=refused)
-
-
-def _worker_maker(
-    settings: ConsumerSettings,
-    preparation: FetchAndDecode,
-    queries_budget: ByteBudget,
-    engine: Engine,
-    write: Write,
-    proof: SecretProof,
-    refusals: Refusals,
-    tally: OutcomeTally,
-) -> MakeWorker:
-    """Return what makes a worker; those of the queries topic have a budget of their own."""
-    freshness = Freshness(
-        append_window_seconds=settings.append_window_seconds,
-        create_window_seconds=settings.create_window_seconds,
-    )
-
-    letter_rate = DeadLetterRate(settings.dlq_bytes_per_second)
-
-    def make_worker(topic: str, completion: OffsetTracker, commit: Commit) -> PartitionWorker:
-        urgent = topic == settings.queries_topic
-        pipeline = Pipeline(
-            verifier=Verifier(settings.keys, topic),
-            freshness=freshness,
-            proof=proof,
-            refusals=refusals,
-            letter_rate=letter_rate,
-            replay=ReplayWindow(freshness),
-            preparation=replace(preparation, budget=queries_budget) if urgent else preparation,
-            inferences=engine,
-            urgent=urgent,
-        )
-        # Not `write` itself, which is that of all workers.
-        counts = settings.health_port is not None
-        own_write, commit = tally.around(write, commit) if counts else (write, commit)
-        return PartitionWorker(
-            completion=completion,
-            work=pipeline,
-            write=own_write,
-            commit=commit,
-            policy=CommitPolicy(
-                max_outcomes=settings.commit_outcomes, max_seconds=settings.commit_seconds
-            ),
-            records_in_flight=settings.records_in_flight,
-        )
-
-    return make_worker
