@@ -24,7 +24,7 @@ rights() { # kind, name, pattern type, operations
       echo "topic $results literal Read Write DescribeConfigs"
       echo "topic $dlq literal Write DescribeConfigs"
       echo "group $group literal Read"
-      echo "transactional-id $group- prefixed Write Describe"
+      echo "transactional-id $group- prefixed Write"
       ;;
     ingestion)
       for topic in "$ingest" "$queries"; do

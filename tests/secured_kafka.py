@@ -16,8 +16,7 @@ from typing import Final
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from tests.containers import _SETTINGS, KAFKA_IMAGE, DockerContainer, free_port
-from tests.containers import _take_a_record as take_a_record
+from tests.containers import KAFKA_IMAGE, SETTINGS, DockerContainer, free_port, take_a_record
 
 USERS: Final = {"ingestion": "ingestion-password", "consumer": "consumer-password"}
 _LISTENERS: Final = {
@@ -121,7 +120,7 @@ def _settings(ports: dict[str, int], audience: str) -> dict[str, str]:
     advertised = {name: f"localhost:{port}" for name, port in ports.items()}
     # Its certificate is for `localhost`, and the client is told of an address.
     advertised["OTHERNAME"] = f"127.0.0.1:{ports['OTHERNAME']}"
-    settings = dict(_SETTINGS) | {
+    settings = dict(SETTINGS) | {
         "LISTENERS": ",".join(f"{n}://:{p}" for n, p in inside.items()) + ",CONTROLLER://:9093",
         "ADVERTISED_LISTENERS": ",".join(f"{n}://{at}" for n, at in advertised.items()),
         "LISTENER_SECURITY_PROTOCOL_MAP": f"{protocols},CONTROLLER:PLAINTEXT",

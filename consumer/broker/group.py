@@ -13,7 +13,6 @@ from typing import Any, Final, Protocol, Self
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import OffsetOutOfRangeError, UnsupportedCodecError
 
 from consumer.broker.beginnings import Beginnings
@@ -21,6 +20,7 @@ from consumer.broker.cluster import Cluster, TopicFacts, client_arguments
 from consumer.broker.history import read_back, record_of
 from consumer.broker.log_ends import LogEnd, LogEnds
 from consumer.broker.open_transactions import OpenTransactions
+from consumer.broker.rebalance import Rebalance
 from consumer.broker.transaction_counts import TransactionCounts
 from consumer.broker.transactions import PartitionTransactions
 from consumer.partition.offsets import PartitionId, Position, undone_below
@@ -118,7 +118,11 @@ class KafkaStream:
 
     def join(self, workers: Workers) -> None:
         """Join the group; partitions come and go by way of `workers`, while `poll` is called."""
-        listener = _Rebalance(self, workers)
+        listener = Rebalance(
+            assign=lambda partitions: self.until_left(self.assign(partitions, workers)),
+            revoke=lambda: self.revoke(workers),
+            fail=self.fail,
+        )
         self._consumer.subscribe(list(self._replay_seconds), listener=listener)
 
     async def poll(self, room: Mapping[PartitionId, int], timeout_seconds: float) -> list[Record]:
@@ -134,6 +138,8 @@ class KafkaStream:
             timeout_seconds = min(timeout_seconds, ROOM_SECONDS)
         if not wanted:  # to aiokafka no partition means every partition
             await asyncio.sleep(timeout_seconds)
+            with answers_needed("joining the group"):
+                self._consumer._coordinator.check_errors()  # as the call would that is not made
             return []
         with answers_needed("fetching"):
             try:
@@ -296,27 +302,3 @@ class KafkaStream:
     def fail(self, fault: BaseException) -> None:
         """Make the next poll raise: aiokafka swallows what a rebalance callback raises."""
         self._fault = self._fault or fault
-
-
-class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
-    def __init__(self, stream: KafkaStream, workers: Workers) -> None:
-        self._stream, self._workers = stream, workers
-
-    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        try:
-            with answers_needed("opening assigned partitions"):
-                await self._stream.until_left(self._stream.assign(sorted(assigned), self._workers))
-        except FatalError as exc:
-            self._stream.fail(exc)
-        except BaseException as exc:
-            self._stream.fail(exc)
-            raise
-
-    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        try:
-            if revoked:
-                log.info("partitions revoked", partitions=[f"{t}-{p}" for t, p in sorted(revoked)])
-            await self._stream.revoke(self._workers)
-        except BaseException as exc:
-            self._stream.fail(exc)
-            raise

@@ -59,7 +59,7 @@ def granted(secured: SecuredKafka) -> Topics:
     return topics
 
 
-def grant(kafka: SecuredKafka, topics: Topics, side: str) -> None:
+def grant(kafka: SecuredKafka, topics: Topics, side: str, group: str | None = None) -> None:
     own = {
         "PATH": os.environ["PATH"],
         "KAFKA_ACLS": kafka.acls_command,
@@ -67,7 +67,7 @@ def grant(kafka: SecuredKafka, topics: Topics, side: str) -> None:
         "QUERIES_TOPIC": f"queries.{topics.ingest}",
         "RESULTS_TOPIC": topics.results,
         "DLQ_TOPIC": topics.dlq,
-        "GROUP_ID": f"group.{topics.ingest}",
+        "GROUP_ID": group or f"group.{topics.ingest}",
     }
     command = [str(ROOT / "deploy" / "kafka-acls.sh"), side, f"User:{side}"]
     command += ["--bootstrap-server", kafka.bootstrap]
@@ -270,13 +270,18 @@ def test_one_right_less_does_not_suffice(
     settings = settings_of(granted, secret, way(secured, "PLAIN", "consumer", tokens))
     theirs = settings_of(granted, secret, way(secured, "PLAIN", "ingestion", tokens))
     rights = [r for r in rights_of("consumer", granted) if "image.queries" not in r]
-    chosen = rights if FULL else [r for r in rights if r[0] == "--transactional-id"]
+    chosen = rights if FULL else [r for r in rights if r[0] in ("--transactional-id", "--group")]
     tool = "org.apache.kafka.tools.AclCommand"
+    # What a group has done is looked up in the results where it has no position.
+    fresh = f"fresh.{granted.ingest}"
+    grant(secured, granted, "consumer", fresh)
     for number, right in enumerate(chosen):
+        is_evidence = right[1] == granted.results and right[-1] == "Read"
+        ours = settings | ({"GROUP_ID": fresh} if is_evidence else {})
         principal = ["--allow-principal", "User:consumer", "--force"]
         secured.run_class(tool, "--remove", *principal, *right)
         log = tmp_path / f"{number}.log"
-        with consumer_process(settings, log, SUBJECT) as running:
+        with consumer_process(ours, log, SUBJECT) as running:
             verdict = asyncio.run(_verdict(running, theirs))
         secured.run_class(tool, "--add", *principal, *right)
         assert verdict != "ok", f"{right} is not needed"

@@ -1,0 +1,46 @@
+"""What happens when partitions come and go; aiokafka swallows what its callbacks raise."""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+
+from imagelane.exits import FatalError
+from imagelane.kafka.errors import answers_needed
+
+log = structlog.get_logger()
+
+
+class Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's types are not seen
+    """Calls `assign` and `revoke`, and hands what they raise to `fail`."""
+
+    def __init__(
+        self,
+        *,
+        assign: Callable[[Sequence[TopicPartition]], Awaitable[None]],
+        revoke: Callable[[], Awaitable[None]],
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self._assign, self._revoke, self._fail = assign, revoke, fail
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Open what is assigned."""
+        try:
+            with answers_needed("opening assigned partitions"):
+                await self._assign(sorted(assigned))
+        except FatalError as exc:
+            self._fail(exc)
+        except BaseException as exc:
+            self._fail(exc)
+            raise
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Close what is revoked, before it goes."""
+        try:
+            if revoked:
+                log.info("partitions revoked", partitions=[f"{t}-{p}" for t, p in sorted(revoked)])
+            await self._revoke()
+        except BaseException as exc:
+            self._fail(exc)
+            raise
