@@ -46,7 +46,8 @@ unit: $(STAMP) ## the unit tests alone, on all cores
 
 .PHONY: test
 test: lint $(BROKER) $(S3_SERVER) ## lint, then every test that can run here, and what was skipped and why
-	$(BIN)/pytest -m "not e2e" -rfEs $(PYTEST_ARGS)
+	$(BIN)/pytest tests/unit -n auto -q -rfEs $(PYTEST_ARGS)
+	$(BIN)/pytest tests --ignore tests/unit -m "not e2e" -rfEs $(PYTEST_ARGS)
 
 .PHONY: e2e
 e2e: $(STAMP) ## the compose file, from build to results (needs Docker)
