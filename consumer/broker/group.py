@@ -163,12 +163,7 @@ class KafkaStream:
         """Have the records of partitions come again, from an offset on."""
         for partition in self._consumer.assignment():
             if (offset := offsets.get(partition)) is not None:
-                log.info(
-                    "partition set back",
-                    topic=partition.topic,
-                    partition=partition.partition,
-                    offset=offset,
-                )
+                log.info("partition set back", **partition._asdict(), offset=offset)
                 self._consumer.seek(partition, offset)
 
     async def log_ends(self, partitions: Collection[PartitionId]) -> dict[PartitionId, LogEnd]:
@@ -279,8 +274,7 @@ class KafkaStream:
             self.deleted_unread += lost
             log.error(
                 "records were deleted unread",
-                topic=partition.topic,
-                partition=partition.partition,
+                **partition._asdict(),
                 records=lost,
                 first_offset=position.offset,
                 last_offset=start - 1,
