@@ -1,8 +1,11 @@
 """How a Kafka client of this project reaches the cluster."""
 
+from functools import cache
 from typing import Any
 
+from imagelane.kafka.security import KafkaSecurity, Mechanism, Protocol
 from imagelane.kafka.settings import KafkaSettings
+from imagelane.kafka.tokens import open_provider
 
 # New partitions, and leaders that moved while a connection was idle, are seen within this time.
 METADATA_AGE_SECONDS = 5
@@ -18,5 +21,29 @@ def client_arguments(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
         "bootstrap_servers": list(settings.bootstrap_servers),
         "client_id": client_id,
         "metadata_max_age_ms": METADATA_AGE_SECONDS * 1000,
-        **settings.kafka_security.arguments,
+        **security_arguments(settings.kafka_security),
     }
+
+
+@cache
+def security_arguments(security: KafkaSecurity) -> dict[str, Any]:
+    """Return the arguments of aiokafka's clients; all of them share one TLS context and one token.
+
+    Raises:
+        FatalError: `SETTINGS`: a file or the token provider cannot be used.
+    """
+    if security.protocol is Protocol.PLAINTEXT:
+        return {}
+    arguments: dict[str, Any] = {
+        "security_protocol": security.protocol.value,
+        "ssl_context": security.ssl_context,
+    }
+    if not security.protocol.authenticates:
+        return arguments
+    arguments["sasl_mechanism"] = security.mechanism.value
+    if security.mechanism is Mechanism.OAUTHBEARER:
+        arguments["sasl_oauth_token_provider"] = open_provider(security)
+    else:
+        arguments["sasl_plain_username"] = security.username
+        arguments["sasl_plain_password"] = security.password
+    return arguments

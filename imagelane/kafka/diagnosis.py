@@ -14,6 +14,7 @@ from aiokafka.errors import (
 )
 
 from imagelane.exits import ExitCode, FatalError
+from imagelane.kafka.client import security_arguments
 from imagelane.kafka.security import KafkaSecurity, Mechanism, Protocol
 from imagelane.kafka.settings import KafkaSettings
 from imagelane.kafka.tokens import TokenUnavailable
@@ -50,7 +51,7 @@ async def refusal_of(settings: KafkaSettings) -> FatalError | None:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 connection = await create_conn(
-                    host, port, client_id="imagelane", **security.arguments
+                    host, port, client_id="imagelane", **security_arguments(security)
                 )
         except (ssl.SSLError, KafkaConnectionError, TimeoutError, OSError) as exc:
             if reason := _tls_reason(exc, security):

@@ -4,7 +4,6 @@ import ssl
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
 
 from imagelane.exits import ExitCode, FatalError
 
@@ -47,9 +46,11 @@ class TokenEndpoint:
     scope: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class KafkaSecurity:
     """The security of every Kafka client of this process. Secrets are not in its `repr`.
+
+    Two are never equal: each has its own tokens, which belong to one event loop.
 
     `token_provider` names a factory, `package.module:function`; it goes before `token_endpoint`.
     """
@@ -87,32 +88,6 @@ class KafkaSecurity:
                 files = f"{self.cert_file}, {self.key_file}"
                 raise _bad_file("KAFKA_CERT_FILE, KAFKA_KEY_FILE", files, exc) from exc
         return context
-
-    @cached_property
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of aiokafka's clients; all of them share one TLS context and one token.
-
-        Raises:
-            FatalError: `SETTINGS`: a file or the token provider cannot be used.
-        """
-        if self.protocol is Protocol.PLAINTEXT:
-            return {}
-        arguments: dict[str, Any] = {
-            "security_protocol": self.protocol.value,
-            "ssl_context": self.ssl_context,
-        }
-        if not self.protocol.authenticates:
-            return arguments
-        arguments["sasl_mechanism"] = self.mechanism.value
-        if self.mechanism is Mechanism.OAUTHBEARER:
-            # Imported here: it brings in aiokafka, which the settings do without.
-            from imagelane.kafka.tokens import open_provider
-
-            arguments["sasl_oauth_token_provider"] = open_provider(self)
-        else:
-            arguments["sasl_plain_username"] = self.username
-            arguments["sasl_plain_password"] = self.password
-        return arguments
 
 
 def _bad_file(setting: str, path: str | None, exc: OSError) -> FatalError:
