@@ -412,7 +412,7 @@ def command(
 def test_topics_twice_creates_then_finds(broker: Broker, secret: str, topics: Topics) -> None:
     """And what differs is said, and left as it is; a weakened ingest topic ends with 1."""
     fresh = Topics(ingest=f"n{topics.ingest}", results=f"n{topics.results}", dlq=f"n{topics.dlq}")
-    here = environment(broker.bootstrap, fresh, "")
+    here = environment(broker.bootstrap, fresh, "") | {"QUERIES_TOPIC": f"q{topics.ingest}"}
 
     first, second = command(here, "topics", "--partitions", "2"), command(here, "topics")
     more = command(here, "topics", "--partitions", "4")
@@ -420,8 +420,8 @@ def test_topics_twice_creates_then_finds(broker: Broker, secret: str, topics: To
     weakened = command(swapped, "topics")
 
     assert [done.returncode for done in (first, second, more)] == [0, 0, 1]
-    assert first.stdout.count(b": created") == 3
-    assert second.stdout.count(b": exists") == 3
+    assert first.stdout.count(b": created") == 4
+    assert second.stdout.count(b": exists") == 4
     assert b"partitions is 2, wanted 4" in more.stdout
     alter = f"--alter --topic {fresh.ingest} --partitions 4\n"
     assert (
