@@ -10,6 +10,7 @@ from typing import Final
 
 import orjson
 
+from imagelane.token_bucket import TokenBucket
 from schemas import Headers, Record, headers
 from schemas.admission import MAX_HEADERS
 
@@ -34,28 +35,11 @@ class Kept:
     truncated: bool
 
 
-class DeadLetterRate:
-    """A token bucket of bytes, full at the start; it holds a minute's worth."""
+class DeadLetterRate(TokenBucket):
+    """The bytes of refused records that may be kept whole: a minute's worth at once."""
 
     def __init__(self, bytes_per_second: float) -> None:
-        self._bytes_per_second = bytes_per_second
-        self._burst = self._left = bytes_per_second * BURST_SECONDS
-        self._filled_at: float | None = None
-
-    def take(self, byte_length: int, now: float) -> bool:
-        """Take the bytes if they are there; `now` is Unix seconds, and may jump back."""
-        if self._filled_at is not None and now > self._filled_at:
-            grown = (now - self._filled_at) * self._bytes_per_second
-            self._left = min(self._burst, self._left + grown)
-        self._filled_at = now
-        if byte_length > self._left:
-            return False
-        self._left -= byte_length
-        return True
-
-    def spend(self, byte_length: int) -> None:
-        """Count bytes that are written whether or not they are there."""
-        self._left = max(0.0, self._left - byte_length)
+        super().__init__(bytes_per_second, burst=bytes_per_second * BURST_SECONDS)
 
 
 def keep(record: Record) -> Kept:

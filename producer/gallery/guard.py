@@ -27,23 +27,6 @@ _HEADERS: Final = {
 }
 
 
-class RateLimit:
-    """A token bucket: `per_second` on average, `burst` at once. Pure: the time is an argument."""
-
-    def __init__(self, per_second: float, burst: int) -> None:
-        self._per_second, self._burst = per_second, burst
-        self._left, self._at = float(burst), 0.0
-
-    def allows(self, now: float) -> bool:
-        """Take one, if there is one."""
-        refilled = self._left + (now - self._at) * self._per_second
-        self._left, self._at = min(self._burst, refilled), now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-
 def is_loopback(host: str) -> bool:
     """Return whether only this machine reaches what is bound to `host`."""
     try:

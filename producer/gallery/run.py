@@ -15,11 +15,11 @@ from imagelane.exits import ExitCode, FatalError
 from imagelane.files import BadPath, Root, path_of
 from imagelane.kafka.admin import committed_offsets
 from imagelane.kafka.errors import Unanswered
+from imagelane.token_bucket import TokenBucket
 from producer.connection import administration, answering, existing_partitions, reader
 from producer.errors import ImagelaneError
 from producer.gallery.collection import Collection, Model, Version
 from producer.gallery.feed import Feed
-from producer.gallery.guard import RateLimit
 from producer.gallery.server import CannotSearch, Parts, Words, application
 from producer.gallery.settings import GallerySettings
 from producer.publisher import Publisher
@@ -69,7 +69,7 @@ async def running_gallery(
             feed=feed,
             embed=_Searches(publisher).embed,
             open_image=folders.open,
-            searches=RateLimit(SEARCHES_PER_SECOND, SEARCHES_AT_ONCE),
+            searches=TokenBucket(SEARCHES_PER_SECOND, SEARCHES_AT_ONCE),
             clock=clock,
         )
         try:

@@ -11,9 +11,10 @@ from urllib.parse import quote, unquote
 import orjson
 from aiohttp import web
 
+from imagelane.token_bucket import TokenBucket
 from producer.gallery.collection import Collection, Model, Picture
 from producer.gallery.feed import Feed, Page
-from producer.gallery.guard import RateLimit, guard, stream_headers
+from producer.gallery.guard import guard, stream_headers
 
 PAGE_PICTURES: Final = 60
 FOUND_PICTURES: Final = 24
@@ -61,7 +62,7 @@ class Parts:
     feed: Feed
     embed: Callable[[str], Awaitable[Words]]
     open_image: Callable[[str], int | None]
-    searches: RateLimit
+    searches: TokenBucket
     clock: Callable[[], float]
 
 
@@ -181,7 +182,7 @@ async def _news(feed: Feed, page: Page) -> AsyncIterator[tuple[bytes, Any]]:
 
 async def _search(request: web.Request) -> web.Response:
     parts = request.app[PARTS]
-    if not parts.searches.allows(parts.clock()):
+    if not parts.searches.take(1, parts.clock()):
         raise web.HTTPTooManyRequests(text="Too many searches at once; wait a second.")
     words = await _words(request)
     try:

@@ -13,9 +13,10 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from imagelane.exits import FatalError
+from imagelane.token_bucket import TokenBucket
 from producer.gallery.collection import Collection, Model, Version
 from producer.gallery.feed import QUIET_SECONDS, Feed
-from producer.gallery.guard import COOKIE, RateLimit
+from producer.gallery.guard import COOKIE
 from producer.gallery.server import CannotSearch, Parts, Words, application
 from producer.gallery.settings import GallerySettings
 from schemas import Result
@@ -61,7 +62,7 @@ class Gallery:
         self.feed.loaded.set()
         self.words: list[str] = []
         self.roots = roots
-        self.limit = RateLimit(per_second=1, burst=3)
+        self.limit = TokenBucket(per_second=1, burst=3)
         self.base = ""
         self.http: aiohttp.ClientSession
 
