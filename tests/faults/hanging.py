@@ -17,8 +17,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 from aiokafka.conn import AIOKafkaConnection
@@ -27,7 +26,6 @@ from aiokafka.protocol.transaction import EndTxnRequest
 from consumer.broker import group
 from consumer.inference.engine import Engine
 from consumer.runtime.stop import StopRequest
-from schemas import Record
 from tests.faults import subject
 
 FOREVER_SECONDS = 3600
@@ -45,12 +43,19 @@ def arm() -> None:
             steps = itertools.count()
             embed = subject.StubModel.embed
 
-            def embed_once(self: subject.StubModel, images: Any) -> Any:
-                return _hang("gpu step hangs") if next(steps) else embed(self, images)
+            def embed_thrice(self: subject.StubModel, images: Any) -> Any:
+                # The warm-up, and the picture and the text that are tried before the start.
+                return embed(self, images) if next(steps) < 3 else _hang("gpu step hangs")
 
-            subject.StubModel.embed = embed_once  # type: ignore[method-assign]
+            subject.StubModel.embed = embed_thrice  # type: ignore[method-assign]
         case "blip":
-            subject.StubModel.load = lambda self: _hang("blip hangs")  # type: ignore[method-assign]
+            loads = itertools.count()
+
+            def load_twice(self: subject.StubModel) -> None:
+                if next(loads) >= 2:  # what is tried before the start is captioned and embedded
+                    _hang("blip hangs")
+
+            subject.StubModel.load = load_twice  # type: ignore[method-assign]
         case "loop":
             _at_record(10, lambda: _hang("loop hangs"))
         case "native":
@@ -72,20 +77,19 @@ def _load_for_ever(_settings: object) -> None:
     _hang("models hang")
 
 
-async def _history_that_never_comes(*_: object) -> AsyncIterator[Record]:
+async def _history_that_never_comes(*_: object) -> NoReturn:
     log.info("history hangs")
     await asyncio.sleep(FOREVER_SECONDS)
-    for record in ():
-        yield record
+    raise AssertionError("it came")
 
 
 def _at_record(number: int, act: Any) -> None:
     infer, calls = Engine.infer, itertools.count(1)
 
-    async def infer_after(self: Engine, pixels: Any) -> object:
+    async def infer_after(self: Engine, *given: Any, **options: Any) -> object:
         if next(calls) == number:
             act()
-        return await infer(self, pixels)
+        return await infer(self, *given, **options)
 
     Engine.infer = infer_after  # type: ignore[method-assign,assignment]
 
