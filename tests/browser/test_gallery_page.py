@@ -54,8 +54,10 @@ async def topics_of(broker: EmbeddedBroker) -> tuple[Topics, str]:
     tag = uuid4().hex[:8]
     topics = Topics(ingest=f"in.{tag}", results=f"out.{tag}", dlq=f"dlq.{tag}")
     queries = f"queries.{tag}"
-    names = (topics.ingest, queries, topics.results, topics.dlq)
-    await create_topics(broker.bootstrap, *(NewTopic(name, 1, 1) for name in names))
+    unpacked = {"compression.type": "uncompressed"}
+    requests = [NewTopic(n, 1, 1, topic_configs=unpacked) for n in (topics.ingest, queries)]
+    others = [NewTopic(name, 1, 1) for name in (topics.results, topics.dlq)]
+    await create_topics(broker.bootstrap, *requests, *others)
     return topics, queries
 
 

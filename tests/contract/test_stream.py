@@ -77,6 +77,9 @@ async def test_each_topic_has_partitions_of_its_own(
     await first.leave()
     second = await join()
     assert [r.topic for r in await second.poll(1)] == [topics.ingest]
+    async with asyncio.timeout(30):
+        while len(second.workers.positions) < 2:  # they are opened one after the other
+            await second.stream.poll({}, 0.05)
     assert second.workers.positions == {ingest: Position(offset=2), queries: Position(offset=2)}
     assert await committed_values(broker, topics.results) == [b"picture", b"text", b"picture"]
 

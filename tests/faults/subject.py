@@ -29,8 +29,9 @@ import signal
 import sys
 import time
 import types
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 from aiokafka import AIOKafkaProducer
@@ -268,13 +269,18 @@ def arm() -> None:
         FetchAndDecode.prepare = prepare  # type: ignore[method-assign,assignment]
         Engine.infer = infer_nothing  # type: ignore[method-assign,assignment]
     if os.environ.get("FORGET"):
-        read, told = Cluster.committed, []
+        told: list[Position | None] = []
 
-        async def committed(self: Cluster, partition: object) -> Position | None:
-            told.append(await read(self, partition))
-            return told[0]
+        def forgetful(read: Callable[..., Awaitable[Position | None]]) -> Any:
+            async def first_told(*given: object) -> Position | None:
+                told.append(await read(*given))
+                return told[0]
 
-        Cluster.committed = committed  # type: ignore[method-assign,assignment]
+            return first_told
+
+        owner = transactions.PartitionTransactions
+        Cluster.committed = forgetful(Cluster.committed)  # type: ignore[method-assign]
+        owner._position_where_offsets_went = forgetful(owner._position_where_offsets_went)  # type: ignore[method-assign]
     if variant := os.environ.get("VARIANT"):
         name, broken = VARIANTS[variant]
         setattr(transactions.PartitionTransactions, name, broken)
