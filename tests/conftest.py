@@ -33,13 +33,6 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    for name, meaning in MARKERS.items():
-        config.addinivalue_line("markers", f"{name}: {meaning}")
-    # Ended as by Ctrl-C, so that the fixtures still remove their containers and brokers.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
 # aiokafka leaves the socket of a start that failed or was cancelled to the garbage collector, which
 # finds it in whatever test runs then.
 _OF_FAILED_STARTS = (
@@ -50,12 +43,15 @@ _OF_FAILED_STARTS = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests on a broker pass over what its client leaves open; the unit tests do not."""
-    for item in items:
-        if ROOT / "tests" / "unit" not in item.path.parents:
-            for line in _OF_FAILED_STARTS:
-                item.add_marker(pytest.mark.filterwarnings(line))
+def pytest_configure(config: pytest.Config) -> None:
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+    # The tests on a broker pass over what its client leaves open; those of the units do not.
+    if not all("unit" in argument for argument in config.args):
+        for line in _OF_FAILED_STARTS:
+            config.addinivalue_line("filterwarnings", line)
+    # Ended as by Ctrl-C, so that the fixtures still remove their containers and brokers.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_sessionfinish() -> None:
