@@ -35,7 +35,6 @@ class Progress:
 
     gallery: Gallery
     started_at: float = field(default_factory=time.monotonic)
-    published: int = 0
     blip: str = "out"
 
     def line(self) -> str:
@@ -85,7 +84,7 @@ async def _work(
     """Publish and show until something ends."""
     async with _page_of(gallery) as page:
         parts = {
-            asyncio.create_task(_publish(plan.pictures, gallery, publisher, progress)),
+            asyncio.create_task(_publish(plan.pictures, gallery, publisher)),
             asyncio.create_task(_show_pictures(page)),
             asyncio.create_task(_show_consumer(consumer, progress)),
             asyncio.create_task(_until_ended(consumer)),
@@ -101,22 +100,18 @@ async def _work(
             await asyncio.wait(parts - {gallery.reading})
 
 
-async def _publish(
-    folder: Path, gallery: Gallery, publisher: Publisher, progress: Progress
-) -> None:
+async def _publish(folder: Path, gallery: Gallery, publisher: Publisher) -> None:
     await gallery.feed.loaded.wait()  # what is done is known then
     left_out = LeftOut()
 
     def is_done(id: str) -> bool:
         return gallery.collection.get(id) is not None
 
-    async for published in publisher.publish_many(requests_of(folder, is_done, left_out)):
-        progress.published += 1
+    async for _ in publisher.publish_many(requests_of(folder, is_done, left_out)):
         if left_out.counts:
             for line in left_out.lines():
                 say(line)
             left_out.counts.clear()
-        del published
 
 
 async def _show_pictures(page: Page) -> None:

@@ -16,29 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from producer import ProducerSettings
-from tests.conftest import Broker, Topics
 from tests.signed_results import SIGNED_AT, error_result, ok_result, signed, write
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def here(broker: Broker, topics: Topics, secret: str) -> dict[str, str]:
-    return {
-        "BOOTSTRAP_SERVERS": broker.bootstrap,
-        "SECRET_API_KEY": secret,
-        "INGEST_TOPIC": topics.ingest,
-        "RESULTS_TOPIC": topics.results,
-        "DLQ_TOPIC": topics.dlq,
-        "BROKER_TIMEOUT_SECONDS": "10",
-    }
-
-
-@pytest.fixture
-def settings(here: dict[str, str]) -> ProducerSettings:
-    return ProducerSettings.from_env(here)
 
 
 def command(*arguments: str) -> list[str]:

@@ -13,24 +13,11 @@ import pytest
 from producer import ProducerSettings
 from schemas import Request, Result, Source
 from tests.answering import answering_consumer, with_caption
-from tests.conftest import Broker, Topics
 from tests.signed_results import error_result, signed, write
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def here(broker: Broker, topics: Topics, secret: str) -> dict[str, str]:
-    return {
-        "BOOTSTRAP_SERVERS": broker.bootstrap,
-        "SECRET_API_KEY": secret,
-        "INGEST_TOPIC": topics.ingest,
-        "RESULTS_TOPIC": topics.results,
-        "DLQ_TOPIC": topics.dlq,
-        "BROKER_TIMEOUT_SECONDS": "10",
-    }
 
 
 @pytest.fixture

@@ -32,7 +32,6 @@ from schemas import (
     admit,
     encode_request,
 )
-from tests.conftest import Broker, Topics
 from tests.signed_results import ok_result, signed
 from tests.signed_results import write as write_results
 
@@ -51,23 +50,6 @@ NOT_REDRIVEN = (
     "done  stale  not redriven: its id has an outcome already",
 )
 STALE = Code.STALE
-
-
-@pytest.fixture
-def here(broker: Broker, topics: Topics, secret: str) -> dict[str, str]:
-    return {
-        "BOOTSTRAP_SERVERS": broker.bootstrap,
-        "SECRET_API_KEY": secret,
-        "INGEST_TOPIC": topics.ingest,
-        "RESULTS_TOPIC": topics.results,
-        "DLQ_TOPIC": topics.dlq,
-        "BROKER_TIMEOUT_SECONDS": "10",
-    }
-
-
-@pytest.fixture
-def settings(here: dict[str, str]) -> ProducerSettings:
-    return ProducerSettings.from_env(here)
 
 
 async def bury(
