@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import structlog
 
@@ -31,6 +32,7 @@ class Lane:
         ]
         # The last one that was used is the next: its memory is warm, and some may stay asleep.
         self._idle: asyncio.LifoQueue[Worker] = asyncio.LifoQueue()
+        self._turn_of_heavy = asyncio.Lock()
         self._is_started = False
         self.waiting = 0  # pictures that no process has yet
         self.waiting_bytes = 0
@@ -72,9 +74,17 @@ class Lane:
         await asyncio.gather(*(worker.close() for worker in self._workers if worker.is_started))
 
     async def decode(
-        self, data: bytes, targets: Mapping[Task, Resize], cpu_seconds: int
+        self,
+        data: bytes,
+        targets: Mapping[Task, Resize],
+        cpu_seconds: int,
+        *,
+        is_heavy: bool = False,
     ) -> DecodedImage:
         """Decode `data` when a process is free; the time limits count from then on.
+
+        Of the heavy ones no more than one at a time waits for a process, the others wait behind
+        it: whoever is not heavy has at most that one before it, however many there are.
 
         An image whose process dies gets one more, since it may have died of something else: of
         what the image before it left behind, or because the system was out of memory.
@@ -84,7 +94,7 @@ class Lane:
             OutOfTime: it took more than `cpu_seconds`, or the time limit.
             FatalError: a process cannot be replaced.
         """
-        worker = await self._free(len(data))
+        worker = await self._free(len(data), is_heavy=is_heavy)
         try:
             try:
                 return await worker.decode(data, targets, cpu_seconds)
@@ -98,11 +108,12 @@ class Lane:
         finally:
             self._idle.put_nowait(worker)
 
-    async def _free(self, byte_length: int) -> Worker:
+    async def _free(self, byte_length: int, *, is_heavy: bool) -> Worker:
         self.waiting += 1
         self.waiting_bytes += byte_length
         try:
-            return await self._idle.get()
+            async with self._turn_of_heavy if is_heavy else nullcontext():
+                return await self._idle.get()
         finally:
             self.waiting -= 1
             self.waiting_bytes -= byte_length

@@ -132,26 +132,29 @@ class Decoder:
                 except OutOfTime as late:
                     if not late.of_cpu:
                         raise
+                    log.info("picture outlasts its header", estimated_seconds=round(seconds, 3))
                     if digest:
                         self._slow_digests.add(digest, monotonic())
             elif not self._arrivals.are_mixed or (
                 self._is_crowded and not is_costly_for_its_size(seconds, len(data))
             ):
                 return await self._normal.decode(data, targets, self._cpu_seconds)
-            return await self._in_slow_lane(data, targets)
+            return await self._in_slow_lane(data, targets, is_heavy=is_slow)
         except OutOfTime as late:
             if digest:
                 self._hopeless_digests.add(digest, monotonic())
             raise Failed(Code.DECODER_CRASHED, str(late)) from late
 
-    async def _in_slow_lane(self, data: bytes, targets: Mapping[Task, Resize]) -> DecodedImage:
+    async def _in_slow_lane(
+        self, data: bytes, targets: Mapping[Task, Resize], *, is_heavy: bool
+    ) -> DecodedImage:
         if self._is_crowded:
             raise Failed(
                 Code.DECODER_CRASHED,
                 f"it takes long to decode, and {self._slow.waiting} that do wait before it",
             )
         self._slow.start()
-        return await self._slow.decode(data, targets, self._cpu_seconds)
+        return await self._slow.decode(data, targets, self._cpu_seconds, is_heavy=is_heavy)
 
     @property
     def _is_crowded(self) -> bool:

@@ -11,6 +11,8 @@ from PIL import Image
 
 from consumer.errors import Failed
 from consumer.images.decoding import pool
+from consumer.images.decoding.channel import WorkerOptions
+from consumer.images.decoding.lane import Lane
 from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.decoding.pool import Decoder
 from consumer.pixels import Resize
@@ -143,3 +145,29 @@ async def test_scans_above_the_limit_are_refused_before_they_are_decoded() -> No
         with pytest.raises(Failed, match="more than 100 scans") as caught:
             await decoder.decode(corpus.endless_jpeg(), TARGETS)
     assert caught.value.code is Code.UNSUPPORTED_FORMAT
+
+
+async def test_one_that_is_not_heavy_has_one_heavy_picture_before_it_at_most() -> None:
+    """A stumbling machine makes any photo outlast its slice: it must not wait behind them all."""
+    lane = Lane(WorkerOptions(limits=LIMITS), count=1, timeout_seconds=20)
+    finished: list[str] = []
+
+    async def decoded(name: str) -> None:
+        await lane.decode(LIGHT, TARGETS, 20, is_heavy=name.startswith("heavy"))
+        finished.append(name)
+
+    lane.start()
+    try:
+        await lane.ready()
+        (pid,) = child_workers()
+        os.kill(pid, signal.SIGSTOP)
+        async with asyncio.TaskGroup() as tasks:
+            for name in ("heavy 1", "heavy 2", "heavy 3", "photo 1", "photo 2"):
+                tasks.create_task(decoded(name))
+            await asyncio.sleep(0)
+            assert lane.waiting == 4
+            os.kill(pid, signal.SIGCONT)
+    finally:
+        await lane.close()
+    assert finished == ["heavy 1", "heavy 2", "photo 1", "photo 2", "heavy 3"]
+    assert (lane.waiting, lane.waiting_bytes) == (0, 0)
