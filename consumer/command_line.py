@@ -4,26 +4,25 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from datetime import UTC, datetime
-from functools import partial
 from typing import Any, NoReturn
 
-import orjson
 import structlog
 import typer
 
 from consumer import check as surroundings
 from consumer import service
 from consumer.runtime import logging_setup
+from consumer.runtime.last_words import fatal_error
+from consumer.runtime.live_line import LiveLine
 from consumer.runtime.stop import StopRequest
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
-from imagelane.terminal import end_live_line, json_line, say
+from imagelane.terminal import end_live_line, say
 
 
 def run(environment: Mapping[str, str], stop: StopRequest) -> NoReturn:
     """Consume the ingest topic until `stop` is asked for, and end the process."""
-    _run(environment, partial(service.run, stop=stop))
+    _run(environment, lambda settings, live: service.run(settings, stop, live))
 
 
 def check(context: typer.Context) -> None:
@@ -35,21 +34,22 @@ def check(context: typer.Context) -> None:
     Example:
       imagelane check
     """
-    _run(context.obj, surroundings.run)
+    _run(context.obj, lambda settings, _: surroundings.run(settings))
 
 
 def _run(
-    environment: Mapping[str, str], main: Callable[[ConsumerSettings], Coroutine[Any, Any, None]]
+    environment: Mapping[str, str],
+    main: Callable[[ConsumerSettings, LiveLine | None], Coroutine[Any, Any, None]],
 ) -> NoReturn:
     code = ExitCode.OK
     try:
         settings = ConsumerSettings.from_env(environment)
-        logging_setup.configure(settings)
+        live = logging_setup.configure(settings)
         for line in ConsumerSettings.misspelt(environment):
             structlog.get_logger().warning("unknown setting", reason=line)
         # Never closed: that would wait for every thread of the loop, as the end of Python would.
         # One of them may load BLIP or look for an address, and took 20 s of a stop that was over.
-        asyncio.Runner().run(main(settings))
+        asyncio.Runner().run(main(settings, live))
     except BaseException as exc:  # noqa: BLE001 - the single broad one: every way to end passes here
         end_live_line()
         code = _exit_code(exc, is_json=environment.get("LOG_FORMAT") == "json")
@@ -69,15 +69,7 @@ def _exit_code(error: BaseException, *, is_json: bool) -> ExitCode:
             (e for e in error.exceptions if isinstance(e, FatalError)), error.exceptions[0]
         )
     if isinstance(error, FatalError) and is_json:
-        # Not by structlog: a setting may be at fault before it is set up.
-        event = {
-            "time": datetime.now(UTC).isoformat(),
-            "level": "error",
-            "event": "fatal error",
-            "reason": str(error),
-            "exit_code": int(error.code),
-        }
-        say(json_line(orjson.dumps(event).decode()), err=True)
+        say(fatal_error(str(error), error.code), err=True)
         return error.code
     if isinstance(error, FatalError):
         for line in str(error).splitlines():

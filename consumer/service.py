@@ -26,6 +26,7 @@ from consumer.runtime import limits
 from consumer.runtime.alive_file import AliveFile
 from consumer.runtime.closing import COMMIT_SECONDS, Closing
 from consumer.runtime.health import open_port
+from consumer.runtime.live_line import LiveLine
 from consumer.runtime.readiness import Readiness
 from consumer.runtime.state import ProcessState, Rooms
 from consumer.runtime.stop import StopRequest
@@ -44,14 +45,16 @@ log = structlog.get_logger()
 POLL_SECONDS: Final = 0.1  # also how long a signal to stop may go unnoticed
 
 
-async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
+async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | None) -> None:
     """Consume until somebody asks to stop; STOP_SECONDS + 2 later it has returned, or ended.
+
+    `live` is the line of a terminal, which is told how much waits.
 
     Raises:
         FatalError: what is wrong and what to do, bare or in an exception group.
     """
     start = time.monotonic()
-    readiness, closing = Readiness(), Closing()
+    readiness, closing = Readiness(), Closing(is_json=settings.log_format == "json")
     state = ProcessState(readiness=readiness, stop=stop)
     alive = AliveFile.open(settings.alive_file)
     limits.tune()
@@ -71,6 +74,7 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
         beginnings = make_beginnings(settings, cluster, [ingest, queries], outputs[0])
         await beginnings.look_back()
         replay_seconds = _replay_seconds(settings, ingest, queries)
+        log.info("models loading", clip=settings.clip_model, blip=settings.blip_model)
         # Imported here: torch takes seconds, which nobody should wait for to read of a bad setting.
         from consumer.inference.models.load import open_models
 
@@ -115,7 +119,9 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
                 budgets={"backlog": budget, "queries": queries_budget},
                 device_memory=models.device_memory,
             )
-            guarding = tasks.create_task(_watch(settings, rooms, state, alive))
+            guarding = [tasks.create_task(_watch(settings, rooms, state, alive))]
+            if live:
+                guarding.append(tasks.create_task(live.follow(rooms.waiting)))
             stop.stop_in_order(lambda: closing.begin(settings.stop_seconds))
             stream.join(workers)
             log.info("ready", seconds=round(time.monotonic() - start, 3))
@@ -126,8 +132,8 @@ async def run(settings: ConsumerSettings, stop: StopRequest) -> None:
                 raise
             log.info("stopping")
             await workers.stop(closing.finish_seconds, COMMIT_SECONDS)
-            guarding.cancel()
-            serving.cancel()
+            for task in (*guarding, serving):
+                task.cancel()
     log.info("stopped")
 
 
@@ -208,6 +214,7 @@ async def _watch(
         end_loop_seconds=2 * session_seconds + settings.stuck_seconds,
         liveness=state.liveness,
         alive=alive,
+        is_json=settings.log_format == "json",
     )
 
 

@@ -55,6 +55,13 @@ def json_line(document: str) -> str:
     )
 
 
+def clock_time(seconds: float) -> str:
+    """Return a duration as minutes and seconds, with hours where there are some: 0:07, 1:02:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def say(text: str, *, err: bool = False, fit: bool = False) -> None:
     """Write `text` as one line, without controls, to stdout or stderr.
 

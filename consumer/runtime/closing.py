@@ -24,8 +24,8 @@ T = TypeVar("T")
 class Closing:
     """The time that is left, once the end has begun."""
 
-    def __init__(self) -> None:
-        self._timer = ExitTimer("what was open could not be closed in time")
+    def __init__(self, *, is_json: bool = False) -> None:
+        self._timer = ExitTimer("what was open could not be closed in time", is_json=is_json)
         self._finish_by: float | None = None
 
     def begin(self, finish_seconds: float = ERROR_SECONDS) -> None:

@@ -7,16 +7,20 @@ import sys
 import threading
 from typing import Final
 
+from consumer.runtime.last_words import fatal_error, stacks
 from imagelane.exits import ExitCode
 
 _DUMP_SECONDS: Final = 1.0  # a full pipe behind standard error would hold the dump for ever
 
 
 class ExitTimer:
-    """Ends the process with STUCK and every thread's stack, unless set anew in time."""
+    """Ends the process with STUCK and every thread's stack, unless set anew in time.
 
-    def __init__(self, reason: str) -> None:
-        self._line = f"imagelane: stuck: {reason}; nothing is lost, start again\n".encode()
+    With `is_json` both are one line of JSON.
+    """
+
+    def __init__(self, reason: str, *, is_json: bool = False) -> None:
+        self._reason, self._is_json = f"stuck: {reason}; nothing is lost, start again", is_json
         # The one queue whose put() may interrupt another one of the same thread: `set` is called
         # in signal handlers.
         self._seconds: queue.SimpleQueue[float | None] = queue.SimpleQueue()
@@ -39,5 +43,9 @@ class ExitTimer:
         os._exit(ExitCode.STUCK)
 
     def _say(self) -> None:
-        os.write(sys.stderr.fileno(), self._line)
-        faulthandler.dump_traceback()
+        if self._is_json:
+            line = fatal_error(self._reason, ExitCode.STUCK, stacks=stacks())
+            os.write(sys.stderr.fileno(), f"{line}\n".encode())
+        else:
+            os.write(sys.stderr.fileno(), f"imagelane: {self._reason}\n".encode())
+            faulthandler.dump_traceback()

@@ -1,11 +1,14 @@
 """The consumer on a terminal: one live line in place of a line for each record."""
 
+import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import structlog
+
+from imagelane.terminal import clock_time
 
 RECORD: Final = "record done"
 _RATE_SECONDS: Final = 5.0
@@ -22,6 +25,7 @@ class LiveLine:
         self._models: dict[str, str] = {}
         self._rate_since = (clock(), 0)
         self._rate = 0.0
+        self.waiting: int | None = None  # records of the partitions here without an outcome
 
     def process(
         self, _logger: object, _method: str, event: structlog.typing.EventDict
@@ -40,8 +44,14 @@ class LiveLine:
                 self._models[model] = state
         return event
 
+    async def follow(self, waiting: Callable[[], Awaitable[int]]) -> None:
+        """Ask every few seconds how many records wait, until cancelled."""
+        while True:
+            self.waiting = await waiting()
+            await asyncio.sleep(_RATE_SECONDS)
+
     def text(self) -> str:
-        """Return the line: how many, how fast, what failed, and the models on demand."""
+        """Return the line: how many, how fast, what failed and waits, and the models on demand."""
         now, count = self._clock(), self._outcomes.total()
         since, before = self._rate_since
         if now - since >= _RATE_SECONDS:
@@ -50,5 +60,11 @@ class LiveLine:
         refused = self._outcomes["refused"]
         return (
             f"{self._outcomes['ok']} done  {self._rate:.1f}/s  failed {self._outcomes['error']}"
-            f"{f'  refused {refused}' if refused else ''}{models}"
+            f"{f'  refused {refused}' if refused else ''}{self._of_backlog()}{models}"
         )
+
+    def _of_backlog(self) -> str:
+        if not self.waiting:
+            return ""
+        eta = f"  ETA {clock_time(self.waiting / self._rate)}" if self._rate else ""
+        return f"  {self.waiting} waiting{eta}"

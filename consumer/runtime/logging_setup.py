@@ -51,8 +51,8 @@ class ClientErrors(logging.Handler):
         structlog.get_logger().warning("kafka client", part=record.name, reason=reason)
 
 
-def configure(settings: ConsumerSettings) -> None:
-    """Set up structlog, and hand it the warnings of the libraries."""
+def configure(settings: ConsumerSettings) -> LiveLine | None:
+    """Set up structlog, and hand it the warnings of the libraries; return the live line, if any."""
     console = settings.log_format == "console" or (
         settings.log_format == "auto" and sys.stderr.isatty()
     )
@@ -62,7 +62,7 @@ def configure(settings: ConsumerSettings) -> None:
         else structlog.processors.JSONRenderer()
     )
     level = getattr(logging, settings.log_level.upper())
-    shared, stream = _SHARED, cast(TextIO, sys.stderr)
+    live, shared, stream = None, _SHARED, cast(TextIO, sys.stderr)
     if console and sys.stderr.isatty() and level == logging.INFO:
         live = LiveLine()
         shared, stream = [live.process, *_SHARED], cast(TextIO, AboveLiveLine())
@@ -86,6 +86,8 @@ def configure(settings: ConsumerSettings) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(capture=True)
     client = logging.getLogger("aiokafka")
     client.propagate = level <= logging.DEBUG
     client.handlers = [] if client.propagate else [ClientErrors()]
+    return live

@@ -29,6 +29,15 @@ class Rooms:
     budgets: "Mapping[str, ByteBudget]"
     device_memory: Callable[[], Mapping[str, int]]
 
+    async def waiting(self) -> int:
+        """Return how many records of the partitions here have no outcome yet."""
+        ends = await self.stream.log_ends(self.workers.open_workers)
+        return sum(
+            worker.backlog(position=end.position, end=end.stable)
+            for partition, worker in self.workers.open_workers.items()
+            if (end := ends.get(partition))
+        )
+
     def snapshot(self) -> Snapshot:
         """Return what the watchdog looks at."""
         return Snapshot(

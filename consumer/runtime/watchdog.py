@@ -135,6 +135,7 @@ async def watch(
     end_loop_seconds: float,
     liveness: Liveness,
     alive: AliveFile | None,
+    is_json: bool = False,
 ) -> None:
     """Look every second until cancelled; `liveness` has the last look, and the file its time.
 
@@ -144,13 +145,13 @@ async def watch(
         FatalError: the process has not been live for too long.
     """
     watchdog = Watchdog(bounds, time.monotonic())
-    timer = ExitTimer(f"the event loop stood still for {end_loop_seconds:.0f} s")
+    timer = ExitTimer(f"the event loop stood still for {end_loop_seconds:.0f} s", is_json=is_json)
     was: str | None = None
     try:
         while True:
             timer.set(end_loop_seconds)
             # The timer is a thread of Python's, which native code may hold up. This one is not, but
-            # it can end the process with 1 only.
+            # it can end the process with 1 only, and says why in lines that are no JSON.
             faulthandler.dump_traceback_later(end_loop_seconds + _SPARE_SECONDS, exit=True)
             slept_at = time.monotonic()
             await asyncio.sleep(LOOK_SECONDS)

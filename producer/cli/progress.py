@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from imagelane.terminal import live_line, say
+from imagelane.terminal import clock_time, live_line, say
 
 _PLAIN_EVERY_SECONDS: Final = 5.0
 _BAR_COLUMNS: Final = 20
@@ -46,12 +46,12 @@ class Tally:
         """Return what a terminal shows meanwhile: of how many, the rate, the rest of the time."""
         rate, ended = self.rate(elapsed_seconds), self.ended + self.skipped
         ahead = f"  {count:,} ahead in the queue" if (count := self.ahead()) else ""
-        tail = f"{rate:.1f}/s  failed {self.failed}  {_clock(elapsed_seconds)}{ahead}"
+        tail = f"{rate:.1f}/s  failed {self.failed}  {clock_time(elapsed_seconds)}{ahead}"
         if not total:
             return f"{ended} done, {self.published} published  {tail}"
         filled = _BAR_COLUMNS * ended // total
         left = (total - ended) / rate if rate else None
-        eta = f"  ETA {_clock(left)}" if left is not None else ""
+        eta = f"  ETA {clock_time(left)}" if left is not None else ""
         return f"[{'#' * filled:-<{_BAR_COLUMNS}}] {ended}/{total}{eta}  {tail}"
 
 
@@ -80,9 +80,3 @@ async def _say_now_and_then(tally: Tally, started: float) -> None:
     while True:
         await asyncio.sleep(_PLAIN_EVERY_SECONDS)
         say(tally.line(time.monotonic() - started), err=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from structlog.testing import capture_logs
 from transformers.models.clip.configuration_clip import CLIPConfig
 from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
 
@@ -255,8 +256,14 @@ def test_revision_from_the_hub_is_the_commit(hub_cache, clip_folder, cpu):
     (stored / "refs").mkdir()
     (stored / "refs" / "main").write_text(commit)
 
-    checkpoint = inspect("some/clip", "main", "clip")
+    with capture_logs() as lines:
+        checkpoint = inspect("some/clip", "main", "clip")
 
+    assert [line["event"] for line in lines] == [
+        "checkpoint asked of the hub",
+        "checkpoint is here",
+    ]
+    assert lines[1]["commit"] == commit
     assert checkpoint.identity.model == "some/clip"
     assert checkpoint.identity.revision == commit
     assert load_clip(checkpoint, cpu).resize.height == 32

@@ -9,6 +9,7 @@ configuration and of the first values of every tensor: no training leaves all of
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
+import structlog
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
@@ -30,6 +32,8 @@ from transformers.utils import logging
 
 from consumer.inference.errors import ModelUnavailable
 from consumer.outcome import ModelIdentity
+
+log = structlog.get_logger()
 
 # What each of the two settings takes; the tables `towers` and `captioners` say how.
 MODEL_TYPES: Final[Mapping[str, Sequence[str]]] = {
@@ -156,6 +160,9 @@ def unreadable(path: Path) -> Iterator[None]:
 def _download(model: str, revision: str) -> Path:
     if model.startswith(("/", ".", "~")) or model.count("/") > 1:
         raise ModelUnavailable(f"{model}: there is no such folder")
+    # It may be minutes until the next line: somebody who waits must know for what.
+    log.info("checkpoint asked of the hub", model=model, revision=revision)
+    start = time.monotonic()
     try:
         folder = snapshot_download(
             model, revision=revision, allow_patterns=[*_SMALL_FILES, *_WEIGHTS]
@@ -169,6 +176,8 @@ def _download(model: str, revision: str) -> Path:
             f"{model} at {revision} cannot be had from the hub and is not in its cache "
             f"({_first_line(exc)}); check the network and the revision, or name a folder"
         ) from exc
+    seconds = round(time.monotonic() - start, 1)
+    log.info("checkpoint is here", model=model, commit=Path(folder).name, seconds=seconds)
     return Path(folder)
 
 

@@ -1,5 +1,6 @@
 """The consumer on a terminal: records are counted in one line, and other events stand above it."""
 
+import asyncio
 import os
 import pty
 import subprocess
@@ -87,3 +88,23 @@ def test_the_line_says_how_many_how_fast_and_which_models() -> None:
     now = 8.0
 
     assert live.text() == "2 done  0.5/s  failed 1  refused 1  BLIP offloaded"
+
+    live.waiting = 40
+    assert live.text() == (
+        "2 done  0.5/s  failed 1  refused 1  40 waiting  ETA 1:20  BLIP offloaded"
+    )
+
+
+async def test_what_waits_is_asked_for_until_cancelled() -> None:
+    """By whoever knows the partitions; before the first record there is no rate, and no ETA."""
+    live, asked = LiveLine(clock=lambda: 0.0), asyncio.Event()
+
+    async def waiting() -> int:
+        asked.set()
+        return 7
+
+    following = asyncio.create_task(live.follow(waiting))
+    await asked.wait()
+    await asyncio.sleep(0)
+    assert live.text() == "0 done  0.0/s  failed 0  7 waiting"
+    following.cancel()
