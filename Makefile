@@ -58,7 +58,8 @@ faults: $(STAMP) ## every fault at its full figures, on Apache Kafka (needs Dock
 	FAULTS=full $(BIN)/pytest tests/faults -s -rfEs $(PYTEST_ARGS)
 
 .PHONY: fuzz
-fuzz: $(STAMP) ## hostile records and images at their full figures (some minutes); SEED=N
+fuzz: $(STAMP) ## hostile records and images, and all properties, at their full figures (some minutes); SEED=N
+	FUZZ=full $(BIN)/pytest tests/unit -n auto -q -rfEs $(PYTEST_ARGS)
 	FUZZ=full $(BIN)/pytest tests/fuzz -s -rfEs $(PYTEST_ARGS)
 
 .PHONY: audit

@@ -17,6 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import for_code
 
 from tests.containers import KAFKA_IMAGE, ApacheKafka
+from tests.effort import effort
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKERS = {
@@ -29,7 +30,7 @@ MARKERS = {
 
 
 # A machine that is busy is slow: how long an example takes says nothing.
-hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.register_profile("untimed", deadline=None, max_examples=effort(100))
 hypothesis.settings.load_profile("untimed")
 
 

@@ -1,9 +1,25 @@
-"""What /proc says of the decoder's processes."""
+"""The decoder's processes: which it has, and what /proc says of them."""
 
 import os
 from pathlib import Path
 
+from consumer.images.decoding.pool import Decoder
+
 _MODULE = b"consumer.images.decoding.worker"
+
+
+def workers_of(decoder: Decoder) -> set[int]:
+    """Return the ids of the processes that `decoder` sends pictures to.
+
+    Unlike `child_workers` without those that it has just killed, and with those just started.
+    """
+    lanes = decoder.lanes.values()
+    return {each._process.pid for lane in lanes for each in lane._workers if each.is_started}
+
+
+def replaced(decoder: Decoder) -> int:
+    """Return how many of the processes of `decoder` another one took the place of."""
+    return sum(lane.replaced for lane in decoder.lanes.values())
 
 
 def child_workers(parent: int | None = None) -> set[int]:

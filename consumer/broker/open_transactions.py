@@ -5,7 +5,9 @@ was begun with, at most `transaction.max.timeout.ms`. A further one that is begu
 the records back as long again.
 """
 
+import math
 import time
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,7 +31,7 @@ class WithheldRecords:
 
         `end` is the log's high watermark, `stable` the offset up to which no transaction is open.
         """
-        self._ends = [(seen, at) for seen, at in self._ends if seen > stable]
+        del self._ends[: bisect_right(self._ends, (stable, math.inf))]
         if end > stable and (not self._ends or self._is_news(end, now)):
             self._ends.append((end, now))
         if len(self._ends) > _MOST_SAMPLES:

@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from functools import partial
+from functools import cache, partial
 from ipaddress import ip_address
 from typing import Final
 
@@ -119,6 +119,7 @@ def _checked_socket(rules: HostRules, info: AddrInfoType) -> socket.socket:
     return socket.socket(family, kind, protocol)
 
 
+@cache  # reading the system's authorities takes 20 ms, and the sources share them
 def _tls(ca_file: str | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if ca_file:

@@ -19,6 +19,7 @@ from consumer.images.decoding.magic import sniff
 from consumer.pixels import DecodedImage, Resize
 from schemas import Code, Stage, Task
 from tests.camera import dng
+from tests.effort import effort
 
 # As the consumer runs: see consumer/images/decoding/pool.py.
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\..*")
@@ -507,7 +508,7 @@ SEEDS = tuple(
 
 
 @given(st.sampled_from(PREFIXES), st.binary(max_size=200))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=effort(150))
 def test_any_bytes_give_an_image_or_a_verdict_of_decoding(prefix: bytes, rest: bytes) -> None:
     """Nothing else ever leaves the decoder."""
     assert _is_an_outcome(_outcome(prefix + rest))
@@ -518,7 +519,7 @@ def test_any_bytes_give_an_image_or_a_verdict_of_decoding(prefix: bytes, rest: b
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=5)), max_size=4),
     st.floats(0.1, 1),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=effort(300))
 def test_any_damage_gives_an_image_or_a_verdict_of_decoding(
     seed: bytes, patches: list[tuple[float, bytes]], share: float
 ) -> None:

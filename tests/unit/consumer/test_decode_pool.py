@@ -29,8 +29,10 @@ from tests.processes import (
     is_ready,
     open_files,
     peak_bytes,
+    replaced,
     state_of,
     user_ticks,
+    workers_of,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -113,7 +115,8 @@ async def test_crash_that_does_not_come_again_costs_nothing() -> None:
             await asyncio.sleep(0)
             os.kill(pid, signal.SIGSEGV)
         assert (await decoding).width == 8
-        assert pid not in child_workers()
+        assert pid not in workers_of(decoder)
+        assert replaced(decoder) == 1
 
 
 async def test_image_that_crashes_twice_costs_that_record_alone() -> None:
@@ -122,8 +125,8 @@ async def test_image_that_crashes_twice_costs_that_record_alone() -> None:
         bad = asyncio.create_task(decoder.decode(corpus.endless_jpeg(), TARGETS))
         seen: set[int] = set()
         for _ in range(2):
-            await _until(lambda: any(_is_busy(pid) and pid not in seen for pid in child_workers()))
-            (pid,) = (pid for pid in child_workers() if _is_busy(pid) and pid not in seen)
+            await _until(lambda: any(map(_is_busy, workers_of(decoder) - seen)))
+            (pid,) = filter(_is_busy, workers_of(decoder) - seen)
             seen.add(pid)
             assert (await decoder.decode(_picture(), TARGETS)).format == "PNG"
             os.kill(pid, signal.SIGSEGV)
@@ -131,7 +134,7 @@ async def test_image_that_crashes_twice_costs_that_record_alone() -> None:
             await bad
         images = await asyncio.gather(*(decoder.decode(_picture(), TARGETS) for _ in range(4)))
         assert len(images) == 4
-        assert len(child_workers()) == 2
+        assert replaced(decoder) == 2
     assert caught.value.code is Code.DECODER_CRASHED
     assert caught.value.attempts == 2
     assert "SIGSEGV" in caught.value.message
@@ -143,14 +146,20 @@ def _is_busy(pid: int) -> bool:
 
 
 async def test_hang_costs_that_record_alone() -> None:
-    """Over the time limit the process is killed, whatever it does, and replaced at once."""
+    """Over the time limit the process is killed, whatever it does, and replaced at once.
+
+    The time of a record that waited for it has not begun.
+    """
     async with _opened(timeout_seconds=1.5) as decoder:
         (pid,) = child_workers()
         os.kill(pid, signal.SIGSTOP)
+        hanging = asyncio.create_task(decoder.decode(_picture(), TARGETS))
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(decoder.decode(_picture(), TARGETS))
         with pytest.raises(Failed) as caught:
-            await decoder.decode(_picture(), TARGETS)
-        await _until(lambda: len(child_workers() - {pid}) == 1)  # exec shows with a delay
-        assert (await decoder.decode(_picture(), TARGETS)).format == "PNG"
+            await hanging
+        assert (await waiting).format == "PNG"
+        assert replaced(decoder) == 1
         await _until(lambda: is_gone(pid))
     assert caught.value.code is Code.DECODER_CRASHED
     assert "1.5 seconds" in caught.value.message
@@ -199,20 +208,15 @@ async def test_bytes_that_do_not_fit_cost_that_record_alone() -> None:
 
 
 async def test_no_more_than_the_workers_decode_at_once() -> None:
-    """The third waits until one of two processes is free; its time has not begun."""
-    async with _opened(workers=2, timeout_seconds=2) as decoder:
+    """The third waits until one of two processes is free."""
+    async with _opened(workers=2) as decoder:
         first, second = child_workers()
-        os.kill(first, signal.SIGSTOP)
-        with _stopped(second):
+        with _stopped(first), _stopped(second):
             tasks = [asyncio.create_task(decoder.decode(_picture(), TARGETS)) for _ in range(3)]
-            done, _ = await asyncio.wait(tasks, timeout=0.2)
-            assert not done
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    assert sorted(type(outcome).__name__ for outcome in outcomes) == [
-        "DecodedImage",
-        "DecodedImage",
-        "Failed",
-    ]
+            await asyncio.sleep(0)
+            assert decoder.lanes["decoder"].waiting == 1
+            assert not any(task.done() for task in tasks)
+        assert [image.width for image in await asyncio.gather(*tasks)] == [8, 8, 8]
 
 
 @pytest.mark.parametrize(
@@ -251,11 +255,11 @@ async def test_nothing_is_left_behind() -> None:
     before = open_files(os.getpid())
     async with _opened(workers=2, timeout_seconds=5) as decoder:
         for number in (signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT):
-            for pid in child_workers():
+            for pid in workers_of(decoder):
                 os.kill(pid, number)
             await asyncio.gather(*(decoder.decode(_picture(), TARGETS) for _ in range(4)))
-        await _until(lambda: len(child_workers()) == 2)
-        assert all(state_of(pid) != "Z" for pid in child_workers())
+        await _until(lambda: child_workers() == workers_of(decoder))
+        assert all(state_of(pid) != "Z" for pid in workers_of(decoder))
     assert not child_workers()
     assert open_files(os.getpid()) == before
 

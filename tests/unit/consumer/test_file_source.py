@@ -15,6 +15,7 @@ from consumer.images.sources.file import FileSource
 from imagelane.exits import ExitCode, FatalError
 from imagelane.files import Root
 from schemas import Code
+from tests.effort import effort
 from tests.fakes import fetched, fetching
 
 LIMIT = 100
@@ -199,14 +200,14 @@ def _swap(root: Path, done: threading.Event) -> None:
 
 
 async def _race(root: Path, uri: str) -> set[bytes | Code]:
-    """Fetch thousands of times while a thread swaps `swap` and `evil`; return what was seen."""
+    """Fetch many times while a thread swaps `swap` and `evil`; return what was seen."""
     done = threading.Event()
     swapper = threading.Thread(target=_swap, args=(root, done))
     swapper.start()
     source = FileSource.under([str(root)])
     seen: set[bytes | Code] = set()
     try:
-        for _ in range(3000):
+        for _ in range(effort(3000)):
             try:
                 seen.add(await fetched(source, uri, LIMIT))
             except Failed as verdict:

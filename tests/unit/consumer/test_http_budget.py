@@ -4,7 +4,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.errors import Failed
@@ -196,7 +196,6 @@ async def test_growth_above_the_limit_ends_with_the_try():
         assert budget.held_bytes == 12
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5), min_size=1, max_size=12),
     st.integers(1, 20),

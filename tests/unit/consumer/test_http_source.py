@@ -9,7 +9,7 @@ from email.utils import format_datetime
 
 import pytest
 import trustme
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.errors import Failed, Unavailable
@@ -149,7 +149,6 @@ _lines = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(_lines, max_size=12), st.sampled_from([b"\r\n", b"\n", b"\r"]))
 def test_any_answer_is_an_image_or_a_verdict(lines, end):
     """Bytes that are nearly HTTP, in any order: no other error gets out."""

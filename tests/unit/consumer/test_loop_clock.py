@@ -18,8 +18,9 @@ def test_clock_leaves_pauses_out():
         assert (clock.seconds, clock.pauses) == (pytest.approx(seconds), pauses)
 
 
-async def test_action_that_fails_is_heard_of():
+async def test_action_that_fails_is_heard_of(monkeypatch):
     """Not silently dead: whoever opened it gets the error."""
+    monkeypatch.setattr("consumer.images.loop_clock.TICK_SECONDS", 0.001)
     called = asyncio.Event()
 
     def fail() -> None:

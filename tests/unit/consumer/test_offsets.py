@@ -13,6 +13,7 @@ from consumer.partition.offsets import (
     OffsetTracker,
     Position,
 )
+from tests.effort import effort
 
 FIRST_FORMAT = "il1:QuLUDiQ="  # offset 10, with 12 and 15 done
 
@@ -156,7 +157,7 @@ def test_any_metadata_is_read_or_named(metadata, offset):
         OffsetTracker.from_position(Position(offset=offset, metadata=metadata))
 
 
-@settings(max_examples=300)
+@settings(max_examples=effort(300))
 @given(
     st.lists(st.integers(0, 30), unique=True, min_size=1, max_size=20).map(sorted),
     st.lists(st.sampled_from(["take", "done", "commit", "crash"]), min_size=60, max_size=120),

@@ -26,6 +26,7 @@ from schemas import (
     decode_result,
     headers,
 )
+from tests.effort import effort
 from tests.fakes import (
     DLQ,
     KEYS,
@@ -106,7 +107,7 @@ def _answered(stream):
     return results + Counter(refused)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=effort(60))
 @given(st.data())
 def test_every_record_has_exactly_one_outcome(data):
     """Any script of good, bad and slow records, with the process ended anywhere in between."""

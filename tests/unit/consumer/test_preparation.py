@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+import pytest_asyncio
 from PIL import Image
 
 from consumer.errors import Failed, Unavailable
@@ -63,9 +64,13 @@ async def _prepared(preparation: FetchAndDecode) -> Prepared:
         return prepared
 
 
-@pytest.fixture
+# One decoder for all of them, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def decoder():
-    """Two decoding threads."""
+    """Two decoding processes."""
     async with Decoder(DecodeLimits(), timeout_seconds=20, workers=2) as decoder:
         yield decoder
 

@@ -82,8 +82,9 @@ def test_loop_that_stood_still_is_seen_at_the_next_look():
     assert watchdog.look(IDLE, 15) is None
 
 
-async def test_file_is_touched_while_live(tmp_path):
+async def test_file_is_touched_while_live(tmp_path, monkeypatch):
     """A health check can look at the age of a file; a process that is not ready is live."""
+    monkeypatch.setattr("consumer.runtime.watchdog.LOOK_SECONDS", 0.001)
     alive = tmp_path / "alive"
     readiness = Readiness()
     readiness.block("transaction:0", "left open by somebody else, whom no restart of ours stops")

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producer.index import VectorIndex
+from tests.effort import effort
 
 DIM = 8
 
@@ -15,7 +16,7 @@ def unit(seed: int) -> np.ndarray:
     return vector / np.linalg.norm(vector)
 
 
-@settings(max_examples=60)
+@settings(max_examples=effort(60))
 @given(
     st.lists(st.tuples(st.integers(0, 20), st.integers(0, 10_000), st.booleans()), max_size=60),
     st.integers(0, 10_000),

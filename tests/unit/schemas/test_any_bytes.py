@@ -19,6 +19,7 @@ from schemas import (
     encode_result,
 )
 from tests import strategies
+from tests.effort import effort
 from tests.unit.schemas.documents import (
     RESULT,
     as_sent,
@@ -46,7 +47,7 @@ def test_result_survives_the_wire(result: Result) -> None:
     assert as_sent(decoded.metadata) == as_sent(result.metadata)
 
 
-@settings(max_examples=300)
+@settings(max_examples=effort(300))
 @given(
     st.binary(max_size=200)
     | st.text(max_size=100).map(lambda text: text.encode("utf-8", "surrogatepass"))
@@ -56,7 +57,7 @@ def test_any_bytes_give_a_request_or_one_refusal(value: bytes) -> None:
     assert_request_or_refusal(value)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=effort(300), suppress_health_check=[HealthCheck.too_slow])
 @given(strategies.near_requests())
 @example(b'{"version":1,"id":"a","image":{"uri":"x"},"metadata":{"n":' + b"9" * 5000 + b"}}")
 def test_nearly_valid_bytes_give_a_request_or_one_refusal(value: bytes) -> None:

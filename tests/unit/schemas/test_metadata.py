@@ -19,6 +19,7 @@ from schemas import (
 )
 from schemas.messages import MAX_METADATA_BYTES
 from tests import strategies
+from tests.effort import effort
 from tests.unit.schemas.documents import (
     RESULT,
     as_sent,
@@ -95,7 +96,7 @@ def test_metadata_are_echoed_byte_for_byte(metadata: bytes) -> None:
     assert as_sent(decode_result(encode_result(result)).metadata) == metadata
 
 
-@settings(max_examples=50)
+@settings(max_examples=effort(50))
 @given(strategies.json_objects, st.sampled_from([None, 1, "\t"]), st.booleans())
 def test_any_metadata_are_echoed_byte_for_byte(
     members: dict[str, Any], indent: int | str | None, ascii_only: bool

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from schemas import Code, Headers, KeyRing, Refused, Signed, Signer, Verifier
 from tests import strategies
+from tests.effort import effort
 from tests.unit.schemas.records import (
     KEYS,
     SECRET,
@@ -91,7 +92,7 @@ def test_flipped_bit_of_the_key_is_refused(key: bytes, bit: int) -> None:
     assert refusal(headers, key=flip(key, bit)).code is Code.BAD_SIGNATURE
 
 
-@settings(max_examples=300)
+@settings(max_examples=effort(300))
 @given(st.sampled_from(["sig-id", "sig-ts", "sig"]), st.integers(0, 8 * 71))
 def test_flipped_bit_of_a_header_is_refused(name: str, bit: int) -> None:
     """Id, time, version, key id and mac are covered, each bit of them."""
