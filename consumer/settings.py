@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from consumer.image_settings import ImageSettings
 from consumer.partition.beginning import BEGIN_AT_PATTERN
-from consumer.partition.offsets import MAX_OPEN
+from imagelane.position import MAX_OPEN
 
 
 def _never(value: object) -> object:

@@ -11,12 +11,12 @@ from consumer.errors import Failed
 from consumer.images.byte_budget import ByteBudget
 from consumer.images.sources import Source
 from consumer.outcome import ImageFacts, Inference
-from consumer.partition.offsets import Position
 from consumer.pixels import Pixels
 from consumer.record.dead_letters import DeadLetterRate
 from consumer.record.process import Pipeline, Prepared
 from consumer.record.replay_window import ReplayWindow
 from consumer.record.secret_proof import Refusals, SecretProof
+from imagelane.position import Position
 from schemas import (
     Code,
     Freshness,

@@ -10,9 +10,10 @@ from aiokafka import TopicPartition
 from consumer.broker.cluster import Cluster, TopicFacts
 from consumer.broker.evidence import WINDOW_RECORDS, ResultsEvidence
 from consumer.partition.beginning import BeginAt, Edge, Evidence, refusal
-from consumer.partition.offsets import PartitionId, Position
+from consumer.partition.offsets import PartitionId
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.errors import answers_needed
+from imagelane.position import Position
 
 log = structlog.get_logger()
 

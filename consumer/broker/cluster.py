@@ -11,7 +11,6 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from consumer.partition.offsets import Position
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka import client
@@ -24,6 +23,7 @@ from imagelane.kafka.admin import (
 )
 from imagelane.kafka.diagnosis import no_broker, out_of_reach, refusal_of
 from imagelane.kafka.errors import Unanswered, answers_needed
+from imagelane.position import Position
 
 log = structlog.get_logger()
 

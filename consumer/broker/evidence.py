@@ -10,7 +10,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from consumer.broker.history import open_reader, record_of
 from consumer.partition.beginning import Evidence
-from consumer.partition.offsets import MAX_OPEN, PartitionId
+from consumer.partition.offsets import PartitionId
+from imagelane.position import MAX_OPEN
 from schemas import Record, Refused, Source, Verifier, decode_source
 
 log = structlog.get_logger()

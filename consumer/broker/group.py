@@ -23,13 +23,14 @@ from consumer.broker.open_transactions import OpenTransactions
 from consumer.broker.rebalance import Rebalance
 from consumer.broker.transaction_counts import TransactionCounts
 from consumer.broker.transactions import PartitionTransactions
-from consumer.partition.offsets import PartitionId, Position, undone_below
+from consumer.partition.offsets import PartitionId, undone_below
 from consumer.partition.worker import Commit, History
 from consumer.runtime.readiness import Readiness
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.errors import answers_needed
 from imagelane.kafka.header_names import tolerate_header_names
+from imagelane.position import Position
 from schemas import Record
 
 log = structlog.get_logger()

@@ -30,10 +30,10 @@ from consumer.broker.batches import send_batches
 from consumer.broker.cluster import TopicFacts
 from consumer.broker.end_txn import EndTxnUnanswered, end_once
 from consumer.broker.transaction_counts import TransactionCounts
-from consumer.partition.offsets import Position
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.admin import offsets_told
 from imagelane.kafka.errors import Unanswered
+from imagelane.position import Position
 from schemas import OutgoingRecord
 
 log = structlog.get_logger()

@@ -8,8 +8,9 @@ from typing import Final
 
 import structlog
 
-from consumer.partition.offsets import ForeignMetadata, OffsetTracker, PartitionId, Position
+from consumer.partition.offsets import OffsetTracker, PartitionId
 from consumer.partition.worker import Commit, History, PartitionWorker
+from imagelane.position import ForeignMetadata, Position
 from schemas import Record
 
 log = structlog.get_logger()

@@ -18,8 +18,9 @@ from typing import Protocol
 import structlog
 
 from consumer.outcome import ErrorOutcome, OkOutcome, Outcome, RefusedOutcome, RepeatOutcome
-from consumer.partition.offsets import OffsetTracker, Position
+from consumer.partition.offsets import OffsetTracker
 from consumer.record.replay_window import Seen
+from imagelane.position import Position
 from schemas import OutgoingRecord, Record, headers
 
 

@@ -10,9 +10,9 @@ from time import monotonic
 from typing import Final
 
 from consumer.outcome import ErrorOutcome, OkOutcome, Outcome, RefusedOutcome
-from consumer.partition.offsets import Position
 from consumer.partition.worker import Commit, Write
 from consumer.runtime.distribution import SECONDS, Distribution
+from imagelane.position import Position
 from schemas import Code, OutgoingRecord, Record, Stage
 
 STAGES: Final = ("queue", "fetch", "decode", "embed", "caption", "total")

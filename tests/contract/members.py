@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from consumer.broker.group import KafkaStream
-from consumer.partition.offsets import PartitionId, Position
+from consumer.partition.offsets import PartitionId
 from consumer.partition.worker import Commit, History
+from imagelane.position import Position
 from schemas import Record
 from tests.conftest import Broker
 

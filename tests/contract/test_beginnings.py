@@ -10,9 +10,9 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from structlog.testing import capture_logs
 
 from consumer.broker import evidence
-from consumer.partition.offsets import Position
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
+from imagelane.position import Position
 from schemas import KeyRing, Signer
 from tests.conftest import Broker, Topics
 from tests.contract.members import Join, publish

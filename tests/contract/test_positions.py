@@ -13,10 +13,10 @@ from aiokafka.structs import OffsetAndMetadata
 
 from consumer.broker.cluster import Cluster, client_arguments
 from consumer.broker.transactions import PartitionTransactions
-from consumer.partition.offsets import Position
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.errors import Unanswered
+from imagelane.position import Position
 from schemas import OutgoingRecord
 from tests.altering_proxy import (
     FIND_COORDINATOR,

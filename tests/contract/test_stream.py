@@ -13,9 +13,9 @@ from aiokafka.errors import KafkaError
 from consumer.broker import history
 from consumer.broker.cluster import Cluster, client_arguments
 from consumer.broker.transactions import PartitionTransactions
-from consumer.partition.offsets import Position
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
+from imagelane.position import Position
 from schemas import OutgoingRecord, Record
 from tests.conftest import Broker, Topics, create_topics
 from tests.contract.members import Join, committed_values, publish

@@ -52,10 +52,10 @@ from consumer.images.sources import Sources
 from consumer.inference.engine import Engine
 from consumer.inference.ports import Tokens
 from consumer.outcome import ImageFacts, Inference, ModelIdentity
-from consumer.partition.offsets import Position
 from consumer.pixels import Resize
 from consumer.record.process import Prepared
 from consumer.runtime.stop import StopRequest
+from imagelane.position import Position
 from schemas import Code, OutgoingRecord, Task
 from tests.faults.leaders import OffsetProbe, leaders
 from tests.faults.points import FAULTS

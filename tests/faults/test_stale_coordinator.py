@@ -15,7 +15,7 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 
 from consumer.broker.cluster import TopicFacts
 from consumer.broker.transactions import PartitionTransactions
-from consumer.partition.offsets import Position
+from imagelane.position import Position
 from schemas import OutgoingRecord
 from tests.faults.cluster import NODES, ThreeBrokers
 from tests.faults.leaders import OFFSETS, PATIENCE_SECONDS, leaders, until_gone

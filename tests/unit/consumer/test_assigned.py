@@ -3,8 +3,8 @@
 import asyncio
 
 from consumer.partition.assigned import PartitionWorkers
-from consumer.partition.offsets import Position
 from consumer.partition.worker import CommitPolicy, PartitionWorker
+from imagelane.position import Position
 from schemas import ImageReference, Request, Task
 from tests.fakes import INGEST, FakePreparation, FakeStream, fake_pipeline, signed_record
 

@@ -15,7 +15,7 @@ from consumer.outcome import (
     RefusedOutcome,
     RepeatOutcome,
 )
-from consumer.partition.offsets import OffsetTracker, Position
+from consumer.partition.offsets import OffsetTracker
 from consumer.record.dead_letters import Kept
 from consumer.runtime.collector import exposition
 from consumer.runtime.distribution import SECONDS, SIZES, Distribution
@@ -24,6 +24,7 @@ from consumer.runtime.readiness import Readiness
 from consumer.runtime.state import ProcessState
 from consumer.runtime.stop import StopRequest
 from consumer.runtime.tally import OutcomeTally
+from imagelane.position import Position
 from schemas import (
     Code,
     ImageReference,

@@ -6,13 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.partition.offsets import (
-    MAX_METADATA_BYTES,
-    MAX_OPEN,
-    ForeignMetadata,
-    OffsetTracker,
-    Position,
-)
+from consumer.partition.offsets import OffsetTracker
+from imagelane.position import MAX_METADATA_BYTES, MAX_OPEN, ForeignMetadata, Position
 from tests.effort import effort
 
 FIRST_FORMAT = "il1:QuLUDiQ="  # offset 10, with 12 and 15 done

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from consumer.errors import Failed
 from consumer.outcome import ModelIdentity
-from consumer.partition.offsets import MAX_METADATA_BYTES, MAX_SPAN, OffsetTracker, Position
+from consumer.partition.offsets import OffsetTracker
 from consumer.partition.worker import CommitPolicy, PartitionWorker
 from consumer.record.dead_letters import DeadLetterRate
 from consumer.record.results import OutcomeEncoder
 from consumer.record.secret_proof import SecretProof
 from imagelane.exits import ExitCode, FatalError
+from imagelane.position import MAX_METADATA_BYTES, MAX_SPAN, Position
 from schemas import (
     Code,
     ImageReference,
