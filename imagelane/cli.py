@@ -61,6 +61,10 @@ PRODUCER: Final = {
         target="producer.cli.topics_command:topics",
         summary="Create the topics; say what exists and what differs.",
     ),
+    "status": Subcommand(
+        target="producer.cli.status_command:status",
+        summary="Show members, backlog, last result and dead letters.",
+    ),
     "sign": Subcommand(
         target="producer.cli.lines_command:sign",
         summary="Sign JSON values for kafka-console-producer or kcat.",

@@ -13,7 +13,7 @@ from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.admin import topic_partitions
 from imagelane.kafka.client import client_arguments
 from imagelane.kafka.diagnosis import out_of_reach, refusal_of
-from imagelane.kafka.errors import Unanswered
+from imagelane.kafka.errors import Unanswered, access_fault
 from imagelane.kafka.header_names import tolerate_header_names
 from producer.settings import ProducerSettings
 from schemas import Record, TimestampType
@@ -35,7 +35,8 @@ async def answering(settings: ProducerSettings, doing: str) -> AsyncIterator[Non
     """Bound the body by the setting; whatever keeps the brokers from answering is a `FatalError`.
 
     Raises:
-        FatalError: `BROKER`: they refuse, are away or take too long; `TOPIC`: one is missing.
+        FatalError: `BROKER`: they are away or take too long; `ACCESS`: a right is refused;
+            `TOPIC`: one is missing.
     """
     seconds, brokers = settings.broker_timeout_seconds, ",".join(settings.bootstrap_servers)
     try:
@@ -44,6 +45,8 @@ async def answering(settings: ProducerSettings, doing: str) -> AsyncIterator[Non
     except UnknownTopicOrPartitionError as exc:
         raise FatalError(ExitCode.TOPIC, f"{doing}: a topic is missing on {brokers}") from exc
     except (KafkaError, TimeoutError, Unanswered) as exc:
+        if denied := access_fault(exc, doing):
+            raise denied from exc
         if refusal := await refusal_of(settings):
             raise refusal from exc
         reason = str(exc) or f"no answer in {seconds:g} s"

@@ -25,3 +25,11 @@ class TopicSettings(ProducerSettings):
     """What it takes to create the topics: whoever may do that need not be able to sign."""
 
     secret_api_key: SecretStr = Field(default=SecretStr(""), description="not used")
+
+
+class StatusSettings(TopicSettings):
+    """What it takes to see how far the consumers are; the secret verifies the last result."""
+
+    group_id: str = Field(
+        default="imagelane", min_length=1, description="group of the consumers, for what waits"
+    )

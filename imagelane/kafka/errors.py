@@ -78,6 +78,13 @@ def answers_needed(doing: str) -> Iterator[None]:
         raise FatalError(ExitCode.BROKER, f"broker: {exc}") from exc
 
 
+def access_fault(error: Exception, doing: str) -> FatalError | None:
+    """Return what an error that refuses a right ends with; None for any other error."""
+    if isinstance(error, BrokerResponseError) and error.errno in _ACCESS:
+        return FatalError(ExitCode.ACCESS, f"access: {doing}: {error}")
+    return None
+
+
 def _fault(code: int, message: str) -> Exception:
     if code in _ACCESS:
         return FatalError(ExitCode.ACCESS, f"access: {message}")

@@ -15,6 +15,9 @@ from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from producer import ProducerSettings, Publisher, image_request
 from producer.connection import administration
+from producer.settings import StatusSettings
+from producer.status import LastResult
+from producer.status_reader import read_status
 from tests.conftest import ROOT, Topics, create_topics, require_docker
 from tests.consumer_process import Running, consumer_process, environment
 from tests.containers import KAFKA_IMAGE
@@ -286,6 +289,31 @@ def test_one_right_less_does_not_suffice(
         secured.run_class(tool, "--add", *principal, *right)
         assert verdict != "ok", f"{right} is not needed"
         assert "Traceback" not in log.read_text(), f"{right}:\n{log.read_text()}"
+
+
+async def test_status_with_the_rights_of_the_ingestion_side_and_with_less(
+    secured: SecuredKafka, granted: Topics, tokens: TokenServer, secret: str, tmp_path: Path
+) -> None:
+    """They suffice; without the right to a group or a topic that part alone is not known."""
+    ours = settings_of(granted, secret, way(secured, "PLAIN", "consumer", tokens))
+    theirs = settings_of(granted, secret, way(secured, "PLAIN", "ingestion", tokens))
+    with consumer_process(ours, tmp_path / "log", SUBJECT):
+        await publish_one(theirs)
+        whole = await read_status(StatusSettings.from_env(theirs), since=0)
+    assert not whole.faults
+    assert whole.last_result is not None
+
+    tool, principal = "org.apache.kafka.tools.AclCommand", ["--allow-principal", "User:ingestion"]
+    group, dlq = ["--group", theirs["GROUP_ID"]], ["--topic", granted.dlq]
+    for what, part, code in (
+        ([*group, "--operation", "Describe"], "group", ExitCode.ACCESS),
+        ([*dlq, "--operation", "Read"], "dead_letters", ExitCode.TOPIC),
+    ):
+        await asyncio.to_thread(secured.run_class, tool, "--remove", "--force", *principal, *what)
+        less = await read_status(StatusSettings.from_env(theirs), since=0)
+        await asyncio.to_thread(secured.run_class, tool, "--add", "--force", *principal, *what)
+        assert less.faults[part].code is code
+        assert isinstance(less.last_result, LastResult)
 
 
 async def _verdict(running: Running, theirs: Mapping[str, str]) -> str:
