@@ -12,7 +12,7 @@ MODELS ?=
 PICTURES ?=
 PYTEST_ARGS ?=
 MIN_GO := 1.26
-EXTRAS := consumer,formats,gallery,export,otel
+EXTRAS := consumer,formats,gallery,export,index,otel
 comma := ,
 
 VENV := .venv
@@ -137,7 +137,7 @@ lock: ## write requirements/*.txt anew from pyproject.toml: versions and hashes 
 	lock $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) --group dev -o requirements/dev.txt; \
 	lock --extra consumer -o requirements/consumer.txt -c requirements/dev.txt; \
 	lock --extra consumer --extra formats -o requirements/consumer-formats.txt -c requirements/dev.txt; \
-	lock --extra gallery -o requirements/producer.txt -c requirements/dev.txt
+	lock --extra gallery --extra index -o requirements/producer.txt -c requirements/dev.txt
 
 # Sets `go`: that of PATH if it is new enough (asked outside a module, which would fetch a newer one),
 # else a wheel's.

@@ -19,6 +19,7 @@ class ExitCode(IntEnum):
     MODEL = 66  # EX_NOINPUT: a checkpoint is missing, broken, or not CLIP or BLIP
     DEVICE = 71  # EX_OSERR: the device is not there, or failed
     FENCED = 75  # EX_TEMPFAIL: another consumer owns the partition now; start again
+    DATABASE = 79  # no sysexit fits: the database of `index` does not answer, or refuses
     STUCK = 74  # EX_IOERR: no progress, or not in the group, for too long; start again
     BUG = 70  # EX_SOFTWARE: an error nobody foresaw
 

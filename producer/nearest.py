@@ -1,19 +1,10 @@
 """The pictures of an npz file that are nearest to a vector. Needs the extra `export`."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 from imagelane.exits import ExitCode, FatalError
+from producer.near import Near
 from schemas import Embedding
-
-
-class Near(NamedTuple):
-    """A picture and its cosine to what is searched."""
-
-    score: float
-    id: str
-    uri: str
-    caption: str
 
 
 def nearest(path: Path, embedding: Embedding, count: int) -> list[Near]:

@@ -5,7 +5,6 @@ whoever may write to the topic can copy an old one behind it. The later time of 
 the later place; a reader that upserts by id ends with the same ones, whatever was copied.
 """
 
-import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, aclosing
@@ -13,17 +12,17 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Literal, Self
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from imagelane.exits import ExitCode, FatalError
 from producer.connection import answering, existing_partitions, group_reader, reader
 from producer.errors import NotOpen
+from producer.group_commits import GroupCommits
 from producer.records import polled
 from producer.settings import ProducerSettings
 from producer.verification import verified
 from schemas import Record, Refused, Result, Verifier
 
-_COMMIT_SECONDS: Final = 1.0
 # Results are appended soon after they are signed; clocks may differ by as much as requests' may.
 _SKEW_SECONDS: Final = 300
 _MAX_IDS: Final = 500_000  # of 26 characters each: 170 MB
@@ -50,6 +49,11 @@ class ReadResult:
     def id(self) -> str:
         """The request's id."""
         return self.result.id
+
+    @property
+    def is_of_image(self) -> bool:
+        """Whether it is no answer to a text: an error of old has no image, and may be either."""
+        return self.result.status == "error" or self.result.image is not None
 
 
 class LatestResults:
@@ -85,6 +89,8 @@ class ResultReader:
     next one is asked for, so one whose handling failed comes again. With `auto_commit=False` only
     `commit` does.
 
+    Of `start`, `deleted_unread_count` counts the records that the topic no longer had.
+
     `follow=False` ends at the end that the topic had at the opening. `statuses` and `since` (Unix
     seconds, of the signing) leave out what nobody asked for. A record that does not verify is
     counted and passed over; `on_unverifiable` is called with it.
@@ -104,6 +110,7 @@ class ResultReader:
         latest: LatestResults | None = None,
     ) -> None:
         self.unverifiable_count = 0
+        self.deleted_unread_count = 0
         self._settings = settings
         self._topic = settings.results_topic
         self._verifier = Verifier(settings.keys, self._topic)
@@ -114,13 +121,14 @@ class ResultReader:
         self._stack = AsyncExitStack()
         self._consumer: AIOKafkaConsumer | None = None
         self._given: dict[TopicPartition, int] = {}
-        self._commits = _Commits(auto=auto_commit and group_id is not None)
+        self._begins: dict[TopicPartition, int] = {}
+        self._commits = GroupCommits(auto=auto_commit and group_id is not None)
 
     async def __aenter__(self) -> Self:
         """Connect.
 
         Raises:
-            FatalError: no broker answers, or the topic does not exist.
+            FatalError: no broker answers, the topic does not exist, or it ends before `start`.
         """
         partitions = await existing_partitions(self._settings, (self._topic,))
         async with AsyncExitStack() as stack:
@@ -152,6 +160,17 @@ class ResultReader:
     def positions(self) -> dict[int, int]:
         """The offset behind what was given, by partition: what `start` takes."""
         return {partition.partition: offset for partition, offset in self._given.items()}
+
+    @property
+    def behind_count(self) -> int:
+        """How many records, as far as is known, stand between what was given and the end."""
+        consumer, behind = self._opened(), 0
+        for partition in consumer.assignment():
+            end = consumer.highwater(partition)
+            given = self._given.get(partition, self._begins.get(partition))
+            if end is not None and given is not None:
+                behind += max(0, end - given)
+        return behind
 
     async def __aiter__(self) -> AsyncIterator[ReadResult]:
         """Give one result after the other.
@@ -210,7 +229,21 @@ class ResultReader:
                 consumer.seek(partition, place.offset if place else ends[partition])
         for partition in partitions:
             if partition.partition in self._start:
-                consumer.seek(partition, self._start[partition.partition])
+                await self._seek_to_start(consumer, partition)
+            self._begins[partition] = await consumer.position(partition)
+
+    async def _seek_to_start(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> None:
+        start = self._start[partition.partition]
+        first = (await consumer.beginning_offsets([partition]))[partition]
+        end = (await consumer.end_offsets([partition]))[partition]
+        if start > end:
+            raise FatalError(
+                ExitCode.TOPIC,
+                f"{partition.topic}[{partition.partition}] ends at {end} and was read to {start}: "
+                "the topic was made anew, so what was made of the old one is put aside by hand",
+            )
+        self.deleted_unread_count += max(0, first - start)
+        consumer.seek(partition, max(first, start))
 
     def _read(self, record: Record) -> ReadResult | None:
         try:
@@ -245,40 +278,3 @@ class ResultReader:
         if self._consumer is None:
             raise NotOpen("the reader is not open: use `async with ResultReader(...) as reader`")
         return self._consumer
-
-
-class _Commits(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's types are not seen
-    """Commits what was handled: once a second, at the end, and before a partition is given away."""
-
-    def __init__(self, *, auto: bool) -> None:
-        self.consumer: AIOKafkaConsumer | None = None
-        self.done: dict[TopicPartition, int] = {}
-        self._auto = auto
-        self._committed_at = time.monotonic()
-
-    async def handled(self, ends: Mapping[TopicPartition, int]) -> None:
-        """Take in the offsets behind what was handled."""
-        if self._auto:
-            self.done.update(ends)
-            if time.monotonic() - self._committed_at >= _COMMIT_SECONDS:
-                await self.commit()
-
-    async def commit(self) -> None:
-        """Commit what was handled and is still ours; what is not comes to another member again."""
-        self._committed_at = time.monotonic()
-        if self.consumer is None or not self.done:
-            return
-        done, self.done = self.done, {}
-        ours = {one: at for one, at in done.items() if one in self.consumer.assignment()}
-        try:
-            if ours:
-                await self.consumer.commit(ours)
-        except (CommitFailedError, IllegalStateError):
-            return
-
-    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        """Commit before others begin where the commits end."""
-        await self.commit()
-
-    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        """Begin at the group's commits, as the client does."""

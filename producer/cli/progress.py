@@ -5,12 +5,24 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from imagelane.terminal import clock_time, live_line, say
 
 _PLAIN_EVERY_SECONDS: Final = 5.0
 _BAR_COLUMNS: Final = 20
+
+
+class Shown(Protocol):
+    """What counts, as a line of its own or as what a terminal shows meanwhile."""
+
+    def line(self, elapsed_seconds: float) -> str:
+        """Return the counts."""
+        ...
+
+    def bar(self, elapsed_seconds: float, total: int | None) -> str:
+        """Return the counts, of `total` where that is known."""
+        ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,7 +68,7 @@ class Tally:
 
 
 @asynccontextmanager
-async def display(tally: Tally, *, total: int | None) -> AsyncIterator[None]:
+async def display(tally: Shown, *, total: int | None) -> AsyncIterator[None]:
     """Show the tally while the body runs, and once more when it has ended, or was interrupted.
 
     `total` None is not known, so there is no ETA.
@@ -76,7 +88,7 @@ async def display(tally: Tally, *, total: int | None) -> AsyncIterator[None]:
     say(tally.line(time.monotonic() - started), err=True)
 
 
-async def _say_now_and_then(tally: Tally, started: float) -> None:
+async def _say_now_and_then(tally: Shown, started: float) -> None:
     while True:
         await asyncio.sleep(_PLAIN_EVERY_SECONDS)
         say(tally.line(time.monotonic() - started), err=True)

@@ -17,7 +17,7 @@ from producer.cli.times import unix_seconds
 from producer.export import Spool, write_npz, write_parquet
 from producer.outcomes import Outcome, outcome_of
 from producer.result_lines import ResultLines
-from producer.results import ReadResult, ResultReader, Status
+from producer.results import ResultReader, Status
 from producer.settings import ProducerSettings
 from schemas import Record, Refused
 
@@ -141,7 +141,7 @@ async def _write_lines(settings: ProducerSettings, wanted: _Wanted, path: Path) 
         )
         async with opening as reader:
             async for results in reader.batches():
-                pictures = [one for one in results if _is_of_a_picture(one)]
+                pictures = [one for one in results if one.is_of_image]
                 lines.append(pictures, {**lines.positions, **reader.positions})
                 count += len(pictures)
     return _tell(f"{count} results more in {path}", reader.unverifiable_count)
@@ -162,11 +162,6 @@ async def _write_whole(settings: ProducerSettings, wanted: _Wanted, path: Path) 
         others
     )
     return _tell(f"{count} results in {path}{left_out}", reader.unverifiable_count)
-
-
-def _is_of_a_picture(one: ReadResult) -> bool:
-    """Tell whether it is no result of a text: those are answers to searches."""
-    return one.result.status == "error" or one.result.image is not None
 
 
 def _tell(line: str, unverifiable: int) -> int:

@@ -1,4 +1,4 @@
-"""The `search` command: pictures of a file, found by words."""
+"""The `search` command: pictures of a file or of the database, found by words."""
 
 import asyncio
 from pathlib import Path
@@ -11,8 +11,9 @@ from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import json_line, printable, say
 from producer.cli.given import settings_given
 from producer.cli.outcome_lines import name_of
+from producer.cli.tables import TABLE, table_named
 from producer.errors import InvalidRequest, ResultTimeout
-from producer.nearest import Near, nearest
+from producer.near import Near
 from producer.publisher import Publisher
 from producer.settings import ProducerSettings
 from schemas import Embedding
@@ -22,36 +23,69 @@ def search(
     context: typer.Context,
     words: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
     file: Annotated[
-        Path,
+        Path | None,
         typer.Option("--in", metavar="FILE.npz", help="What `imagelane results --to` wrote."),
-    ],
+    ] = None,
+    database: Annotated[
+        bool, typer.Option("--database", help="What `imagelane index` wrote, at DATABASE_URL.")
+    ] = False,
+    table: Annotated[str, typer.Option(metavar="NAME", help="Its table.")] = TABLE,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 10,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the vector.")] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines.")] = False,
 ) -> None:
-    """Find the pictures of a file that are nearest to some words.
+    """Find the pictures of a file or of the database that are nearest to some words.
 
     The consumer makes a vector of the words, of the same model as the pictures' vectors. One line a
     picture, the nearest first: score, name, caption.
 
     \b
-    Example:
-      imagelane results --to pictures.npz
+    Examples:
       imagelane search "two green stars" --in pictures.npz
+      imagelane search "two green stars" --database
     """
-    settings = settings_given(context, ProducerSettings)
-    if not file.is_file():
-        raise FatalError(ExitCode.FAILED, f"{file}: no such file; `imagelane results --to {file}`")
-    embedding = asyncio.run(_embed(settings, words, timeout))
+    if database == (file is not None):
+        raise typer.BadParameter("give either --in FILE.npz or --database")
     try:
-        found = nearest(file, embedding, count)
+        if file is None:
+            found = _of_database(context, words, table, count, timeout)
+        else:
+            found = _of_file(context, words, file, count, timeout)
     except ModuleNotFoundError as exc:
-        message = f"`search` needs the package {exc.name}; pip install 'imagelane[export]'"
+        extra = "index" if database else "export"
+        message = f"`search` needs the package {exc.name}; pip install 'imagelane[{extra}]'"
         raise FatalError(ExitCode.FAILED, message) from exc
     for near in found:
         say(_line(near, as_json), fit=not as_json)
     if not found:
-        say(f"no pictures in {file}", err=True)
+        say(f"no pictures in {file or table}", err=True)
+
+
+def _of_file(
+    context: typer.Context, words: str, file: Path, count: int, timeout: float
+) -> list[Near]:
+    from producer.nearest import nearest
+
+    settings = settings_given(context, ProducerSettings)
+    if not file.is_file():
+        raise FatalError(ExitCode.FAILED, f"{file}: no such file; `imagelane results --to {file}`")
+    return nearest(file, asyncio.run(_embed(settings, words, timeout)), count)
+
+
+def _of_database(
+    context: typer.Context, words: str, table: str, count: int, timeout: float
+) -> list[Near]:
+    from producer.database.nearest import nearest_in_database
+    from producer.database.schema import Tables
+    from producer.database.settings import DatabaseSettings
+
+    settings = settings_given(context, DatabaseSettings)
+
+    async def find() -> list[Near]:
+        embedding = await _embed(settings, words, timeout)
+        return await nearest_in_database(settings, Tables(table_named(table)), embedding, count)
+
+    return asyncio.run(find())
 
 
 async def _embed(settings: ProducerSettings, words: str, timeout_seconds: float) -> Embedding:
