@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from consumer.image_settings import ImageSettings
 from consumer.partition.beginning import BEGIN_AT_PATTERN
 from imagelane.position import MAX_OPEN
+from schemas.messages import Encoding
 
 
 def _never(value: object) -> object:
@@ -136,9 +137,10 @@ class ConsumerSettings(ImageSettings):
         default=32, ge=1, le=1024, description="most images or texts of one CLIP step"
     )
     caption_batch: int = Field(default=8, ge=1, le=256, description="most images of one BLIP step")
-    embedding_encoding: Literal["base64", "float"] = Field(
+    embedding_encoding: Encoding = Field(
         default="base64",
-        description="vectors as little-endian float32, or as JSON numbers",
+        description="vectors as float32, little-endian (`base64`) or big-endian (`base64-be`, "
+        "what Elasticsearch reads), or as JSON numbers (`float`)",
     )
 
     records_in_flight: int = Field(

@@ -34,6 +34,10 @@ MessageId = Annotated[str, Field(pattern=f"^{ID_PATTERN}$")]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
+Encoding = Literal["base64", "base64-be", "float"]
+_BYTE_ORDERS: Final = {"base64": "little", "base64-be": "big"}
+
+
 class Task(StrEnum):
     EMBED = "embed"
     CAPTION = "caption"
@@ -175,14 +179,17 @@ class ImageInfo(_Answer):
 
 
 class Embedding(_Answer):
-    """A unit vector of `dim` float32: base64 of their little-endian bytes, or JSON numbers."""
+    """A unit vector of `dim` float32: base64 of their bytes, or JSON numbers.
+
+    The bytes of `base64` are little-endian, those of `base64-be` big-endian.
+    """
 
     model: str
     revision: str
     dim: int
     normalized: Literal[True] = True
     dtype: Literal["float32"] = "float32"
-    encoding: Literal["base64", "float"]
+    encoding: Encoding
     data: str | tuple[float, ...]
 
     def vector(self) -> tuple[float, ...]:
@@ -191,11 +198,11 @@ class Embedding(_Answer):
         Raises:
             ValueError: `data` does not hold `dim` numbers in the encoding it names.
         """
-        if isinstance(self.data, str) != (self.encoding == "base64"):
+        if isinstance(self.data, str) == (self.encoding == "float"):
             raise ValueError(f"the encoding is {self.encoding}, the data are not")
         if isinstance(self.data, str):
             numbers = array("f", base64.b64decode(self.data, validate=True))
-            if sys.byteorder == "big":
+            if sys.byteorder != _BYTE_ORDERS[self.encoding]:
                 numbers.byteswap()
             vector = tuple(numbers)
         else:

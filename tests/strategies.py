@@ -4,7 +4,7 @@ import base64
 import json
 import string
 import struct
-from typing import Any, Final, Literal
+from typing import Any, Final, get_args
 
 from hypothesis import strategies as st
 
@@ -22,6 +22,7 @@ from schemas import (
     Task,
     TimingMs,
 )
+from schemas.messages import Encoding
 
 _ID_ALPHABET: Final = string.ascii_letters + string.digits + "._-"
 _KEY_ID_ALPHABET: Final = string.ascii_letters + string.digits + "_-"
@@ -65,21 +66,23 @@ requests = image_requests | st.builds(Request, id=message_ids, text=texts, metad
 
 @st.composite
 def embeddings(draw: st.DrawFn) -> Embedding:
-    """An embedding of up to 8 numbers in either encoding."""
+    """An embedding of up to 8 numbers in any encoding."""
     vector = draw(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=8))
-    encoding: Literal["base64", "float"] = draw(st.sampled_from(["base64", "float"]))
+    encoding: Encoding = draw(st.sampled_from(get_args(Encoding)))
     return Embedding(
         model=draw(words),
         revision=draw(words),
         dim=len(vector),
         encoding=encoding,
-        data=base64_of(vector) if encoding == "base64" else tuple(vector),
+        data=tuple(vector)
+        if encoding == "float"
+        else base64_of(vector, ">" if encoding == "base64-be" else "<"),
     )
 
 
-def base64_of(vector: list[float]) -> str:
-    """Return the base64 of the little-endian float32 of `vector`."""
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+def base64_of(vector: list[float], order: str = "<") -> str:
+    """Return the base64 of the float32 of `vector`, little-endian by default."""
+    return base64.b64encode(struct.pack(f"{order}{len(vector)}f", *vector)).decode()
 
 
 counts = st.integers(0, 2**31)

@@ -4,7 +4,7 @@ import base64
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import orjson
@@ -31,7 +31,7 @@ from schemas import (
     encode_result,
     headers,
 )
-from schemas.messages import VERSION
+from schemas.messages import VERSION, Encoding
 
 # A longer key would leave too little room in the results topic: the id takes its place.
 MAX_RESULT_KEY_BYTES: Final = 64 * 1024
@@ -49,7 +49,7 @@ class OutcomeEncoder:
     group_id: str
     embedder: ModelIdentity
     captioner: ModelIdentity
-    encoding: Literal["base64", "float"] = "base64"
+    encoding: Encoding = "base64"
 
     def write(self, record: Record, outcome: Outcome, now: float) -> list[OutgoingRecord]:
         """Return what one outcome adds to the transaction; `now` is Unix time in seconds."""
@@ -128,7 +128,8 @@ class OutcomeEncoder:
         if self.encoding == "float":
             data: object = vector.tolist()
         else:
-            data = base64.b64encode(vector.astype("<f4").tobytes()).decode()
+            dtype = ">f4" if self.encoding == "base64-be" else "<f4"
+            data = base64.b64encode(vector.astype(dtype).tobytes()).decode()
         return {
             "model": self.embedder.model,
             "revision": self.embedder.revision,

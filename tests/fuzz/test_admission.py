@@ -178,7 +178,7 @@ def _result_value(random: Random) -> bytes:
             model='"m"',
             revision='"r"',
             dim=random.choice(("2", "2", "-1", "9" * 18)),
-            encoding=random.choice(('"base64"', '"float"')),
+            encoding=random.choice(('"base64"', '"base64-be"', '"float"')),
             data=random.choice((f'"{numbers}"', "[0.5,1e300]", "[1,2]", '"%%%"')),
         ),
         timing_ms=json_object(random, total="1.5", queue="1e300"),

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -18,6 +19,7 @@ from psycopg.errors import UndefinedTable
 
 from imagelane.exits import ExitCode
 from producer import ProducerSettings
+from producer.database.schema import Tables
 from schemas import Request, Result, Source
 from tests.answering import answering_consumer
 from tests.postgres import Postgres, postgres, rows
@@ -27,6 +29,11 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 PLACE = "SELECT next_offset FROM imagelane_results_places"
+BACKENDS = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE application_name = 'imagelane' AND datname = current_database()"
+)
+WAITING = f"{BACKENDS} AND wait_event_type = 'Lock'"
 IDS = "SELECT id FROM imagelane_results ORDER BY id"
 
 
@@ -81,16 +88,16 @@ async def following(here: dict[str, str], address: str) -> AsyncIterator[Process
             await process.wait()
 
 
-async def until_place(address: str, offset: int) -> None:
-    """Wait until a run has written so far."""
+async def until(address: str, query: str, number: int) -> None:
+    """Wait until the query answers one row with this number."""
     async with asyncio.timeout(60):
-        while place(address) != [(offset,)]:  # noqa: ASYNC110  # another process writes it
+        while one(address, query) != [(number,)]:  # noqa: ASYNC110  # another process writes it
             await asyncio.sleep(0.02)
 
 
-def place(address: str) -> list[tuple[int]]:
+def one(address: str, query: str) -> list[tuple[int]]:
     try:
-        return rows(address, PLACE)
+        return rows(address, query)
     except UndefinedTable:
         return []
 
@@ -115,6 +122,24 @@ async def test_a_run_goes_on_where_the_last_one_stopped(
         ("c", "error", "not_found", None),
     ]
     assert rows(address, PLACE) == [(4,)]
+
+
+@pytest.mark.parametrize("held", ["imagelane_results", "imagelane_results_places"])
+async def test_a_kill_between_rows_and_place_leaves_neither(
+    settings: ProducerSettings, here: dict[str, str], address: str, held: str
+) -> None:
+    """One of the tables is locked, and the run is killed while it waits for that."""
+    rows(address, Tables("imagelane_results").script())
+    await write(settings, [signed(settings, ok_result("a"))])
+    with psycopg.connect(address) as locked:
+        locked.execute(f"LOCK TABLE {held} IN SHARE MODE")  # type: ignore[arg-type]
+        async with following(here, address):
+            await until(address, WAITING, 1)
+    await until(address, BACKENDS, 0)
+
+    assert (rows(address, IDS), rows(address, PLACE)) == ([], [])
+    await run(here, address, "index")
+    assert (rows(address, IDS), rows(address, PLACE)) == ([("a",)], [(1,)])
 
 
 async def test_a_row_is_the_whole_result(
@@ -191,7 +216,7 @@ async def test_a_second_run_writes_nothing(
     """The place moved under it: it writes no row, and says what to do."""
     await write(settings, [signed(settings, ok_result("a"))])
     async with following(here, address) as process:
-        await until_place(address, 1)
+        await until(address, PLACE, 1)
         rows(address, "UPDATE imagelane_results_places SET next_offset = 0")
         await write(settings, [signed(settings, ok_result("b"))])
         _, lines = await process.communicate()
@@ -258,7 +283,7 @@ async def test_a_database_that_goes_away_ends_it(
         address = server.new_database()
         await write(settings, [signed(settings, ok_result("a"))])
         async with following(here, address) as process:
-            await until_place(address, 1)
+            await until(address, PLACE, 1)
             await asyncio.to_thread(server.stop)
             await write(settings, [signed(settings, ok_result("b"))])
             _, lines = await process.communicate()

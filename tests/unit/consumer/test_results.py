@@ -79,7 +79,7 @@ def _headers(record):
     return {name: value.decode() for name, value in record.headers}
 
 
-@pytest.mark.parametrize("encoding", ["base64", "float"])
+@pytest.mark.parametrize("encoding", ["base64", "base64-be", "float"])
 def test_result_holds_what_the_models_said(encoding):
     """Vector, caption and who made them come back from the bytes."""
     [out] = _writer(encoding=encoding).write(signed_record(REQUEST), _ok(), NOW)
@@ -111,7 +111,7 @@ def test_result_names_the_place_of_its_request_and_the_group():
         assert source.group == "g"
 
 
-@pytest.mark.parametrize("encoding", ["base64", "float"])
+@pytest.mark.parametrize("encoding", ["base64", "base64-be", "float"])
 @pytest.mark.parametrize("metadata", [None, {"album": 7}])
 @pytest.mark.parametrize("tasks", [(Task.EMBED,), (Task.CAPTION,), (Task.EMBED, Task.CAPTION)])
 def test_result_is_what_the_schema_says_and_no_more(tasks, metadata, encoding):
