@@ -51,7 +51,7 @@ PRODUCER: Final = {
     ),
     "search": Subcommand(
         target="producer.cli.search_command:search",
-        summary="Find the pictures of a file or of the database that are nearest to some words.",
+        summary="Find the pictures that are nearest to some words.",
     ),
     "index": Subcommand(
         target="producer.cli.index_command:index",

@@ -34,7 +34,7 @@ def search(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the vector.")] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines.")] = False,
 ) -> None:
-    """Find the pictures of a file or of the database that are nearest to some words.
+    """Find the pictures that are nearest to some words.
 
     The consumer makes a vector of the words, of the same model as the pictures' vectors. One line a
     picture, the nearest first: score, name, caption.
