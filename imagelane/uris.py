@@ -20,7 +20,9 @@ def display(uri: str) -> str:
     if colon:
         user = _FILE_USER if scheme.lower() == "file" else _OTHER_USER
         place = f"{scheme}:" + user.sub(_slashes, place, count=1)
-    text = "".join(char if char.isprintable() else "?" for char in place)
+    text = place
+    if not place.isprintable():
+        text = "".join(char if char.isprintable() else "?" for char in place)
     cut = len(text) > _MAX_DISPLAY_CHARS
     return text[:_MAX_DISPLAY_CHARS] + ("..." if cut or hidden else "")
 

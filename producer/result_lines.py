@@ -7,7 +7,7 @@ reads their results again.
 
 import fcntl
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self
@@ -16,7 +16,8 @@ import orjson
 
 from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import json_line
-from producer.results import LatestResults, ReadResult
+from producer.results import LatestResults, ReadResult, ResultReader, Status
+from producer.settings import ProducerSettings
 
 _PLACE_SUFFIX: Final = ".place"
 _ADDED: Final = b',"signed_at":'
@@ -114,6 +115,39 @@ class ResultLines:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(self._place)
+
+
+async def write_lines(
+    settings: ProducerSettings,
+    path: Path,
+    *,
+    follow: bool,
+    since: float | None = None,
+    statuses: Collection[Status] = ("ok", "error"),
+) -> tuple[int, int]:
+    """Go on with the file of results; return how many came, and how many do not verify.
+
+    Results of texts are answers to searches, and left out.
+
+    Raises:
+        FatalError: as `ResultLines` and `ResultReader` do.
+    """
+    count = 0
+    with ResultLines(path, settings.results_topic) as lines:
+        opening = ResultReader(
+            settings,
+            follow=follow,
+            since=since,
+            statuses=statuses,
+            start=lines.positions,
+            latest=lines.latest,
+        )
+        async with opening as reader:
+            async for results in reader.batches():
+                pictures = [one for one in results if one.is_of_image]
+                lines.append(pictures, {**lines.positions, **reader.positions})
+                count += len(pictures)
+    return count, reader.unverifiable_count
 
 
 def _line(one: ReadResult) -> bytes:

@@ -3,11 +3,11 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from examples.demo.plan import Plan
 from examples.processes import ROOT, Consumer, running_broker, running_consumer
@@ -18,15 +18,16 @@ from producer import Publisher
 from producer.cli.folders import LeftOut
 from producer.cli.outcome_lines import name_of
 from producer.gallery.collection import Picture
-from producer.gallery.feed import Page
 from producer.gallery.run import Gallery, running_gallery
 from producer.gallery.settings import GallerySettings
+from producer.result_lines import write_lines
 from producer.topics import ensure_topics, topic_plans
 
 FOLDER: Final = ROOT / "build" / "up"
 BROKER_PORT: Final = 9292
 _CONSUMER: Final = {"STOP_SECONDS": "2", "BLIP_IDLE_SECONDS": "60"}
 _LAST_LINES: Final = 20
+_RESULTS_FILE: Final = "results.jsonl"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,30 +75,31 @@ async def up(plan: Plan, environment: Mapping[str, str]) -> None:
         publisher = await stack.enter_async_context(Publisher(settings))
         _say_where(plan, bootstrap, gallery.address, folder)
         progress = Progress(gallery=gallery)
-        async with live_line(progress.line):
-            await _work(plan, consumer, gallery, publisher, progress)
-
-
-async def _work(
-    plan: Plan, consumer: Consumer, gallery: Gallery, publisher: Publisher, progress: Progress
-) -> None:
-    """Publish and show until something ends."""
-    async with _page_of(gallery) as page:
         parts = {
+            gallery.reading,
             asyncio.create_task(_publish(plan.pictures, gallery, publisher)),
-            asyncio.create_task(_show_pictures(page)),
+            asyncio.create_task(_show_pictures(gallery)),
             asyncio.create_task(_show_consumer(consumer, progress)),
             asyncio.create_task(_until_ended(consumer)),
-            gallery.reading,
         }
-        try:
-            ended, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-            for part in ended:
-                part.result()
-        finally:
-            for part in parts - {gallery.reading}:
-                part.cancel()
-            await asyncio.wait(parts - {gallery.reading})
+        if not plan.bootstrap:  # the places in the file are those of one cluster
+            parts.add(
+                asyncio.create_task(write_lines(settings, folder / _RESULTS_FILE, follow=True))
+            )
+        async with live_line(progress.line):
+            await _until_one_ends(parts, leave=gallery.reading)
+
+
+async def _until_one_ends(parts: set[asyncio.Task[Any]], leave: asyncio.Task[None]) -> None:
+    """Raise what the first one raises; end the others but `leave`, which somebody else ends."""
+    try:
+        ended, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        for part in ended:
+            part.result()
+    finally:
+        for part in parts - {leave}:
+            part.cancel()
+        await asyncio.wait(parts - {leave})
 
 
 async def _publish(folder: Path, gallery: Gallery, publisher: Publisher) -> None:
@@ -114,12 +116,16 @@ async def _publish(folder: Path, gallery: Gallery, publisher: Publisher) -> None
             left_out.counts.clear()
 
 
-async def _show_pictures(page: Page) -> None:
-    while True:
-        await page.woken.wait()
-        page.woken.clear()
-        while page.waiting:
-            say(_line(page.waiting.popleft()), fit=True)
+async def _show_pictures(gallery: Gallery) -> None:
+    page = gallery.feed.opened()
+    try:
+        while True:
+            await page.woken.wait()
+            page.woken.clear()
+            while page.waiting:
+                say(_line(page.waiting.popleft()), fit=True)
+    finally:
+        gallery.feed.closed(page)
 
 
 def _line(picture: Picture) -> str:
@@ -145,15 +151,6 @@ async def _until_ended(consumer: Consumer) -> None:
     for line in consumer.lines[-_LAST_LINES:]:
         say(line, err=True)
     raise FatalError(ExitCode.FAILED, f"the consumer ended by itself, exit code {code}")
-
-
-@asynccontextmanager
-async def _page_of(gallery: Gallery) -> AsyncIterator[Page]:
-    page = gallery.feed.opened()
-    try:
-        yield page
-    finally:
-        gallery.feed.closed(page)
 
 
 def _folder(environment: Mapping[str, str]) -> Path:
@@ -185,6 +182,8 @@ def _say_where(plan: Plan, bootstrap: str, page: str, folder: Path) -> None:
     kind = "your cluster" if plan.bootstrap else "the embedded broker, for trying out alone"
     say(f"broker    {bootstrap}   ({kind}; its records stay in {folder})")
     say(f"page      {page}")
+    if not plan.bootstrap:
+        say(f"results   {folder / _RESULTS_FILE}   (a line of JSON each)")
     say(f"pictures  {plan.pictures}   (what lands there is published)")
     if plan.tiny:
         say("models    tiny ones, trained on drawings of shapes; MODELS=hub takes the real ones")

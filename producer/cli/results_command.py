@@ -16,7 +16,7 @@ from producer.cli.outcome_lines import outcome_line, place_of
 from producer.cli.times import unix_seconds
 from producer.export import Spool, write_npz, write_parquet
 from producer.outcomes import Outcome, outcome_of
-from producer.result_lines import ResultLines
+from producer.result_lines import write_lines
 from producer.results import ResultReader, Status
 from producer.settings import ProducerSettings
 from schemas import Record, Refused
@@ -114,7 +114,14 @@ async def _show(settings: ProducerSettings, wanted: _Wanted) -> int:
 async def _write(settings: ProducerSettings, wanted: _Wanted, path: Path) -> int:
     """Write the results to a file, and return how many are forged."""
     if path.suffix == ".jsonl":
-        return await _write_lines(settings, wanted, path)
+        count, unverifiable = await write_lines(
+            settings,
+            path,
+            follow=wanted.follow,
+            since=wanted.since,
+            statuses=wanted.statuses,
+        )
+        return _tell(f"{count} results more in {path}", unverifiable)
     if path.suffix not in (".parquet", ".npz"):
         raise typer.BadParameter("FILE ends in .jsonl, .parquet or .npz", param_hint="--to")
     if wanted.follow:
@@ -126,25 +133,6 @@ async def _write(settings: ProducerSettings, wanted: _Wanted, path: Path) -> int
         raise FatalError(ExitCode.FAILED, message) from exc
     except OSError as exc:
         raise FatalError(ExitCode.FAILED, f"{path}: {exc.strerror or exc}") from exc
-
-
-async def _write_lines(settings: ProducerSettings, wanted: _Wanted, path: Path) -> int:
-    count = 0
-    with ResultLines(path, settings.results_topic) as lines:
-        opening = ResultReader(
-            settings,
-            follow=wanted.follow,
-            since=wanted.since,
-            statuses=wanted.statuses,
-            start=lines.positions,
-            latest=lines.latest,
-        )
-        async with opening as reader:
-            async for results in reader.batches():
-                pictures = [one for one in results if one.is_of_image]
-                lines.append(pictures, {**lines.positions, **reader.positions})
-                count += len(pictures)
-    return _tell(f"{count} results more in {path}", reader.unverifiable_count)
 
 
 async def _write_whole(settings: ProducerSettings, wanted: _Wanted, path: Path) -> int:

@@ -74,18 +74,19 @@ class Collection:
         if before is not None and before.version >= version:
             return None
         model = self._index(result)
+        shown = display(result.image.uri)
         picture = Picture(
             number=len(self._arrived),
             id=result.id,
             uri=result.image.uri,
-            shown=display(result.image.uri),
+            shown=shown,
             status=result.status,
             caption=result.caption.text if result.caption else None,
             code=result.error.code if result.error else None,
             message=result.error.message if result.error else None,
             model=model,
             version=version,
-            details=_for_the_page(value),
+            details=_for_the_page(value, shown),
         )
         if before is not None:
             self._statuses[before.status] -= 1
@@ -161,17 +162,19 @@ class Collection:
         model = Model(embedding.model, embedding.revision)
         try:
             vector = embedding.vector()
-            index = self._indexes.setdefault(model, VectorIndex(len(vector)))
+            index = self._indexes.get(model)
+            if index is None:
+                index = self._indexes[model] = VectorIndex(len(vector))
             index.put(result.id, vector)
         except ValueError:  # signed, and wrong all the same: shown, and not found
             return None
         return model
 
 
-def _for_the_page(value: bytes) -> bytes:
+def _for_the_page(value: bytes, shown_uri: str) -> bytes:
     """Return a result's JSON without the vector, and with no more of the URI than may be shown."""
     document = orjson.loads(value)
-    document["image"]["uri"] = display(document["image"]["uri"])
+    document["image"]["uri"] = shown_uri
     if isinstance(document.get("embedding"), dict):
         document["embedding"]["data"] = "…"
     return orjson.dumps(document)

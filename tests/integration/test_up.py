@@ -87,6 +87,12 @@ def programs_in(folder: Path) -> list[str]:
     return found
 
 
+def statuses_in(folder: Path) -> list[str]:
+    """Return the status of each line of the file of results."""
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    return [json.loads(line)["status"] for line in lines]
+
+
 def test_from_an_empty_folder_to_a_restart(embedded_broker: EmbeddedBroker, tmp_path: Path) -> None:
     """What lands is done; Ctrl-C leaves nothing running; done pictures are not done again."""
     pictures = tmp_path / "pictures"
@@ -113,3 +119,5 @@ def test_from_an_empty_folder_to_a_restart(embedded_broker: EmbeddedBroker, tmp_
         shutil.copy(PICTURES / "large-red-circle.jpg", pictures / "c.jpg")
         second.wait_until(lambda: second.state()["counts"]["ok"] == 3, "the new picture")
         assert second.said.count("ok      ") == 1
+        second.wait_until(lambda: len(statuses_in(tmp_path / "up")) == 4, "the file's lines")
+        assert sorted(statuses_in(tmp_path / "up")) == ["error", "ok", "ok", "ok"]
