@@ -73,6 +73,14 @@ class Position:
         return Undone(open=tuple(open_), done_to=done_to)
 
 
+def undone_at(offset: int, metadata: str) -> Undone:
+    """Return what has no outcome by a commit; above one that a tool has set nothing is done."""
+    try:
+        return Position(offset=offset, metadata=metadata).undone()
+    except ForeignMetadata:
+        return Undone(open=(), done_to=offset)
+
+
 def _encode(offsets: list[int]) -> str:
     """Pack rising offsets as their distances, the first one being known from the position."""
     packed = bytearray()

@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.admin import Committed, committed_offsets, retried, topic_partitions
 from imagelane.kafka.groups import UNKNOWN, Group, describe_group
-from imagelane.position import ForeignMetadata, Position, Undone
+from imagelane.position import Undone, undone_at
 from producer.connection import administration, answering, reader
 from producer.dead_letters import text_of
 from producer.records import polled
@@ -146,7 +146,9 @@ class _Look:
         start: int,
         end: int,
     ) -> PartitionStatus:
-        undone = _undone(committed) if committed else Undone(open=(), done_to=start)
+        undone = Undone(open=(), done_to=start)
+        if committed:
+            undone = undone_at(committed.offset, committed.metadata)
         first, is_exact = min(end, max(start, undone.done_to)), False
         left = end - first
         if left <= _MAX_TAIL:
@@ -220,13 +222,6 @@ def _members(group: Group) -> dict[TopicPartition, str]:
         for member in group.members
         for partition in member.partitions
     }
-
-
-def _undone(committed: Committed) -> Undone:
-    try:
-        return Position(offset=committed.offset, metadata=committed.metadata).undone()
-    except ForeignMetadata:  # a tool has set it, and nothing above it is known to be done
-        return Undone(open=(), done_to=committed.offset)
 
 
 def _result(record: Record, verifier: Verifier | None) -> LastResult | None:

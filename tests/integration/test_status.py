@@ -14,6 +14,8 @@ from aiokafka.structs import OffsetAndMetadata
 
 from imagelane.exits import ExitCode
 from imagelane.position import Position, Undone
+from producer.gallery.run import running_gallery
+from producer.gallery.settings import GallerySettings
 from producer.settings import StatusSettings
 from producer.status import DeadLetters, Fault, LastResult, Status
 from producer.status_reader import read_status
@@ -176,6 +178,23 @@ async def test_backlog_that_is_not_counted_one_by_one(here: dict[str, str], topi
     ingest = status.partitions[0]
     assert (ingest.position, ingest.end, ingest.backlog) == (10, 151, 141)
     assert (ingest.is_exact, ingest.open) == (False, 0)
+
+
+async def test_page_does_not_count_what_is_done_above_the_position(
+    here: dict[str, str], topics: Topics
+) -> None:
+    """Kafka's lag would: 8 offsets here, of which 3 are done."""
+    await publish(here, topics.ingest, 10, in_transaction=False)
+    async with member(here, topics, "gpu-0") as consumer:
+        position = Position.of(Undone(open=(2, 5), done_to=7))
+        await consumer.commit(
+            {TopicPartition(topics.ingest, 0): OffsetAndMetadata(2, position.metadata)}
+        )
+        settings = GallerySettings.from_env({**here, "GALLERY_PORT": "0"})
+        async with running_gallery(settings) as gallery, asyncio.timeout(30):
+            while gallery.feed.open is None:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.05)
+            assert gallery.feed.open == 5
 
 
 def test_no_broker(secret: str) -> None:
