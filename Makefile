@@ -11,6 +11,8 @@ TORCH_INDEX ?=
 MODELS ?=
 PICTURES ?=
 PYTEST_ARGS ?=
+# On all cores; who is done takes tests from the others.
+PARALLEL := -n auto --dist worksteal
 MIN_GO := 1.26
 EXTRAS := consumer,formats,gallery,export,index,otel
 comma := ,
@@ -42,12 +44,12 @@ lint: $(STAMP) ## format, lint, types, import boundaries
 
 .PHONY: unit
 unit: $(STAMP) ## the unit tests alone, on all cores
-	$(BIN)/pytest tests/unit -n auto -q $(PYTEST_ARGS)
+	$(BIN)/pytest tests/unit $(PARALLEL) -q $(PYTEST_ARGS)
 
 .PHONY: test
 test: lint $(BROKER) $(S3_SERVER) ## lint, then every test that can run here, and what was skipped and why
-	$(BIN)/pytest tests/unit -n auto -q -rfEs $(PYTEST_ARGS)
-	$(BIN)/pytest tests --ignore tests/unit -m "not e2e" -rfEs $(PYTEST_ARGS)
+	$(BIN)/pytest tests/unit tests/decoding $(PARALLEL) -q -rfEs $(PYTEST_ARGS)
+	$(BIN)/pytest tests --ignore tests/unit --ignore tests/decoding -m "not e2e" -rfEs $(PYTEST_ARGS)
 
 .PHONY: e2e
 e2e: $(STAMP) ## the compose file, from build to results (needs Docker)
@@ -59,7 +61,7 @@ faults: $(STAMP) ## every fault at its full figures, on Apache Kafka (needs Dock
 
 .PHONY: fuzz
 fuzz: $(STAMP) ## hostile records and images, and all properties, at their full figures (some minutes); SEED=N
-	FUZZ=full $(BIN)/pytest tests/unit -n auto -q -rfEs $(PYTEST_ARGS)
+	FUZZ=full $(BIN)/pytest tests/unit $(PARALLEL) -q -rfEs $(PYTEST_ARGS)
 	FUZZ=full $(BIN)/pytest tests/fuzz -s -rfEs $(PYTEST_ARGS)
 
 .PHONY: audit

@@ -47,8 +47,8 @@ _OF_FAILED_STARTS = (
 def pytest_configure(config: pytest.Config) -> None:
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
-    # The tests on a broker pass over what its client leaves open; those of the units do not.
-    if not all("unit" in argument for argument in config.args):
+    # The tests on a broker pass over what its client leaves open; the others do not.
+    if not all("unit" in argument or "decoding" in argument for argument in config.args):
         for line in _OF_FAILED_STARTS:
             config.addinivalue_line("filterwarnings", line)
     # Ended as by Ctrl-C, so that the fixtures still remove their containers and brokers.

@@ -106,7 +106,8 @@ class Lane:
             failed.attempts = 2
             raise failed from crash
         finally:
-            self._idle.put_nowait(worker)
+            # Later: a heavy one whose turn has just come must not take it before those who wait.
+            asyncio.get_running_loop().call_soon(self._idle.put_nowait, worker)
 
     async def _free(self, byte_length: int, *, is_heavy: bool) -> Worker:
         self.waiting += 1

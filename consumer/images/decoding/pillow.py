@@ -11,7 +11,7 @@ from PIL import AvifImagePlugin, Image, ImageFile, PngImagePlugin
 from consumer.images.decoding.limits import DecodeLimits, Format
 
 # What Pillow and numpy import when a file first asks for it, here for each format and mode that may
-# be listed. `tests/unit/consumer/test_decode_cage.py` searches both for imports within functions.
+# be listed. `tests/decoding/test_cage.py` searches both for imports within functions.
 _LATE: Final = (
     "PIL.ImageCms",  # Lab to RGB
     "PIL.ImageColor",

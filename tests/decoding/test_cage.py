@@ -21,6 +21,7 @@ from consumer.images.decoding.pool import Decoder
 from consumer.pixels import Resize
 from schemas import Task
 from tests import corpus, pictures
+from tests.conftest import ROOT
 from tests.hostile_worker import SITE, allow_code, run_inside
 from tests.processes import child_workers, workers_of
 
@@ -30,7 +31,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*getdata.*:DeprecationWarning"),  # pillow_heif, writing
 ]
 
-ROOT = Path(__file__).resolve().parents[3]
 LIMITS = DecodeLimits(max_pixels=4_000_000)
 ALL_FORMATS = DecodeLimits(max_pixels=4_000_000, formats=tuple(Format))
 TARGETS = {Task.EMBED: Resize(height=16, width=16, resample=3, crop=False)}

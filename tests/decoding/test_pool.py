@@ -22,6 +22,7 @@ from consumer.pixels import Resize
 from imagelane.exits import ExitCode, FatalError
 from schemas import Code, Task
 from tests import corpus
+from tests.conftest import ROOT
 from tests.processes import (
     child_workers,
     environment_of,
@@ -40,7 +41,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 # Scans without a bound, so that a small JPEG may take as long as a test needs.
 LIMITS = DecodeLimits(max_pixels=4_000_000, max_scans=10**6)
 TARGETS = {Task.EMBED: Resize(height=4, width=4, resample=3, crop=False)}
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def _picture(width: int = 8, height: int = 9) -> bytes:
