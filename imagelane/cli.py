@@ -62,6 +62,10 @@ PRODUCER: Final = {
         target="producer.cli.redrive_command:redrive",
         summary="Sign dead letters again and publish them once more.",
     ),
+    "reembed": Subcommand(
+        target="producer.cli.reembed_command:reembed",
+        summary="Publish anew what another model embedded.",
+    ),
     "topics": Subcommand(
         target="producer.cli.topics_command:topics",
         summary="Create the topics; say what exists and what differs.",

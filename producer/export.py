@@ -25,14 +25,16 @@ class _Kept(NamedTuple):
     status: str
     start: int
     length: int
+    key: bytes | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A result that holds, and when it was signed (Unix seconds)."""
+    """A result that holds, when it was signed (Unix seconds), and the key of its record."""
 
     result: Result
     signed_at: int
+    key: bytes | None
 
 
 class Spool:
@@ -64,7 +66,7 @@ class Spool:
             return
         start = self._file.seek(0, os.SEEK_END)
         self._file.write(one.value)
-        self._kept[one.id] = _Kept(rank, one.result.status, start, len(one.value))
+        self._kept[one.id] = _Kept(rank, one.result.status, start, len(one.value), one.key)
 
     def rows(self, statuses: Collection[Status]) -> Iterator[Row]:
         """Yield the results that hold and have one of these statuses; not those of texts."""
@@ -73,7 +75,7 @@ class Spool:
                 self._file.seek(kept.start)
                 result = decode_result(self._file.read(kept.length))
                 if result.status == "error" or result.image:
-                    yield Row(result=result, signed_at=kept.rank[0])
+                    yield Row(result=result, signed_at=kept.rank[0], key=kept.key)
 
 
 def write_parquet(path: Path, rows: Iterator[Row]) -> int:
@@ -127,7 +129,7 @@ def write_npz(path: Path, rows: Iterator[Row]) -> tuple[int, int]:
             newest = max(newest, (row.signed_at, model))
             bare = row.result.model_copy(update={"embedding": None, "metadata": None})
             vector = np.array(embedding.vector(), dtype=np.float32)
-            kept = Row(result=bare, signed_at=row.signed_at)
+            kept = Row(result=bare, signed_at=row.signed_at, key=None)
             found.setdefault(model, []).append((kept, vector))
     chosen = found.pop(newest[1], [])
     with _aside(path) as aside, aside.open("wb") as file:

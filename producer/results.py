@@ -35,7 +35,7 @@ OnUnverifiable = Callable[[Record, Refused], None]
 class ReadResult:
     """A result whose signature holds: when it was signed (Unix seconds) and where it stands.
 
-    `value` is its JSON as received.
+    `value` is its JSON and `key` the record's, as received: the request's key, else its id.
     """
 
     result: Result
@@ -44,6 +44,7 @@ class ReadResult:
     partition: int
     offset: int
     value: bytes
+    key: bytes | None
 
     @property
     def id(self) -> str:
@@ -272,6 +273,7 @@ class ResultReader:
             partition=record.partition,
             offset=record.offset,
             value=value,
+            key=record.key,
         )
 
     def _opened(self) -> AIOKafkaConsumer:

@@ -55,10 +55,15 @@ def ok_result(
 
 
 def signed(
-    settings: ProducerSettings, result: Result, signed_at: int = SIGNED_AT
+    settings: ProducerSettings,
+    result: Result,
+    signed_at: int = SIGNED_AT,
+    *,
+    key: bytes | None = None,
 ) -> OutgoingRecord:
-    """The record of a result, signed then."""
-    value, topic, key = encode_result(result), settings.results_topic, result.id.encode()
+    """The record of a result, signed then, under the id if not under another key."""
+    value, topic = encode_result(result), settings.results_topic
+    key = result.id.encode() if key is None else key
     headers = Signer(settings.keys, topic).sign(
         id=result.id, timestamp=signed_at, key=key, value=value
     )

@@ -59,8 +59,8 @@ def publish(
     id_from: Annotated[
         IdFrom,
         typer.Option(
-            help="Ids: random, or made of the path, or of the picture's bytes; the consumer takes "
-            "an id once within its replay window."
+            help="Ids: random, or made of the path, or of the picture's bytes; as UUIDs where a "
+            "store demands them. The consumer takes an id once within its replay window."
         ),
     ] = IdFrom.RANDOM,
 ) -> None:

@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 from urllib.parse import unquote, urlsplit
+from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from producer.cli.folders import FolderRules, LeftOut
 from producer.cli.outcome_lines import name_of
@@ -36,6 +37,14 @@ class IdFrom(StrEnum):
     RANDOM = "random"
     PATH = "path"
     SHA256 = "sha256"
+    UUID = "uuid"
+    UUID_PATH = "uuid-path"
+    UUID_SHA256 = "uuid-sha256"
+
+    @property
+    def is_uuid(self) -> bool:
+        """Whether it is one that a column or a store of UUIDs takes."""
+        return self.value.startswith("uuid")
 
 
 class BadReference(Exception):
@@ -132,19 +141,23 @@ def to_request(entry: Entry, tasks: tuple[Task, ...], id_from: IdFrom = IdFrom.R
 
 def _new_id(id_from: IdFrom, image: Any, entry: Entry) -> str:
     """Return an id; one that is made of the bytes binds the image to them, too."""
-    if id_from is IdFrom.RANDOM or not isinstance(image, dict):
-        return new_id()
+    if id_from in (IdFrom.RANDOM, IdFrom.UUID) or not isinstance(image, dict):
+        return str(uuid4()) if id_from.is_uuid else new_id()
     uri = str(image.get("uri"))
     if id_from is IdFrom.PATH:
         return hashlib.sha256(uri.encode(errors="surrogatepass")).hexdigest()[:_ID_CHARS]
+    if id_from is IdFrom.UUID_PATH:
+        return str(uuid5(NAMESPACE_URL, uri.encode(errors="replace").decode()))
     if not uri.startswith("file:"):
-        raise BadReference(entry.where, "--id-from sha256 takes files only")
+        raise BadReference(entry.where, f"--id-from {id_from} takes files only")
     try:
         with Path(unquote(urlsplit(uri).path)).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError) as exc:
         raise BadReference(entry.where, f"cannot be read: {exc}") from exc
     image.setdefault("sha256", digest)
+    if id_from is IdFrom.UUID_SHA256:
+        return str(uuid5(NAMESPACE_URL, f"urn:sha256:{digest}"))
     return digest[:_ID_CHARS]
 
 

@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS {} (
   error_code text,
   error_message text,
   metadata json,
+  key bytea,
   signed_at timestamptz NOT NULL,
   result_partition integer NOT NULL,
   result_offset bigint NOT NULL

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 import pytest
 from hypothesis import given
@@ -342,6 +343,24 @@ def test_a_name_in_a_list_of_nuls_may_have_line_ends(tmp_path: Path) -> None:
     odd.touch()
 
     assert uris("-", stdin=b"s3://b/k\0" + str(odd).encode() + b"\0") == ["s3://b/k", odd.as_uri()]
+
+
+def test_ids_can_be_uuids(pictures: Path) -> None:
+    """Of path and bytes they are what anybody's version 5 makes of the same names."""
+    picture = pictures / "b.jpg"
+    picture.write_bytes(b"one")
+    [entry] = entries([str(picture)], FLAT, io.BytesIO())
+
+    def id_of(id_from: IdFrom) -> str:
+        return to_request(entry, tuple(Task), id_from).request.id
+
+    digest = hashlib.sha256(b"one").hexdigest()
+    assert id_of(IdFrom.UUID_PATH) == str(uuid5(NAMESPACE_URL, picture.as_uri()))
+    assert id_of(IdFrom.UUID_SHA256) == str(uuid5(NAMESPACE_URL, f"urn:sha256:{digest}"))
+    assert UUID(id_of(IdFrom.UUID)).version == 4
+    assert id_of(IdFrom.UUID) != id_of(IdFrom.UUID)
+    text = line(b'{"text": "a cat"}')
+    assert UUID(to_request(text, tuple(Task), IdFrom.UUID_PATH).request.id).version == 4
 
 
 def test_ids_can_be_made_of_path_or_bytes(pictures: Path) -> None:

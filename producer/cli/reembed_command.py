@@ -1,0 +1,170 @@
+"""The `reembed` command: what another model embedded goes to the ingest topic once more."""
+
+import asyncio
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imagelane.exits import ExitCode, FatalError
+from imagelane.terminal import printable, say
+from producer.cli.given import settings_given
+from producer.cli.outcome_lines import name_of
+from producer.cli.progress import Tally, display
+from producer.cli.tables import TABLE, table_named
+from producer.export import Spool
+from producer.older import ModelName, Older, others_in
+from producer.publisher import Publisher
+from producer.requests import Keyed
+from producer.results import ResultReader
+from producer.settings import ProducerSettings
+
+
+def reembed(
+    context: typer.Context,
+    model_not: Annotated[
+        str,
+        typer.Option(
+            "--model-not",
+            metavar="MODEL[@REVISION]",
+            help="The model that is wanted, as results name it: all of others go again.",
+            show_default=False,
+        ),
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many at most.")] = None,
+    database: Annotated[
+        bool,
+        typer.Option("--database", help="By what `imagelane index` wrote, not the results topic."),
+    ] = False,
+    table: Annotated[str, typer.Option(metavar="NAME", help="Its table.")] = TABLE,
+    replay_window: Annotated[
+        int,
+        typer.Option(
+            "--replay-window-seconds",
+            min=0,
+            help="How long the consumer remembers an id: twice its APPEND_WINDOW_SECONDS (twice "
+            "its CREATE_WINDOW_SECONDS where the ingest topic is of CreateTime).",
+        ),
+    ] = 600,
+) -> None:
+    """Publish anew what another model embedded.
+
+    The same image, tasks, metadata, key and id: the new result is signed later, so it takes the
+    place of the old one wherever results are stored by id; an `error` does so, too. What was made
+    within the replay window is left for later, for it would be dropped as a repeat. One line each.
+
+    \b
+    Examples:
+      imagelane reembed --model-not google/siglip2-base-patch16-224 --dry-run
+      imagelane reembed --model-not google/siglip2-base-patch16-224 --database --limit 1000
+    """
+    wanted = ModelName.parse(model_not)
+    if database:
+        found, settings = _by_database(context, table_named(table), wanted)
+    else:
+        settings = settings_given(context, ProducerSettings)
+        found = _by_topic(settings, wanted)
+    run = _Reembed(
+        settings=settings,
+        limit=limit,
+        made_before=time.time() - replay_window,
+    )
+    asyncio.run(run.show(found) if dry_run else run.publish(found))
+
+
+def _by_database(
+    context: typer.Context, table: str, wanted: ModelName
+) -> tuple[AsyncGenerator[Older, None], ProducerSettings]:
+    try:
+        from producer.database.older import others_in_database
+        from producer.database.schema import Tables
+        from producer.database.settings import DatabaseSettings
+    except ModuleNotFoundError as exc:
+        message = f"`--database` needs the package {exc.name}; pip install 'imagelane[index]'"
+        raise FatalError(ExitCode.FAILED, message) from exc
+    settings = settings_given(context, DatabaseSettings)
+    return others_in_database(settings, Tables(table), wanted), settings
+
+
+async def _by_topic(settings: ProducerSettings, wanted: ModelName) -> AsyncGenerator[Older, None]:
+    """Yield what holds at the present end of the topic: nothing goes out before all is read."""
+    with Spool(Path(tempfile.gettempdir())) as spool:
+        async with ResultReader(settings, follow=False) as reader:
+            async for results in reader.batches():
+                for one in results:
+                    spool.add(one)
+        for older in others_in(spool, wanted):
+            yield older
+
+
+@dataclass(slots=True, kw_only=True)
+class _Reembed:
+    settings: ProducerSettings
+    limit: int | None
+    made_before: float
+    recent: int = 0
+    models: Counter[str] = field(default_factory=Counter)
+    under_way: dict[str, Older] = field(default_factory=dict)
+
+    async def show(self, found: AsyncGenerator[Older, None]) -> None:
+        """Say what would be published."""
+        async with aclosing(found), aclosing(self._selected(found)) as selected:
+            async for older in selected:
+                self._say(older, "would be published")
+        self._sum_up("would be published")
+
+    async def publish(self, found: AsyncGenerator[Older, None]) -> None:
+        """Publish it.
+
+        Raises:
+            FatalError: no broker answers, or a topic does not exist.
+        """
+        tally = Tally()
+        async with (
+            aclosing(found),
+            aclosing(self._requests(found)) as requests,
+            Publisher(self.settings) as publisher,
+            display(tally, total=None),
+        ):
+            async for published in publisher.publish_many(requests):
+                tally.published += 1
+                tally.done += 1
+                self._say(self.under_way.pop(published.id), "published")
+        self._sum_up("published")
+
+    async def _requests(self, found: AsyncIterator[Older]) -> AsyncGenerator[Keyed, None]:
+        async with aclosing(self._selected(found)) as selected:
+            async for older in selected:
+                self.under_way[older.id] = older
+                yield older.request()
+
+    async def _selected(self, found: AsyncIterator[Older]) -> AsyncGenerator[Older, None]:
+        count = 0
+        async for older in found:
+            if count == self.limit:
+                return
+            if older.signed_at >= self.made_before:
+                self.recent += 1
+                continue
+            count += 1
+            yield older
+
+    def _say(self, older: Older, said: str) -> None:
+        model = f"{older.model} at {older.revision}"
+        self.models[model] += 1
+        say(f"{older.id}  {printable(name_of(older.uri))}  {printable(model)}  {said}")
+
+    def _sum_up(self, said: str) -> None:
+        for model, count in self.models.most_common():
+            say(f"{said}: {count} of {model}", err=True)
+        if self.recent:
+            say(f"left for later: {self.recent} made within the replay window", err=True)
+        if not self.models and not self.recent:
+            say("nothing: there is no embedding of another model", err=True)
