@@ -25,6 +25,11 @@ BROKER_SOURCES := $(wildcard examples/broker/*.go) examples/broker/go.mod exampl
 AUDITOR := build/audit/bin/pip-audit
 # What the tests of s3: read from; the tests build it when they need it.
 S3_SERVER := build/versitygw
+# What the tests of deploy/ hold it to: kustomize, and KEDA's definition of a ScaledObject.
+KUSTOMIZE := build/kustomize
+KEDA_CRD := build/keda-scaledobject.yaml
+KEDA_MODULE := github.com/kedacore/keda/v2@v2.21.0
+KEDA_SUM := h1:R6z2HZvstK4RLUMxroNACzBj74xGxt3kG59b5Xc+Xps=
 TYPED := schemas imagelane producer consumer
 SECRET := secrets/secret_api_key
 
@@ -47,9 +52,9 @@ unit: $(STAMP) ## the unit tests alone, on all cores
 	$(BIN)/pytest tests/unit $(PARALLEL) -q $(PYTEST_ARGS)
 
 .PHONY: test
-test: lint $(BROKER) $(S3_SERVER) ## lint, then every test that can run here, and what was skipped and why
-	$(BIN)/pytest tests/unit tests/decoding $(PARALLEL) -q -rfEs $(PYTEST_ARGS)
-	$(BIN)/pytest tests --ignore tests/unit --ignore tests/decoding -m "not e2e" -rfEs $(PYTEST_ARGS)
+test: lint $(BROKER) $(S3_SERVER) $(KUSTOMIZE) $(KEDA_CRD) ## lint, then every test that can run here, and what was skipped and why
+	$(BIN)/pytest tests/unit tests/decoding tests/deploy $(PARALLEL) -q -rfEs $(PYTEST_ARGS)
+	$(BIN)/pytest tests --ignore tests/unit --ignore tests/decoding --ignore tests/deploy -m "not e2e" -rfEs $(PYTEST_ARGS)
 
 .PHONY: e2e
 e2e: $(STAMP) ## the compose file, from build to results (needs Docker)
@@ -58,6 +63,10 @@ e2e: $(STAMP) ## the compose file, from build to results (needs Docker)
 .PHONY: faults
 faults: $(STAMP) ## every fault at its full figures, on Apache Kafka (needs Docker; some 50 minutes); SEED=N
 	FAULTS=full $(BIN)/pytest tests/faults -s -rfEs $(PYTEST_ARGS)
+
+.PHONY: operations
+operations: $(STAMP) ## measure rotation, a GPU added, an upgrade and a lost node, under load (needs Docker; minutes)
+	FAULTS=full $(BIN)/pytest tests/faults/test_operations.py -s -rfEs $(PYTEST_ARGS)
 
 .PHONY: fuzz
 fuzz: $(STAMP) ## hostile records and images, and all properties, at their full figures (some minutes); SEED=N
@@ -159,6 +168,18 @@ $(BROKER): $(BROKER_SOURCES) | $(BIN)/python
 $(S3_SERVER): tests/s3/go.mod tests/s3/go.sum | $(BIN)/python
 	@$(find_go); cd tests/s3 && CGO_ENABLED=0 "$$go" build -trimpath -o "$(CURDIR)/$@" \
 	  github.com/versity/versitygw/cmd/versitygw
+
+$(KUSTOMIZE): tests/deploy/go.mod tests/deploy/go.sum | $(BIN)/python
+	@$(find_go); cd tests/deploy && CGO_ENABLED=0 "$$go" build -trimpath -o "$(CURDIR)/$@" \
+	  sigs.k8s.io/kustomize/kustomize/v5
+
+# Of KEDA one file out of its module, whose hash is looked at here as well.
+$(KEDA_CRD): | $(BIN)/python
+	@mkdir -p $(dir $@); $(find_go); \
+	found=$$(cd / && "$$go" mod download -json $(KEDA_MODULE)); \
+	grep -q '"Sum": "$(KEDA_SUM)"' <<<"$$found" || { echo "$(KEDA_MODULE): another hash than $(KEDA_SUM)" >&2; exit 1; }; \
+	folder=$$(sed -n 's/.*"Dir": "\(.*\)".*/\1/p' <<<"$$found"); \
+	install -m 644 "$$folder/config/crd/bases/keda.sh_scaledobjects.yaml" $@
 
 # The file may be read by all, since the containers' users are not ours; the folder keeps others out.
 $(SECRET):

@@ -18,6 +18,7 @@ from producer.errors import InvalidRequest, NotOpen, ResultTimeout, TooLarge
 from producer.outcomes import Outcome, Outcomes, Waiting, following
 from producer.requests import Keyed, Processable, request_for
 from producer.settings import ProducerSettings
+from producer.tracing import trace_headers
 from schemas import Request, Signer, encode_request
 from schemas.codec import MAX_VALUE_BYTES
 from schemas.headers import CONTENT_TYPE, JSON_CONTENT_TYPE
@@ -251,7 +252,7 @@ class Publisher:
             id=request.id, timestamp=int(self._clock()), key=key_bytes, value=value
         )
         waiting = self._outcomes.expect(request.id) if self._outcomes else None
-        headers = [(CONTENT_TYPE, JSON_CONTENT_TYPE), *signature]
+        headers = [(CONTENT_TYPE, JSON_CONTENT_TYPE), *signature, *trace_headers()]
         producer = self._opened()
         if topic not in self._known_topics:  # to send to it would have the broker create it
             await existing_partitions(settings, (topic,))

@@ -101,7 +101,9 @@ def table(status: Status, settings: StatusSettings, now: float) -> list[str]:
 def _group_lines(group: Group | Fault) -> list[str]:
     if isinstance(group, Fault):
         return ["group: not known"]
-    lines = [f"group {group.group_id}: {group.state.lower()}, {len(group.members)} members"]
+    count = len(group.members)
+    members = f"{count} member{'' if count == 1 else 's'}"
+    lines = [f"group {group.group_id}: {group.state.lower()}, {members}"]
     rows = [
         (
             member.instance_id or member.member_id,

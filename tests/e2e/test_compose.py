@@ -171,3 +171,27 @@ def _compose(
         text=True,
         timeout=timeout_seconds,
     )
+
+
+def test_images_serve_a_user_that_a_cluster_chooses(stack: Stack) -> None:
+    """Any number, without a name or a home; the root stays read-only, the models are mounted."""
+    arbitrary = ("--rm", "--no-deps", "--user", "1000650000:0")
+
+    offline = ("-e", "HF_HUB_OFFLINE=1", "consumer")
+    checked = stack.compose("run", *arbitrary, *offline, "check", timeout_seconds=300)
+    status = stack.compose("run", *arbitrary, "producer", "status", "--json")
+
+    assert "ok     models:" in checked, checked
+    assert json.loads(status)["group"]["members"]
+
+
+def test_images_say_what_they_are(stack: Stack) -> None:
+    """Labels of the Open Container Initiative; a user by number, as Kubernetes wants it."""
+    for side in ("consumer", "producer"):
+        inspected = subprocess.run(
+            ["docker", "image", "inspect", f"imagelane-{side}"], capture_output=True, check=True
+        )
+        config = json.loads(inspected.stdout)[0]["Config"]
+        assert config["User"] == "10001"
+        assert config["Labels"]["org.opencontainers.image.title"] == f"imagelane {side}"
+        assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"

@@ -22,6 +22,7 @@ from tests.consumer_process import Running, consumer_process, environment
 from tests.faults.ledger import Ledger, lag, read_ledger
 
 SECRET = "a-secret-that-only-the-faults-know-0123456789"
+KEYS = KeyRing(current_id="k1", secrets={"k1": SECRET.encode()})
 SESSION_SECONDS = 6
 FULL = os.environ.get("FAULTS") == "full"
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
@@ -68,9 +69,9 @@ class Scenario:
         *,
         hang_every: int = 0,
         tasks: tuple[Task, ...] = (Task.EMBED,),
+        keys: KeyRing = KEYS,
     ) -> None:
         """Publish signed requests, one an id; each `hang_every`th reference hangs instead."""
-        keys = KeyRing(current_id="k1", secrets={"k1": SECRET.encode()})
         signer = Signer(keys, self.topics.ingest)
         async with AIOKafkaProducer(
             bootstrap_servers=self.kafka.bootstrap,
