@@ -16,7 +16,6 @@ from schemas import Request
 PICTURES: Final = ROOT / "examples" / "pictures"
 MOST_PICTURES: Final = 100
 BLIP_IDLE_SECONDS: Final = 3
-KEY_ID: Final = "demo"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +90,9 @@ class Plan:
         """
         plan = cls.from_env({**environment, "BOOTSTRAP_SERVERS": ""}, "up")
         bootstrap = environment.get("BOOTSTRAP_SERVERS") or None
-        return replace(plan, bootstrap=bootstrap, group_id="imagelane-up")
+        # Nobody else is on our broker: there the commands find the group without being told.
+        group_id = "imagelane-up" if bootstrap else "imagelane"
+        return replace(plan, bootstrap=bootstrap, group_id=group_id)
 
     @property
     def ours(self) -> bool:
@@ -127,7 +128,7 @@ class Plan:
         return {
             "BOOTSTRAP_SERVERS": bootstrap,
             "SECRET_API_KEY": secret,
-            "SECRET_API_KEY_ID": KEY_ID,
+            "SECRET_API_KEY_ID": "",
             "SECRET_API_KEYS_PREVIOUS": "",
             "SECRET_API_KEYS_PREVIOUS_FILE": "",
             "INGEST_TOPIC": self.ingest_topic,

@@ -188,5 +188,6 @@ def _say_where(plan: Plan, bootstrap: str, page: str, folder: Path) -> None:
     if plan.tiny:
         say("models    tiny ones, trained on drawings of shapes; MODELS=hub takes the real ones")
     say("In another terminal, in this folder:")
-    say(f"  export BOOTSTRAP_SERVERS={bootstrap} SECRET_API_KEY_FILE={folder / 'secret'}")
+    group = f" GROUP_ID={plan.group_id}" if plan.bootstrap else ""
+    say(f"  export BOOTSTRAP_SERVERS={bootstrap} SECRET_API_KEY_FILE={folder / 'secret'}{group}")
     say("  .venv/bin/imagelane results --follow")

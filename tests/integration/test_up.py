@@ -69,8 +69,8 @@ def up(folder: Path, pictures: Path, number: int) -> Iterator[Up]:
     try:
         yield Up(process, output)
     finally:
-        process.kill()
-        process.wait()
+        process.send_signal(signal.SIGINT)  # a kill would leave its broker
+        process.wait(PATIENCE_SECONDS)
 
 
 def programs_in(folder: Path) -> list[str]:
@@ -93,6 +93,21 @@ def statuses_in(folder: Path) -> list[str]:
     return [json.loads(line)["status"] for line in lines]
 
 
+def pasted(said: str, command: str) -> str:
+    """Run a command behind the line that `make up` gives to paste, and return what it prints."""
+    [export] = [line for line in said.splitlines() if line.startswith("  export ")]
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{export}\n{sys.executable} -m imagelane.cli {command}"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_from_an_empty_folder_to_a_restart(embedded_broker: EmbeddedBroker, tmp_path: Path) -> None:
     """What lands is done; Ctrl-C leaves nothing running; done pictures are not done again."""
     pictures = tmp_path / "pictures"
@@ -109,6 +124,8 @@ def test_from_an_empty_folder_to_a_restart(embedded_broker: EmbeddedBroker, tmp_
         )
         assert "ok      a.jpg: a large red circle on a white background" in first.said
         assert "failed  b.jpg: not_an_image" in first.said
+        assert "a large red circle" in pasted(first.said, "results")
+        assert "group imagelane: stable, 1 members" in pasted(first.said, "status")
         first.process.send_signal(signal.SIGINT)
         assert first.process.wait(PATIENCE_SECONDS) == 0
         assert "everything is down" in first.said
