@@ -86,7 +86,7 @@ class Load:
 class _Everywhere(Names):
     """Every name leads to the one server."""
 
-    async def resolve(self, host, port=0, family=socket.AF_UNSPEC):  # type: ignore[no-untyped-def]
+    async def resolve(self, host, port: int = 0, family=socket.AF_UNSPEC):  # type: ignore[no-untyped-def]
         self.answers.setdefault(host, [["127.0.0.1"]])
         return await super().resolve(host, port, family)
 

@@ -45,12 +45,12 @@ class Device:
     steps: list[str] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self.inside += 1
         self.overlapped |= self.inside > 1
         self.threads.add(threading.current_thread().name)
 
-    def __exit__(self, *error):
+    def __exit__(self, *error) -> None:
         self.inside -= 1
 
 
@@ -101,25 +101,25 @@ class FakeOnDemand:
         self.may_load.set()
         self.batches: list[int] = []
 
-    def load(self):
+    def load(self) -> None:
         self.loads += 1
         self.may_load.wait(10)
         if self.faults:
             raise self.faults.pop(0)
         self.place = "host"
 
-    def to_device(self):
+    def to_device(self) -> None:
         with self.device:
             self.device.steps.append(f"{self.name}to device")
             assert self.place == "host"
             self.place = "device"
 
-    def offload(self):
+    def offload(self) -> None:
         with self.device:
             self.device.steps.append(f"{self.name}offload")
             self.place = "host"
 
-    def unload(self):
+    def unload(self) -> None:
         with self.device:
             self.device.steps.append(f"{self.name}unload")
             self.place = "disk"
@@ -205,7 +205,7 @@ def caption(engine, number):
     return ask()
 
 
-async def until(condition):
+async def until(condition) -> None:
     """Let the other tasks go on until `condition` holds."""
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110 - what it waits for happens in another thread

@@ -123,7 +123,7 @@ class FakeInferences:
     urgent: int = 0
 
     @contextmanager
-    def expect_caption(self, *, urgent=False):
+    def expect_caption(self, *, urgent: bool = False):
         """Satisfy `consumer.record.process.InferenceEngine`."""
         self.expected += 1
         self.most_expected = max(self.most_expected, self.expected)
@@ -132,7 +132,7 @@ class FakeInferences:
         finally:
             self.expected -= 1
 
-    async def infer(self, pixels: Mapping[Task, Pixels], *, urgent=False) -> Inference:
+    async def infer(self, pixels: Mapping[Task, Pixels], *, urgent: bool = False) -> Inference:
         """Satisfy `consumer.record.process.InferenceEngine`."""
         await asyncio.sleep(0)
         self.urgent += urgent
@@ -144,7 +144,7 @@ class FakeInferences:
             caption_ms=3.0 if caption else None,
         )
 
-    async def infer_text(self, text: str, *, urgent=False) -> Inference:
+    async def infer_text(self, text: str, *, urgent: bool = False) -> Inference:
         """Satisfy `consumer.record.process.InferenceEngine`; a text of `!` alone is too long."""
         await asyncio.sleep(0)
         self.urgent += urgent

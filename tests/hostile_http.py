@@ -177,7 +177,7 @@ class Names(AbstractResolver):
         self.asked: list[str] = []
         self.port = port
 
-    async def resolve(self, host, port=0, family=socket.AF_UNSPEC):
+    async def resolve(self, host, port: int = 0, family=socket.AF_UNSPEC):
         """Satisfy aiohttp."""
         self.asked.append(host)
         if host not in self.answers:

@@ -20,7 +20,7 @@ pytestmark = [
 
 
 @pytest.fixture(params=["float32", "auto"])
-def gpu(request):
+def gpu(request: pytest.FixtureRequest):
     """Return the device in full precision and in the one it would choose."""
     return choose_device("cuda", request.param)
 
@@ -31,7 +31,7 @@ def images():
     return list(np.random.default_rng(3).integers(0, 256, (9, 64, 64, 3), dtype=np.uint8))
 
 
-def test_vectors_are_those_of_the_host(gpu, images):
+def test_vectors_are_those_of_the_host(gpu, images) -> None:
     """By cosine: kernels differ, and half precision rounds."""
     checkpoint = inspect(str(MODELS / "tiny-clip"), "main", "clip")
     on_host = load_clip(checkpoint, choose_device("cpu")).embed(images)
@@ -42,7 +42,7 @@ def test_vectors_are_those_of_the_host(gpu, images):
     assert (vectors * on_host).sum(axis=1).min() > 0.999
 
 
-def test_offload_frees_the_device_and_keeps_the_host(gpu, images):
+def test_offload_frees_the_device_and_keeps_the_host(gpu, images) -> None:
     """To the device, off it, back, and away: captions stay, the device's memory does not."""
     blip = GreedyCaptioner(
         inspect(str(MODELS / "tiny-blip"), "main", "blip"), gpu, max_new_tokens=20
@@ -64,7 +64,7 @@ def test_offload_frees_the_device_and_keeps_the_host(gpu, images):
     assert torch.cuda.memory_allocated() < before + 100_000
 
 
-def test_out_of_memory_leaves_the_device_usable(images):
+def test_out_of_memory_leaves_the_device_usable(images) -> None:
     """A batch that cannot fit is a lack of memory, and the next one works."""
     from consumer.inference.gpu import DeviceOutOfMemory
 

@@ -1,6 +1,7 @@
 """What the demo decides: whether all came as it must, which pictures are near, what a log says."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -134,7 +135,7 @@ def test_topics_on_a_cluster_of_somebody_are_the_runs_own() -> None:
     )
 
 
-def test_pictures_of_ones_own_bring_no_hostile_files(tmp_path) -> None:
+def test_pictures_of_ones_own_bring_no_hostile_files(tmp_path: Path) -> None:
     """A folder of the user's has no truth, and none of our hostile files."""
     (tmp_path / "cat.jpg").write_bytes(b"")
 
@@ -156,7 +157,7 @@ def test_what_cannot_be_shown_is_said_at_once(environment: dict[str, str]) -> No
         Plan.from_env(environment, "t")
 
 
-def test_folder_without_pictures_is_said(tmp_path) -> None:
+def test_folder_without_pictures_is_said(tmp_path: Path) -> None:
     """An empty folder ends the demo as well."""
     with pytest.raises(FatalError, match="no pictures"):
         Plan.from_env({"PICTURES": str(tmp_path)}, "t").good()

@@ -337,7 +337,7 @@ async def test_replays_between_forgeries_open_no_gate(
 )
 @pytest.mark.parametrize("command", [(), ("check",)], ids=["run", "check"])
 async def test_what_is_wrong_is_said_in_one_line(
-    embedded_broker, secret: str, changes, code, words, command
+    embedded_broker, secret: str, changes, code: ExitCode, words: str, command
 ) -> None:
     """Each fault ends run and check with its own exit code and a line, and no traceback."""
     topics = Topics(ingest="words.ingest", results="words.results", dlq="words.dlq")

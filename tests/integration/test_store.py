@@ -165,7 +165,9 @@ async def test_object_outside_of_bucket_and_prefix_is_forbidden(store: S3Server)
     ],
     ids=["secret", "key", "region"],
 )
-async def test_wrong_credentials_are_our_fault_and_may_heal(store: S3Server, changes) -> None:
+async def test_wrong_credentials_are_our_fault_and_may_heal(
+    store: S3Server, changes: dict[str, str]
+) -> None:
     """The server refuses the signature: no verdict on the reference, and no secret in the words."""
     verdict = await _verdict(store, "s3://pics/cat.jpg", **changes)
     assert isinstance(verdict, Unavailable)

@@ -18,7 +18,7 @@ def _one_thread():
 
 
 @pytest.fixture(scope="session")
-def clip_folder(tmp_path_factory):
+def clip_folder(tmp_path_factory: pytest.TempPathFactory):
     """Return a CLIP checkpoint."""
     folder = tmp_path_factory.mktemp("clip")
     save_random_clip(folder, SMALL)
@@ -26,7 +26,7 @@ def clip_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def blip_folder(tmp_path_factory):
+def blip_folder(tmp_path_factory: pytest.TempPathFactory):
     """Return a BLIP checkpoint."""
     folder = tmp_path_factory.mktemp("blip")
     save_random_blip(folder, SMALL)

@@ -18,7 +18,7 @@ MAX_NEW_TOKENS = 12
 
 
 @pytest.fixture(params=["random", "tiny"])
-def folder(request, blip_folder):
+def folder(request: pytest.FixtureRequest, blip_folder):
     """Return a checkpoint: one with random weights, and the trained one of the examples."""
     return blip_folder if request.param == "random" else TINY
 
@@ -48,7 +48,7 @@ def reference(folder, images):
     return captions
 
 
-def test_captions_are_those_of_transformers(folder, make_blip, noise):
+def test_captions_are_those_of_transformers(folder, make_blip, noise) -> None:
     """In a batch, the same words as the reference says one by one."""
     blip = make_blip(folder)
     images = noise(6, blip.resize.height)
@@ -61,7 +61,7 @@ def test_captions_are_those_of_transformers(folder, make_blip, noise):
     assert len(set(captions)) > 1
 
 
-def test_captions_are_the_same_after_a_reload(folder, make_blip, noise):
+def test_captions_are_the_same_after_a_reload(folder, make_blip, noise) -> None:
     """Unloaded and loaded again, it says the same."""
     blip = make_blip(folder)
     images = noise(3, blip.resize.height)
@@ -75,7 +75,7 @@ def test_captions_are_the_same_after_a_reload(folder, make_blip, noise):
     assert captions[0] == captions[1]
 
 
-def test_caption_length_is_bounded(blip_folder, make_blip, noise):
+def test_caption_length_is_bounded(blip_folder, make_blip, noise) -> None:
     """`max_new_tokens` holds whatever the folder's generation settings say."""
     blip = make_blip(blip_folder, max_new_tokens=3)
     blip.load()
@@ -86,7 +86,7 @@ def test_caption_length_is_bounded(blip_folder, make_blip, noise):
     assert max(len(caption.split()) for caption in captions) <= 3
 
 
-def test_geometry_is_known_before_loading(blip_folder, make_blip):
+def test_geometry_is_known_before_loading(blip_folder, make_blip) -> None:
     """Decoding begins while the weights are still on the disk: no crop, whatever the shape."""
     resize = make_blip(blip_folder).resize
 
@@ -94,7 +94,7 @@ def test_geometry_is_known_before_loading(blip_folder, make_blip):
     assert resize.resample == Image.Resampling.BICUBIC
 
 
-def test_unload_works_from_any_state(blip_folder, make_blip):
+def test_unload_works_from_any_state(blip_folder, make_blip) -> None:
     """Before a load, after one, twice."""
     blip = make_blip(blip_folder)
     blip.unload()
@@ -106,7 +106,7 @@ def test_unload_works_from_any_state(blip_folder, make_blip):
         blip.to_device()
 
 
-def test_weights_gone_since_start_up(blip_folder, make_blip, tmp_path):
+def test_weights_gone_since_start_up(blip_folder, make_blip, tmp_path: Path) -> None:
     """Files that vanish between start-up and the first caption fail the load, not the process."""
     folder = tmp_path / "blip"
     folder.mkdir()

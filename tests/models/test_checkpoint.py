@@ -3,6 +3,7 @@
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,24 +22,24 @@ from imagelane.exits import ExitCode
 
 
 @pytest.fixture
-def copied(clip_folder, tmp_path):
+def copied(clip_folder, tmp_path: Path):
     """Return a CLIP checkpoint that the test may damage."""
     return shutil.copytree(clip_folder, tmp_path / "clip")
 
 
 @pytest.fixture
-def copied_blip(blip_folder, tmp_path):
+def copied_blip(blip_folder, tmp_path: Path):
     """Return a BLIP checkpoint that the test may damage."""
     return shutil.copytree(blip_folder, tmp_path / "blip")
 
 
-def change_config(folder, **changes):
+def change_config(folder, **changes) -> None:
     """Change fields at the top of config.json."""
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def change_weights(folder, change):
+def change_weights(folder, change) -> None:
     """Rewrite the weights after `change` had its way with the mapping of tensors."""
     path = folder / "model.safetensors"
     tensors = load_file(path)
@@ -46,7 +47,7 @@ def change_weights(folder, change):
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def refusal(folder, kind="clip"):
+def refusal(folder, kind: str = "clip"):
     """Return the one line that says why the folder is refused."""
     with pytest.raises(ModelUnavailable) as refused:
         inspect(str(folder), "main", kind)
@@ -56,24 +57,24 @@ def refusal(folder, kind="clip"):
     return str(refused.value)
 
 
-def test_missing_folder_is_refused(tmp_path):
+def test_missing_folder_is_refused(tmp_path: Path) -> None:
     """A path that is no folder is not taken for a hub id."""
     assert "no such folder" in refusal(tmp_path / "nothing")
 
 
-def test_empty_folder_is_refused(tmp_path):
+def test_empty_folder_is_refused(tmp_path: Path) -> None:
     """The first file that is missing is named."""
     assert "config.json" in refusal(tmp_path)
 
 
-def test_broken_json_is_refused(copied):
+def test_broken_json_is_refused(copied) -> None:
     """A configuration that is no JSON."""
     (copied / "config.json").write_text("{")
 
     assert "config.json" in refusal(copied)
 
 
-def test_folder_without_weights_is_refused(copied):
+def test_folder_without_weights_is_refused(copied) -> None:
     """Another format beside the configuration is not read."""
     (copied / "model.safetensors").rename(copied / "pytorch_model.bin")
 
@@ -81,7 +82,7 @@ def test_folder_without_weights_is_refused(copied):
 
 
 @pytest.mark.parametrize("length", [0, 5, 100, 20_000, -1])
-def test_truncated_weights_are_refused(copied, length):
+def test_truncated_weights_are_refused(copied, length: int) -> None:
     """Cut in the length, in the header, in the tensors, or one byte before the end."""
     path = copied / "model.safetensors"
     data = path.read_bytes()
@@ -90,7 +91,7 @@ def test_truncated_weights_are_refused(copied, length):
     assert "model.safetensors cannot be read" in refusal(copied)
 
 
-def test_weights_that_are_no_safetensors_are_refused(copied):
+def test_weights_that_are_no_safetensors_are_refused(copied) -> None:
     """Bytes of another kind under the right name."""
     (copied / "model.safetensors").write_bytes(b"\x80\x04pickle" * 1000)
 
@@ -98,7 +99,9 @@ def test_weights_that_are_no_safetensors_are_refused(copied):
 
 
 @pytest.mark.parametrize(("kind", "other"), [("clip", "blip"), ("blip", "clip")])
-def test_model_of_the_other_kind_is_refused(request, kind, other):
+def test_model_of_the_other_kind_is_refused(
+    request: pytest.FixtureRequest, kind: str, other: str
+) -> None:
     """CLIP's folder as BLIP and the reverse; the message says what it is."""
     folder = request.getfixturevalue(f"{other}_folder")
 
@@ -108,7 +111,7 @@ def test_model_of_the_other_kind_is_refused(request, kind, other):
     assert f"model_type {other!r}; {kind.upper()}_MODEL takes {known[kind]}" in message
 
 
-def test_configuration_without_processor_is_refused(copied, cpu):
+def test_configuration_without_processor_is_refused(copied, cpu) -> None:
     """Without the image processor's file the geometry is unknown."""
     (copied / "preprocessor_config.json").unlink()
 
@@ -117,7 +120,7 @@ def test_configuration_without_processor_is_refused(copied, cpu):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_missing_tensor_is_refused(copied, dtype):
+def test_missing_tensor_is_refused(copied, dtype) -> None:
     """Otherwise random numbers would stand in its place, and every vector would be noise."""
     change_weights(copied, lambda tensors: tensors.pop("visual_projection.weight"))
     checkpoint = inspect(str(copied), "main", "clip")
@@ -127,7 +130,7 @@ def test_missing_tensor_is_refused(copied, dtype):
         load(checkpoint, CLIPVisionModelWithProjection, dtype, config)
 
 
-def test_tensor_of_another_shape_is_refused(copied, cpu):
+def test_tensor_of_another_shape_is_refused(copied, cpu) -> None:
     """A configuration that is not that of the weights."""
     change_weights(
         copied, lambda tensors: tensors.update({"visual_projection.weight": torch.zeros(32, 63)})
@@ -137,7 +140,7 @@ def test_tensor_of_another_shape_is_refused(copied, cpu):
         load_clip(inspect(str(copied), "main", "clip"), cpu)
 
 
-def test_blip_with_a_missing_tensor_is_refused_when_loaded(copied_blip, cpu):
+def test_blip_with_a_missing_tensor_is_refused_when_loaded(copied_blip, cpu) -> None:
     """BLIP's weights are looked at on the first caption, and refused then."""
     change_weights(copied_blip, lambda tensors: tensors.pop("vision_model.post_layernorm.weight"))
     blip = GreedyCaptioner(inspect(str(copied_blip), "main", "blip"), cpu, max_new_tokens=5)
@@ -146,7 +149,7 @@ def test_blip_with_a_missing_tensor_is_refused_when_loaded(copied_blip, cpu):
         blip.load()
 
 
-def test_configuration_of_nonsense_is_refused(copied, cpu):
+def test_configuration_of_nonsense_is_refused(copied, cpu) -> None:
     """A configuration that is JSON and CLIP's, but of no model that can be."""
     change_config(copied, vision_config={"hidden_size": "many"})
 
@@ -154,7 +157,7 @@ def test_configuration_of_nonsense_is_refused(copied, cpu):
         load_clip(inspect(str(copied), "main", "clip"), cpu)
 
 
-def change_processor(folder, **changes):
+def change_processor(folder, **changes) -> None:
     """Change what the image processor is asked to do."""
     path = folder / "preprocessor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -181,7 +184,7 @@ SIDES = {"height": 32, "width": 32}
     ],
     ids=str,
 )
-def test_pictures_that_are_not_made_here_are_refused(copied, cpu, changes, reason):
+def test_pictures_that_are_not_made_here_are_refused(copied, cpu, changes, reason: str) -> None:
     """At start, by what is asked for: no picture would be as the model was trained."""
     change_processor(copied, **changes)
 
@@ -192,7 +195,7 @@ def test_pictures_that_are_not_made_here_are_refused(copied, cpu, changes, reaso
     assert "\n" not in str(refused.value)
 
 
-def test_model_that_was_made_for_answers_is_no_captioner(copied_blip, cpu):
+def test_model_that_was_made_for_answers_is_no_captioner(copied_blip, cpu) -> None:
     """A BLIP of visual questions has all that a captioner has, and an encoder of questions."""
     question = {"text_encoder.embeddings.word_embeddings.weight": torch.zeros(3, 3)}
     change_weights(copied_blip, lambda tensors: tensors.update(question))
@@ -202,7 +205,7 @@ def test_model_that_was_made_for_answers_is_no_captioner(copied_blip, cpu):
         blip.load()
 
 
-def test_captioner_without_a_tokenizer_is_refused(copied_blip):
+def test_captioner_without_a_tokenizer_is_refused(copied_blip) -> None:
     """It would caption every picture with nothing."""
     for path in copied_blip.glob("*token*"):
         path.unlink()
@@ -210,7 +213,7 @@ def test_captioner_without_a_tokenizer_is_refused(copied_blip):
     assert "has no tokenizer" in refusal(copied_blip, "blip")
 
 
-def test_captioner_with_the_tokenizer_of_another_is_refused(copied_blip, cpu):
+def test_captioner_with_the_tokenizer_of_another_is_refused(copied_blip, cpu) -> None:
     """Its words would not be those that the model means."""
     (copied_blip / "tokenizer.json").unlink()
     (copied_blip / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n")
@@ -219,7 +222,7 @@ def test_captioner_with_the_tokenizer_of_another_is_refused(copied_blip, cpu):
         GreedyCaptioner(inspect(str(copied_blip), "main", "blip"), cpu)
 
 
-def test_settings_of_a_caption_are_part_of_who_made_it(blip_folder, cpu):
+def test_settings_of_a_caption_are_part_of_who_made_it(blip_folder, cpu) -> None:
     """Captions of other lengths are not of one kind; the default's are named by the commit."""
     checkpoint = inspect(str(blip_folder), "main", "blip")
     default = ConsumerSettings.model_fields["caption_max_tokens"].default
@@ -232,14 +235,14 @@ def test_settings_of_a_caption_are_part_of_who_made_it(blip_folder, cpu):
 
 
 @pytest.fixture
-def hub_cache(monkeypatch, tmp_path):
+def hub_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Return the folder of a hub cache, with the hub itself out of reach."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     return tmp_path
 
 
-def test_hub_that_cannot_be_reached_is_named(hub_cache):
+def test_hub_that_cannot_be_reached_is_named(hub_cache) -> None:
     """A hub id that is not in the cache gives one line that says what to check."""
     with pytest.raises(ModelUnavailable) as refused:
         inspect("nobody/no-such-model", "main", "clip")
@@ -248,7 +251,7 @@ def test_hub_that_cannot_be_reached_is_named(hub_cache):
     assert "\n" not in str(refused.value)
 
 
-def test_revision_from_the_hub_is_the_commit(hub_cache, clip_folder, cpu):
+def test_revision_from_the_hub_is_the_commit(hub_cache, clip_folder, cpu) -> None:
     """`main` moves, so the commit is named; the cache serves where the hub does not."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     stored = hub_cache / "models--some--clip"
@@ -269,7 +272,7 @@ def test_revision_from_the_hub_is_the_commit(hub_cache, clip_folder, cpu):
     assert load_clip(checkpoint, cpu).resize.height == 32
 
 
-def test_revision_of_a_folder_follows_the_weights(copied, clip_folder):
+def test_revision_of_a_folder_follows_the_weights(copied, clip_folder) -> None:
     """The same files anywhere have the same revision; a trained tensor changes it."""
     original = inspect(str(clip_folder), "main", "clip").identity.revision
     assert inspect(str(copied), "main", "clip").identity.revision == original
@@ -281,14 +284,14 @@ def test_revision_of_a_folder_follows_the_weights(copied, clip_folder):
     assert changed.startswith("sha256-")
 
 
-def test_nothing_is_printed(clip_folder, cpu, capfd):
+def test_nothing_is_printed(clip_folder, cpu, capfd: pytest.CaptureFixture[str]) -> None:
     """No progress bar and no loading report on anybody's terminal."""
     load_clip(inspect(str(clip_folder), "main", "clip"), cpu)
 
     assert capfd.readouterr() == ("", "")
 
 
-def test_two_models_are_loaded_at_once_and_whole(clip_folder, blip_folder, cpu):
+def test_two_models_are_loaded_at_once_and_whole(clip_folder, blip_folder, cpu) -> None:
     """A text and a caption that come together load two models, each in a thread of its own."""
     texts = ClipText(inspect(str(clip_folder), "main", "clip"), cpu)
     blip = GreedyCaptioner(inspect(str(blip_folder), "main", "blip"), cpu, max_new_tokens=4)

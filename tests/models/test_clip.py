@@ -19,7 +19,7 @@ TINY = Path(__file__).parents[2] / "examples/models/tiny-clip"
 
 
 @pytest.fixture(params=["random", "tiny"])
-def folder(request, clip_folder):
+def folder(request: pytest.FixtureRequest, clip_folder):
     """Return a checkpoint: one with random weights, and the trained one of the examples."""
     return clip_folder if request.param == "random" else TINY
 
@@ -34,7 +34,7 @@ def reference(folder, images):
     return torch.nn.functional.normalize(vectors).numpy()
 
 
-def test_vectors_are_those_of_transformers(folder, cpu, noise):
+def test_vectors_are_those_of_transformers(folder, cpu, noise) -> None:
     """Images of the model's size: the cosine to the reference is 1 but for rounding."""
     clip = load_clip(inspect(str(folder), "main", "clip"), cpu)
     images = noise(5, clip.resize.height)
@@ -48,7 +48,7 @@ def test_vectors_are_those_of_transformers(folder, cpu, noise):
     assert (vectors * expected).sum(axis=1).min() > 0.9999
 
 
-def test_a_batch_gives_what_one_by_one_gives(folder, cpu, noise):
+def test_a_batch_gives_what_one_by_one_gives(folder, cpu, noise) -> None:
     """The neighbours in a batch have no say."""
     clip = load_clip(inspect(str(folder), "main", "clip"), cpu)
     images = noise(3, clip.resize.height)
@@ -58,7 +58,7 @@ def test_a_batch_gives_what_one_by_one_gives(folder, cpu, noise):
     assert (clip.embed(images) * alone).sum(axis=1).min() > 0.9999
 
 
-def test_half_precision_is_near(folder, cpu, noise):
+def test_half_precision_is_near(folder, cpu, noise) -> None:
     """bfloat16, as on a GPU: float32 unit vectors all the same, near the reference."""
     device = Device(torch_device=torch.device("cpu"), dtype=torch.bfloat16)
     clip = load_clip(inspect(str(folder), "main", "clip"), device)
@@ -71,7 +71,7 @@ def test_half_precision_is_near(folder, cpu, noise):
     assert (vectors * reference(folder, images)).sum(axis=1).min() > 0.999
 
 
-def test_geometry_comes_from_the_processor(clip_folder, cpu):
+def test_geometry_comes_from_the_processor(clip_folder, cpu) -> None:
     """What the decoder is told is what the processor's file says."""
     resize = load_clip(inspect(str(clip_folder), "main", "clip"), cpu).resize
 
@@ -80,7 +80,7 @@ def test_geometry_comes_from_the_processor(clip_folder, cpu):
     assert resize.resample == Image.Resampling.BICUBIC
 
 
-def test_image_of_another_size_is_its_own_fault(clip_folder, cpu, noise):
+def test_image_of_another_size_is_its_own_fault(clip_folder, cpu, noise) -> None:
     """The error is one that the engine isolates, not one that ends the process."""
     clip = load_clip(inspect(str(clip_folder), "main", "clip"), cpu)
 
@@ -88,7 +88,7 @@ def test_image_of_another_size_is_its_own_fault(clip_folder, cpu, noise):
         clip.embed([*noise(1, 32), *noise(1, 16)])
 
 
-def test_vector_that_is_not_finite_is_refused(clip_folder, tmp_path, cpu, noise):
+def test_vector_that_is_not_finite_is_refused(clip_folder, tmp_path: Path, cpu, noise) -> None:
     """Not a number is no direction: an overflow in half precision must not be published."""
     folder = shutil.copytree(clip_folder, tmp_path / "clip")
     tensors = load_file(folder / "model.safetensors")

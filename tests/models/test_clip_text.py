@@ -30,7 +30,7 @@ TEXTS = (
 
 
 @pytest.fixture(scope="session")
-def vit_b_32_folder(tmp_path_factory):
+def vit_b_32_folder(tmp_path_factory: pytest.TempPathFactory):
     """Return a CLIP of the size of ViT-B/32, with random weights."""
     folder = tmp_path_factory.mktemp("vit-b-32")
     save_random_clip(folder, VIT_B_32)
@@ -38,7 +38,7 @@ def vit_b_32_folder(tmp_path_factory):
 
 
 @pytest.fixture(params=["random", "tiny", "ViT-B/32"])
-def folder(request, clip_folder):
+def folder(request: pytest.FixtureRequest, clip_folder):
     """Return a checkpoint: random and small, the trained one of the examples, random and large."""
     if request.param == "ViT-B/32":
         return request.getfixturevalue("vit_b_32_folder")
@@ -66,7 +66,7 @@ def reference(folder, texts):
     return torch.nn.functional.normalize(torch.cat(vectors)).numpy(), lengths
 
 
-def test_vectors_are_those_of_transformers(folder, cpu):
+def test_vectors_are_those_of_transformers(folder, cpu) -> None:
     """In one batch of texts of many lengths: the cosine to the reference is 1 but for rounding."""
     tower = opened(folder, cpu)
     tokens = [tower.tokenize(text) for text in TEXTS if folder != TINY or text.isascii()]
@@ -81,7 +81,7 @@ def test_vectors_are_those_of_transformers(folder, cpu):
     assert (vectors * expected).sum(axis=1).min() >= 0.9999
 
 
-def test_half_precision_is_near(cpu):
+def test_half_precision_is_near(cpu) -> None:
     """bfloat16, as on a GPU."""
     device = Device(torch_device=torch.device("cpu"), dtype=torch.bfloat16)
     tower = opened(TINY, device)
@@ -92,7 +92,7 @@ def test_half_precision_is_near(cpu):
     assert (vectors * reference(TINY, texts)[0]).sum(axis=1).min() > 0.999
 
 
-def test_too_many_tokens_are_refused_and_never_cut(clip_folder, cpu):
+def test_too_many_tokens_are_refused_and_never_cut(clip_folder, cpu) -> None:
     """The longest text that fits is taken whole; one token more is `text_too_long`."""
     tower = ClipText(inspect(str(clip_folder), "main", "clip"), cpu)
     longest = "x" * (77 - 2)  # one token a letter, between the marks of start and end
@@ -105,7 +105,7 @@ def test_too_many_tokens_are_refused_and_never_cut(clip_folder, cpu):
     assert failure.value.message == "78 tokens; the model takes 77"
 
 
-def test_words_that_read_like_a_mark_are_words(clip_folder, cpu):
+def test_words_that_read_like_a_mark_are_words(clip_folder, cpu) -> None:
     """An end in the middle would cut the text there: the model looks for the first one."""
     tower = ClipText(inspect(str(clip_folder), "main", "clip"), cpu)
 
@@ -114,7 +114,7 @@ def test_words_that_read_like_a_mark_are_words(clip_folder, cpu):
     assert tokens.count(tokens[-1]) == 1
 
 
-def test_tokenizer_of_another_model_is_refused(clip_folder, tmp_path, cpu):
+def test_tokenizer_of_another_model_is_refused(clip_folder, tmp_path: Path, cpu) -> None:
     """Ids beyond the table of words would fail each text, and on a GPU the whole process."""
     folder = shutil.copytree(clip_folder, tmp_path / "clip")
     config = json.loads((folder / "config.json").read_text())
@@ -125,7 +125,7 @@ def test_tokenizer_of_another_model_is_refused(clip_folder, tmp_path, cpu):
         ClipText(inspect(str(folder), "main", "clip"), cpu)
 
 
-def test_end_that_the_tokenizer_does_not_write_is_refused(clip_folder, tmp_path, cpu):
+def test_end_that_the_tokenizer_does_not_write_is_refused(clip_folder, tmp_path: Path, cpu) -> None:
     """All texts would have one vector: that of their start."""
     folder = shutil.copytree(clip_folder, tmp_path / "clip")
     config = json.loads((folder / "config.json").read_text())
@@ -136,7 +136,7 @@ def test_end_that_the_tokenizer_does_not_write_is_refused(clip_folder, tmp_path,
         ClipText(inspect(str(folder), "main", "clip"), cpu)
 
 
-def test_missing_tokenizer_is_refused(clip_folder, tmp_path, cpu):
+def test_missing_tokenizer_is_refused(clip_folder, tmp_path: Path, cpu) -> None:
     """At start, not at the first text."""
     folder = shutil.copytree(clip_folder, tmp_path / "clip")
     for path in folder.glob("*token*"):
@@ -146,7 +146,7 @@ def test_missing_tokenizer_is_refused(clip_folder, tmp_path, cpu):
         ClipText(inspect(str(folder), "main", "clip"), cpu)
 
 
-def test_unload_works_from_any_state(clip_folder, cpu):
+def test_unload_works_from_any_state(clip_folder, cpu) -> None:
     """Before a load, after one, twice."""
     tower = ClipText(inspect(str(clip_folder), "main", "clip"), cpu)
     tower.unload()

@@ -19,14 +19,14 @@ class Elsewhere(Device):
         return False
 
 
-def test_cpu_computes_in_float32():
+def test_cpu_computes_in_float32() -> None:
     """Half precision is an explicit choice there."""
     assert choose_device("cpu").dtype is torch.float32
     assert choose_device("cpu", "bfloat16").dtype is torch.bfloat16
     assert choose_device("cpu").is_host
 
 
-def test_device_that_is_not_there_is_refused():
+def test_device_that_is_not_there_is_refused() -> None:
     """The line says what torch sees, and the exit code is the device's."""
     with pytest.raises(FatalError, match="cuda:99") as halt:
         choose_device("cuda:99")
@@ -44,7 +44,7 @@ def test_device_that_is_not_there_is_refused():
         MemoryError(),
     ],
 )
-def test_lack_of_memory(error):
+def test_lack_of_memory(error) -> None:
     """A smaller step may fit, whichever library ran out."""
     assert isinstance(meaning_of(error), DeviceOutOfMemory)
 
@@ -58,7 +58,7 @@ def test_lack_of_memory(error):
         RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasSgemm"),
     ],
 )
-def test_broken_device(error):
+def test_broken_device(error) -> None:
     """The context is lost: only a new process helps."""
     meaning = meaning_of(error)
 
@@ -66,19 +66,19 @@ def test_broken_device(error):
     assert "\n" not in str(meaning)
 
 
-def test_other_errors_are_the_inputs_own():
+def test_other_errors_are_the_inputs_own() -> None:
     """They pass unchanged, for the batch to be split."""
     with pytest.raises(RuntimeError, match="must match"), device_errors():
         torch.zeros(2) + torch.zeros(3)
 
 
-def test_an_impossible_allocation_is_a_lack_of_memory():
+def test_an_impossible_allocation_is_a_lack_of_memory() -> None:
     """What torch really raises on the host, not what we think it does."""
     with pytest.raises(DeviceOutOfMemory), device_errors():
         torch.empty(2**60, dtype=torch.uint8)
 
 
-def test_captions_are_the_same_after_an_offload(blip_folder, noise):
+def test_captions_are_the_same_after_an_offload(blip_folder, noise) -> None:
     """Off the device and back, twice: the host's copies are put back where they belong."""
     device = Elsewhere(torch_device=torch.device("cpu"), dtype=torch.float32)
     blip = GreedyCaptioner(inspect(str(blip_folder), "main", "blip"), device, max_new_tokens=8)

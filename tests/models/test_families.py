@@ -1,5 +1,7 @@
 """Every model type that is taken, against transformers' own whole model, with random weights."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -34,20 +36,20 @@ def unit(vectors):
     return torch.nn.functional.normalize(vectors).numpy()
 
 
-def test_tables_are_those_that_a_refusal_lists():
+def test_tables_are_those_that_a_refusal_lists() -> None:
     """What a line says is taken is what the tables have."""
     assert {"clip": tuple(TOWERS), "blip": tuple(CAPTIONERS)} == MODEL_TYPES
 
 
 @pytest.fixture(params=EMBEDDERS, scope="module")
-def embedder(request, tmp_path_factory):
+def embedder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     """Return a checkpoint that embeds."""
     folder = tmp_path_factory.mktemp("checkpoint")
     EMBEDDERS[request.param](folder)
     return inspect(str(folder), "main", "clip")
 
 
-def test_towers_alone_give_what_the_whole_model_gives(embedder, cpu, noise):
+def test_towers_alone_give_what_the_whole_model_gives(embedder, cpu, noise) -> None:
     """Pictures and texts, in batches, to the cosine: each tower is loaded without the other."""
     clip, texts = load_clip(embedder, cpu), ClipText(embedder, cpu)
     texts.load()
@@ -72,7 +74,7 @@ def test_towers_alone_give_what_the_whole_model_gives(embedder, cpu, noise):
     assert np.abs(said[0] - said[2]).max() > 0.001
 
 
-def test_too_long_a_text_is_refused_by_every_type(embedder, cpu):
+def test_too_long_a_text_is_refused_by_every_type(embedder, cpu) -> None:
     """Where texts are padded, too: the longest has no padding, and one more is too long."""
     texts = ClipText(embedder, cpu)
     marks = len([token for token in texts.tokenize("a") if token != texts.tokenize("a")[-1]])
@@ -87,7 +89,7 @@ def test_too_long_a_text_is_refused_by_every_type(embedder, cpu):
 
 
 @pytest.mark.parametrize("kind", SAVED_CAPTIONERS)
-def test_captions_are_those_of_transformers(kind, tmp_path, cpu, noise):
+def test_captions_are_those_of_transformers(kind: str, tmp_path: Path, cpu, noise) -> None:
     """In a batch, the same words as the model's own `generate` gives one by one."""
     save, model_class = SAVED_CAPTIONERS[kind]
     save(tmp_path)

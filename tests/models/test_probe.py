@@ -23,7 +23,7 @@ MODELS = Path(__file__).parents[2] / "examples/models"
 
 
 @pytest.fixture
-def clip(tmp_path):
+def clip(tmp_path: Path):
     """Return a copy of the tiny CLIP whose processor's file a test may rewrite."""
     folder = shutil.copytree(MODELS / "tiny-clip", tmp_path / "clip")
     whole = json.loads((folder / "processor_config.json").read_text())
@@ -32,12 +32,12 @@ def clip(tmp_path):
     return folder
 
 
-def write_processor(folder, processor):
+def write_processor(folder, processor) -> None:
     """Write the image processor's configuration, where older checkpoints have it."""
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
 
 
-def change_processor(folder, **changes):
+def change_processor(folder, **changes) -> None:
     """Change what the image processor is asked to do."""
     processor = json.loads((folder / "preprocessor_config.json").read_text())
     write_processor(folder, processor | changes)
@@ -74,7 +74,7 @@ def reference(folder):
     return torch.nn.functional.normalize(vectors).numpy()[0]
 
 
-async def test_picture_goes_the_way_of_a_record():
+async def test_picture_goes_the_way_of_a_record() -> None:
     """Decoded in its cage, embedded and captioned by both tiny models."""
     said, vector = await probed()
 
@@ -95,7 +95,9 @@ async def test_picture_goes_the_way_of_a_record():
     ],
     ids=str,
 )
-async def test_processor_of_another_geometry_is_followed(clip, changes):
+async def test_processor_of_another_geometry_is_followed(
+    clip, changes: dict[str, bool] | dict[str, dict[str, int]] | dict[str, object]
+) -> None:
     """Whatever it says is done as transformers' own processor does it."""
     change_processor(clip, **changes)
 
@@ -115,7 +117,9 @@ async def test_processor_of_another_geometry_is_followed(clip, changes):
     ],
     ids=["no crop", "too large"],
 )
-async def test_processor_that_spoils_every_picture_ends_the_start(clip, changes, reason):
+async def test_processor_that_spoils_every_picture_ends_the_start(
+    clip, changes: dict[str, bool] | dict[str, dict[str, int]], reason: str
+) -> None:
     """With the code for checkpoints, before a record is taken."""
     change_processor(clip, **changes)
 
@@ -125,7 +129,7 @@ async def test_processor_that_spoils_every_picture_ends_the_start(clip, changes,
     assert refused.value.code is ExitCode.MODEL
 
 
-async def test_captioner_without_words_ends_the_start(tmp_path):
+async def test_captioner_without_words_ends_the_start(tmp_path: Path) -> None:
     """Without its tokenizer's files all captions would be empty."""
     blip = shutil.copytree(MODELS / "tiny-blip", tmp_path / "blip")
     for path in blip.glob("*token*"):
@@ -135,7 +139,7 @@ async def test_captioner_without_words_ends_the_start(tmp_path):
         await probed(blip=blip)
 
 
-async def test_captioner_that_ends_at_once_ends_the_start(tmp_path):
+async def test_captioner_that_ends_at_once_ends_the_start(tmp_path: Path) -> None:
     """Whole files, and nothing to say: the probe asks for a caption and gets none."""
     from safetensors.torch import load_file, save_file
 
@@ -150,6 +154,6 @@ async def test_captioner_that_ends_at_once_ends_the_start(tmp_path):
         await probed(blip=blip)
 
 
-def test_the_picture_is_one():
+def test_the_picture_is_one() -> None:
     """So that a fault of the probe is not taken for the model's."""
     assert np.asarray(Image.open(io.BytesIO(PICTURE)).convert("RGB")).shape == (72, 96, 3)

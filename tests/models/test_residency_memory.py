@@ -21,7 +21,7 @@ HEAVY = replace(SMALL, width=512, vocabulary=30_000)
 
 
 @pytest.fixture(scope="module")
-def heavy_blip(tmp_path_factory):
+def heavy_blip(tmp_path_factory: pytest.TempPathFactory):
     """Return a BLIP checkpoint whose weights cannot be overlooked."""
     folder = tmp_path_factory.mktemp("heavy-blip")
     save_random_blip(folder, HEAVY)
@@ -48,7 +48,7 @@ async def serving(clip_folder, blip_folder, cpu, idle_seconds):
                 await task
 
 
-async def embed(engine, images):
+async def embed(engine, images) -> None:
     """Embed all the images, as embed-only traffic does."""
     await asyncio.gather(*(engine.infer({Task.EMBED: pixels}) for pixels in images))
 
@@ -63,7 +63,9 @@ async def caption(engine, images):
     return await asyncio.gather(*map(ask, images))
 
 
-async def test_no_weight_of_blip_is_in_memory_after_start_up(clip_folder, heavy_blip, cpu, noise):
+async def test_no_weight_of_blip_is_in_memory_after_start_up(
+    clip_folder, heavy_blip, cpu, noise
+) -> None:
     """Embeddings alone, and BLIP's file is not even mapped."""
     async with serving(clip_folder, heavy_blip, cpu, None) as engine:
         await embed(engine, noise(32))
@@ -73,7 +75,7 @@ async def test_no_weight_of_blip_is_in_memory_after_start_up(clip_folder, heavy_
 
 async def test_idle_blip_gives_its_memory_back_while_embeddings_go_on(
     clip_folder, heavy_blip, cpu, noise
-):
+) -> None:
     """It comes with the captions, and leaves between embeddings; four times over."""
     weights = (heavy_blip / "model.safetensors").stat().st_size
     async with serving(clip_folder, heavy_blip, cpu, 0.2) as engine:
@@ -85,7 +87,7 @@ async def test_idle_blip_gives_its_memory_back_while_embeddings_go_on(
             assert Memory.now().resident - before < weights * 0.3
 
 
-async def come_and_go(engine, heavy_blip, noise):
+async def come_and_go(engine, heavy_blip, noise) -> None:
     """Caption, which takes BLIP's weights, and embed until they are gone."""
     captions = await caption(engine, noise(12))
     assert len(captions) == 12

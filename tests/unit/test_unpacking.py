@@ -17,7 +17,7 @@ CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
 
 @pytest.fixture(autouse=True)
-def bounded():
+def bounded() -> None:
     """As every reader of this project does at its start."""
     tolerate_header_names()
 
@@ -45,14 +45,14 @@ def _read(data: bytes) -> list:
 
 
 @pytest.mark.parametrize("kind", CODECS)
-def test_batch_within_the_bound_is_read(kind):
+def test_batch_within_the_bound_is_read(kind: str) -> None:
     """Whatever the codec, as it was sent."""
     values = [b"%d" % n * 1000 for n in range(200)]
     assert [record.value for record in _read(_batch(kind, values))] == values
 
 
 @pytest.mark.parametrize("kind", CODECS)
-def test_bomb_is_one_record_and_takes_little_memory(kind):
+def test_bomb_is_one_record_and_takes_little_memory(kind: str) -> None:
     """It stands at the last offset of the batch, so that a reader goes on behind it."""
     data = _batch(kind, [b"\0" * (MAX_UNPACKED_BYTES // 8)] * 64)
     tracemalloc.start()
@@ -69,7 +69,7 @@ def test_bomb_is_one_record_and_takes_little_memory(kind):
 
 @pytest.mark.parametrize("kind", CODECS)
 @pytest.mark.parametrize("broken", ["cut", "noise"])
-def test_broken_batch_is_one_record(kind, broken):
+def test_broken_batch_is_one_record(kind: str, broken: str) -> None:
     """A stranger chose the bytes: no error of a codec may end the reader."""
     data = bytearray(_batch(kind, [b"a" * 5000, b"b" * 5000]))
     head = _DefaultRecordBatchPy.HEADER_STRUCT.size
@@ -82,19 +82,19 @@ def test_broken_batch_is_one_record(kind, broken):
     assert "cannot be unpacked" in record.value.reason
 
 
-def test_members_of_gzip_share_the_bound():
+def test_members_of_gzip_share_the_bound() -> None:
     """A file of many members is no way around it."""
     bomb = gzip.compress(b"\0" * (MAX_UNPACKED_BYTES // 2)) * 3
     with pytest.raises(Exception, match="unpacks to more"):
         header_names.bound_unpacking.__globals__["_gzip"](bomb)
 
 
-def test_other_users_of_the_codecs_are_left_alone():
+def test_other_users_of_the_codecs_are_left_alone() -> None:
     """Only what is read from a broker is bounded."""
     assert codec.gzip_decode(codec.gzip_encode(b"a")) == b"a"
 
 
-def test_record_that_stands_for_a_batch_is_too_large():
+def test_record_that_stands_for_a_batch_is_too_large() -> None:
     """Refused before anything of it is looked at, and no proof of our secret."""
     record = Record(
         topic=INGEST,

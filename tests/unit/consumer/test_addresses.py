@@ -160,7 +160,7 @@ def loopback() -> str:
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_form_is_refused_and_nothing_is_connected_to(form, loopback):
+async def test_form_is_refused_and_nothing_is_connected_to(form, loopback: str) -> None:
     """Public hosts are allowed, and this one by its very name: its address alone forbids it."""
     async with serving(host=loopback) as server:
         text = form.replace("PORT", str(server.port))
@@ -187,7 +187,7 @@ def _listed(text: str) -> tuple[str, ...]:
     return (text,)
 
 
-def test_table_has_sixty_forms_and_more():
+def test_table_has_sixty_forms_and_more() -> None:
     """The table is what it is said to be."""
     assert len(set(FORMS)) == len(FORMS) >= 60
 
@@ -215,19 +215,19 @@ PUBLIC = [
 
 
 @pytest.mark.parametrize("text", NOT_PUBLIC)
-def test_special_address_is_not_public(text):
+def test_special_address_is_not_public(text) -> None:
     """What a registry, a cloud or an IPv6 form sets apart is no place to fetch from."""
     assert not is_public(ip_address(text))
 
 
 @pytest.mark.parametrize("text", PUBLIC)
-def test_neighbour_of_a_special_address_is_public(text):
+def test_neighbour_of_a_special_address_is_public(text) -> None:
     """The bounds are exact."""
     assert is_public(ip_address(text))
 
 
 @pytest.mark.parametrize("text", NOT_PUBLIC)
-async def test_name_with_such_an_address_is_refused(text):
+async def test_name_with_such_an_address_is_refused(text) -> None:
     """A name is judged by all its addresses; one that is wrong among good ones is enough."""
     async with serving() as server:
         resolver = Names(server.port, a_test=[[text]], b_test=[["127.0.0.1", "9.9.9.9", text]])
@@ -246,7 +246,7 @@ async def test_name_with_such_an_address_is_refused(text):
         *("2130706433", "127.1", "0x7f.1", "0177.0.0.1", "localhost", "127.0.0.1."),
     ],
 )
-async def test_session_itself_connects_to_no_such_address(host, loopback):
+async def test_session_itself_connects_to_no_such_address(host, loopback: str) -> None:
     """Without any check of the URL: the connection is refused by its address all the same."""
     rules = HostRules(allowed=(), public=True)
     async with (
@@ -258,7 +258,7 @@ async def test_session_itself_connects_to_no_such_address(host, loopback):
     assert server.connections == 0
 
 
-async def test_name_that_changes_after_the_check_leads_nowhere_else():
+async def test_name_that_changes_after_the_check_leads_nowhere_else() -> None:
     """A real name server says 127.0.0.1 once, then 127.0.0.2, which is not allowed.
 
     The first fetch asks it once, and connects to what it said. The next one is refused.
@@ -279,7 +279,7 @@ async def test_name_that_changes_after_the_check_leads_nowhere_else():
     assert (server.connections, other.connections) == (1, 0)
 
 
-async def test_allowed_host_may_be_in_an_allowed_network_and_a_public_one_may_not():
+async def test_allowed_host_may_be_in_an_allowed_network_and_a_public_one_may_not() -> None:
     """Networks are opened for the hosts that are named, not for every name that leads there."""
     resolver = Names(image_test=[["127.0.0.1"]], public_test=[["127.0.0.1"]])
     async with serving() as server, opened(server, resolver, allow_public_hosts=True) as source:
@@ -291,7 +291,7 @@ async def test_allowed_host_may_be_in_an_allowed_network_and_a_public_one_may_no
     assert server.connections == 1
 
 
-async def test_public_host_is_connected_to():
+async def test_public_host_is_connected_to() -> None:
     """The way that the refusals above do not take is open, up to the socket."""
     rules = HostRules(allowed=(), public=True)
     assert rules.target("https://8.8.8.8/a").host == "8.8.8.8"
@@ -302,7 +302,7 @@ async def test_public_host_is_connected_to():
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
-async def test_literal_address_can_be_allowed(host, loopback):
+async def test_literal_address_can_be_allowed(host: str, loopback: str) -> None:
     """By its own name and its network, and by nothing less."""
     if host == "[::1]" and loopback != "::":
         pytest.skip("no IPv6 here")
@@ -365,13 +365,13 @@ near_6 = _bounds(RANGES_6).filter(lambda n: n < 2**128).map(IPv6Address)
 
 
 @given(near_4 | st.ip_addresses(v=4))
-def test_ipv4_is_public_outside_the_registries(address):
+def test_ipv4_is_public_outside_the_registries(address) -> None:
     """The networks say the same as a list of ranges that was made apart."""
     assert is_public(address) == (not _within(RANGES_4, address))
 
 
 @given(near_6 | st.ip_addresses(v=6))
-def test_ipv6_is_public_outside_the_registries(address):
+def test_ipv6_is_public_outside_the_registries(address) -> None:
     """Likewise; and what Python knows to be special is not public either."""
     isatap = ":".join(address.exploded.split(":")[4:6]) in ("0000:5efe", "0200:5efe")
     assert is_public(address) == (not _within(RANGES_6, address) and not isatap)
@@ -380,7 +380,7 @@ def test_ipv6_is_public_outside_the_registries(address):
 
 @given(near_4 | st.ip_addresses(v=4), st.integers(0, 2**64 - 1))
 @example(IPv4Address("8.8.8.8"), 0x2A00_1450_4001_081B)
-def test_ipv6_that_carries_ipv4_is_never_public(inner, prefix):
+def test_ipv6_that_carries_ipv4_is_never_public(inner, prefix: int) -> None:
     """Whatever it carries, in each form there is; the ISATAP one under any prefix."""
     number = int(inner)
     forms = [

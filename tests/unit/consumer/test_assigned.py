@@ -27,11 +27,11 @@ async def _no_history(recall):
     return []
 
 
-async def _endless_history(recall):
+async def _endless_history(recall) -> None:
     await asyncio.Event().wait()
 
 
-async def test_second_close_waits_for_the_first():
+async def test_second_close_waits_for_the_first() -> None:
     """A stop in the middle of a rebalance: nobody stops a producer under a worker that finishes."""
     stream, hanging = FakeStream([signed_record(REQUEST)]), asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
@@ -49,7 +49,7 @@ async def test_second_close_waits_for_the_first():
     assert stream.committed == Position.up_to(1)
 
 
-async def test_no_lane_is_opened_while_the_process_stops():
+async def test_no_lane_is_opened_while_the_process_stops() -> None:
     """An assignment that comes late would never be closed."""
     async with asyncio.TaskGroup() as tasks:
         workers = PartitionWorkers(_maker(asyncio.Event()), tasks, finish_seconds=0)
@@ -58,7 +58,7 @@ async def test_no_lane_is_opened_while_the_process_stops():
         assert workers.room() == {}
 
 
-async def test_lane_that_reads_its_history_can_be_closed():
+async def test_lane_that_reads_its_history_can_be_closed() -> None:
     """However long that takes; nothing of it is lost."""
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         workers = PartitionWorkers(_maker(asyncio.Event()), tasks, finish_seconds=0)

@@ -22,7 +22,7 @@ REQUEST = Request(id="a", image=ImageReference(uri="file:///a.png"))
 NOTHING = DeadLetterRate(0)
 
 
-def test_record_within_the_rate_is_kept_byte_for_byte():
+def test_record_within_the_rate_is_kept_byte_for_byte() -> None:
     """Key, value and every header."""
     record = signed_record(REQUEST, key=b"k", headers=[("a", b"1"), ("a", b"2")])
     kept = keep_refused(record, DeadLetterRate(10_000), NOW)
@@ -30,7 +30,7 @@ def test_record_within_the_rate_is_kept_byte_for_byte():
     assert not kept.truncated
 
 
-def test_remains_identify_the_record():
+def test_remains_identify_the_record() -> None:
     """Lengths and hashes of key and value, and what was said to be its signature."""
     record = signed_record(REQUEST, key=b"key")
     kept = keep_refused(record, NOTHING, NOW)
@@ -45,13 +45,13 @@ def test_remains_identify_the_record():
     }
 
 
-def test_remains_of_nothing_say_so():
+def test_remains_of_nothing_say_so() -> None:
     """Neither key nor value: null is not empty."""
     kept = remains(signed_record(REQUEST, value=None))
     assert set(orjson.loads(kept.value).values()) == {None}
 
 
-def test_remains_are_small_whatever_the_record_is():
+def test_remains_are_small_whatever_the_record_is() -> None:
     """Signature headers are cut, one of each name; other headers are not kept."""
     big = b"x" * 300_000
     headers = [("sig", big), ("sig", big), ("sig-id", big), ("sig-ts", None), ("other", big)]
@@ -61,7 +61,7 @@ def test_remains_are_small_whatever_the_record_is():
     assert len(kept.value) < 300
 
 
-def test_record_with_too_many_headers_is_never_kept_whole():
+def test_record_with_too_many_headers_is_never_kept_whole() -> None:
     """To look through them, and to write them again, would cost more than all the rest."""
     headers = [*signed_record(REQUEST).headers, *[("h", b"1")] * MAX_HEADERS]
     kept = keep_refused(signed_record(REQUEST, headers=headers), DeadLetterRate(2**40), NOW)
@@ -69,13 +69,13 @@ def test_record_with_too_many_headers_is_never_kept_whole():
     assert [name for name, _ in kept.headers] == ["sig-id", "sig-ts", "sig"]
 
 
-def test_record_of_somebody_with_the_secret_is_kept_whatever_the_rate():
+def test_record_of_somebody_with_the_secret_is_kept_whatever_the_rate() -> None:
     """The rate is for refusals: a failed image's dead letter is the record."""
     assert not keep(signed_record(REQUEST)).truncated
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.integers(0, 200_000)), min_size=1, max_size=60))
-def test_bytes_are_within_the_rate(steps):
+def test_bytes_are_within_the_rate(steps: list[tuple[float, int]]) -> None:
     """Over any stretch of time: a minute's worth at once, and then the rate."""
     rate, now, taken = DeadLetterRate(1000), float(NOW), 0
     for pause_seconds, byte_length in steps:
@@ -85,7 +85,7 @@ def test_bytes_are_within_the_rate(steps):
         assert taken <= 1000 * (BURST_SECONDS + now - NOW) + 1
 
 
-def test_clock_that_jumps_back_fills_nothing_and_takes_nothing():
+def test_clock_that_jumps_back_fills_nothing_and_takes_nothing() -> None:
     """Unix time may be set."""
     rate = DeadLetterRate(100)
     assert rate.take(6000, NOW)
@@ -94,7 +94,7 @@ def test_clock_that_jumps_back_fills_nothing_and_takes_nothing():
     assert rate.take(100, NOW - 999)
 
 
-def test_truncated_letters_count_too():
+def test_truncated_letters_count_too() -> None:
     """What is written in any case leaves less for whole records."""
     rate = DeadLetterRate(10)
     rate.spend(10_000)

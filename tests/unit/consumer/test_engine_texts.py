@@ -25,7 +25,7 @@ from tests.engine_fakes import (
 )
 
 
-async def test_each_text_gets_its_own_vector(embedder, captioner):
+async def test_each_text_gets_its_own_vector(embedder, captioner) -> None:
     """Texts that wait together go together, each to its own answer; BLIP is not asked."""
     texts = FakeTextEmbedder(embedder.device)
     async with running(embedder, captioner, texts=texts) as engine:
@@ -38,7 +38,7 @@ async def test_each_text_gets_its_own_vector(embedder, captioner):
     assert (texts.loads, captioner.loads) == (1, 0)
 
 
-async def test_text_is_tokenised_off_the_event_loop(embedder, captioner):
+async def test_text_is_tokenised_off_the_event_loop(embedder, captioner) -> None:
     """4,096 characters take milliseconds, which the loop has for nobody."""
     texts = FakeTextEmbedder(embedder.device)
     async with running(embedder, captioner, texts=texts) as engine:
@@ -47,7 +47,7 @@ async def test_text_is_tokenised_off_the_event_loop(embedder, captioner):
     assert threading.main_thread().name not in texts.tokenized_in
 
 
-async def test_text_that_is_too_long_fails_and_loads_nothing(embedder, captioner):
+async def test_text_that_is_too_long_fails_and_loads_nothing(embedder, captioner) -> None:
     """It never waits for the device, so a flood of them costs no memory there."""
     texts = FakeTextEmbedder(embedder.device)
     async with running(embedder, captioner, texts=texts) as engine:
@@ -58,7 +58,7 @@ async def test_text_that_is_too_long_fails_and_loads_nothing(embedder, captioner
     assert texts.loads == 0
 
 
-async def test_text_tower_leaves_by_its_own_clock(embedder, captioner):
+async def test_text_tower_leaves_by_its_own_clock(embedder, captioner) -> None:
     """As BLIP does: neither pictures nor captions keep it, and the next text brings it back."""
     clock, texts = Clock(), FakeTextEmbedder(embedder.device)
     async with running(
@@ -86,7 +86,7 @@ async def test_text_tower_leaves_by_its_own_clock(embedder, captioner):
     assert texts.loads == 2
 
 
-async def test_failed_load_of_the_text_tower_fails_texts_only(embedder, captioner):
+async def test_failed_load_of_the_text_tower_fails_texts_only(embedder, captioner) -> None:
     """They say which model it is; pictures and captions go on."""
     fault = ModelUnavailable("clip/model.safetensors is cut short")
     texts = FakeTextEmbedder(embedder.device, faults=[fault])
@@ -98,7 +98,7 @@ async def test_failed_load_of_the_text_tower_fails_texts_only(embedder, captione
         assert (await caption(engine, 8)).caption == "number 8"
 
 
-async def test_urgent_text_goes_before_all_that_waits(device, embedder, captioner):
+async def test_urgent_text_goes_before_all_that_waits(device, embedder, captioner) -> None:
     """Pictures and captions that came before it have the device after it."""
     texts = FakeTextEmbedder(device)
     async with running(embedder, captioner, texts=texts, embed_batch=1) as engine:
@@ -120,7 +120,7 @@ async def test_urgent_text_goes_before_all_that_waits(device, embedder, captione
     assert (held, first) == ("embed 1", "text 1")
 
 
-async def test_steps_become_short_once_somebody_searches(device, embedder, captioner):
+async def test_steps_become_short_once_somebody_searches(device, embedder, captioner) -> None:
     """Pictures that take long go few at a time, so that the next search waits for few."""
     clock = Clock()
 
@@ -140,7 +140,7 @@ async def test_steps_become_short_once_somebody_searches(device, embedder, capti
     assert slow.batches[1:] == [8, 8, 2, 2, 8]
 
 
-async def test_urgent_picture_goes_first_and_by_itself(device, embedder, captioner):
+async def test_urgent_picture_goes_first_and_by_itself(device, embedder, captioner) -> None:
     """It overtakes those that wait for the same model, and its batch is not filled with them."""
     async with running(embedder, captioner, embed_batch=4) as engine:
         asks = [asyncio.create_task(embed(engine, n)) for n in range(12)]
@@ -151,11 +151,11 @@ async def test_urgent_picture_goes_first_and_by_itself(device, embedder, caption
     assert [int(answer.vector[0]) for answer in answers] == [*range(12), 99]
 
 
-async def test_idle_models_make_room_for_each_other(device, embedder, captioner):
+async def test_idle_models_make_room_for_each_other(device, embedder, captioner) -> None:
     """A text tower that finds no room takes BLIP's, since nobody wants BLIP."""
 
     class Tight(FakeTextEmbedder):
-        def to_device(self):
+        def to_device(self) -> None:
             super().to_device()
             if captioner.place == "device":
                 raise DeviceOutOfMemory("no room")
@@ -169,11 +169,11 @@ async def test_idle_models_make_room_for_each_other(device, embedder, captioner)
     assert captioner.place == "host"
 
 
-async def test_a_wanted_model_is_not_driven_out(device, embedder, captioner):
+async def test_a_wanted_model_is_not_driven_out(device, embedder, captioner) -> None:
     """Two that do not fit together would chase each other for ever: the second one fails."""
 
     class Tight(FakeTextEmbedder):
-        def to_device(self):
+        def to_device(self) -> None:
             super().to_device()
             if captioner.place == "device":
                 raise DeviceOutOfMemory("no room")
@@ -186,7 +186,7 @@ async def test_a_wanted_model_is_not_driven_out(device, embedder, captioner):
             assert captioner.place == "device"
 
 
-async def test_nothing_said_of_an_image_is_no_caption(embedder, device):
+async def test_nothing_said_of_an_image_is_no_caption(embedder, device) -> None:
     """An empty caption is never `ok`."""
 
     class Silent(FakeCaptioner):
@@ -210,7 +210,7 @@ def probe(embedder, captioner, **changes):
     return tried()
 
 
-async def test_probe_tries_every_model_once_and_lets_them_go(device, embedder, captioner):
+async def test_probe_tries_every_model_once_and_lets_them_go(device, embedder, captioner) -> None:
     """Before a record comes, and no memory is held for it."""
     texts = FakeTextEmbedder(device)
 
@@ -223,7 +223,7 @@ async def test_probe_tries_every_model_once_and_lets_them_go(device, embedder, c
     assert not device.overlapped
 
 
-async def test_model_that_cannot_speak_is_refused_by_the_probe(device, embedder):
+async def test_model_that_cannot_speak_is_refused_by_the_probe(device, embedder) -> None:
     """By its name, with the code for checkpoints."""
 
     class Silent(FakeCaptioner):
@@ -236,18 +236,18 @@ async def test_model_that_cannot_speak_is_refused_by_the_probe(device, embedder)
     assert refused.value.code is ExitCode.MODEL
 
 
-async def test_model_that_fails_on_a_sound_input_is_refused_by_the_probe(device, embedder):
+async def test_model_that_fails_on_a_sound_input_is_refused_by_the_probe(device, embedder) -> None:
     """An error there would spoil every record."""
 
     class Broken(FakeCaptioner):
-        def caption(self, images):
+        def caption(self, images) -> None:
             raise ValueError("no such head")
 
     with pytest.raises(ModelUnavailable, match="fake: BLIP fails on a sound input: no such head"):
         await probe(embedder, Broken(device))
 
 
-async def test_towers_of_two_spaces_are_refused_by_the_probe(device, embedder, captioner):
+async def test_towers_of_two_spaces_are_refused_by_the_probe(device, embedder, captioner) -> None:
     """A text of three numbers finds no picture of two."""
 
     class Wide(FakeTextEmbedder):
@@ -258,11 +258,11 @@ async def test_towers_of_two_spaces_are_refused_by_the_probe(device, embedder, c
         await probe(embedder, captioner, texts=Wide(device))
 
 
-async def test_captioner_without_room_does_not_stop_the_start(device, embedder):
+async def test_captioner_without_room_does_not_stop_the_start(device, embedder) -> None:
     """There may be room for it later; captions fail until then, and embeddings are served."""
 
     class TooLarge(FakeCaptioner):
-        def to_device(self):
+        def to_device(self) -> None:
             super().to_device()
             raise DeviceOutOfMemory("no room")
 
@@ -274,13 +274,13 @@ async def test_captioner_without_room_does_not_stop_the_start(device, embedder):
 
 async def test_embedder_that_takes_no_picture_is_no_fault_of_the_device(
     device, captioner, embedder
-):
+) -> None:
     """Its own processor makes a size that it does not take: a checkpoint to change."""
 
     class Narrow:
         identity, resize = embedder.identity, embedder.resize
 
-        def embed(self, images):
+        def embed(self, images) -> None:
             raise ValueError("Input image size (2*2) doesn't match model (4*4).")
 
     with pytest.raises(ModelUnavailable, match="fails on a sound picture: Input image size"):

@@ -56,7 +56,7 @@ def folders() -> Iterator[tuple[Path, Path]]:
         yield Path(parent) / "hung", Path(parent) / "sound"
 
 
-async def test_hung_root_fails_in_time_and_holds_up_no_other(folders) -> None:
+async def test_hung_root_fails_in_time_and_holds_up_no_other(folders: tuple[Path, Path]) -> None:
     """Far more references than there are threads, beside digests and another root."""
     hung, sound = folders
     source = FileSource.under([str(hung), str(sound)], total_seconds=0.2)
@@ -81,7 +81,7 @@ async def test_hung_root_fails_in_time_and_holds_up_no_other(folders) -> None:
     assert deadline
 
 
-def test_process_with_hung_reads_ends_when_asked_to(folders) -> None:
+def test_process_with_hung_reads_ends_when_asked_to(folders: tuple[Path, Path]) -> None:
     """SIGINT cancels; nothing joins the threads that hang."""
     hung, _ = folders
     with subprocess.Popen(

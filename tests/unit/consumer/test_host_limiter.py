@@ -92,7 +92,7 @@ async def _settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_host_is_asked_by_a_few_at_once_in_order():
+async def test_host_is_asked_by_a_few_at_once_in_order() -> None:
     """The others wait for a slot, and those of another host do not."""
     with _visits() as visits:
         await visits.want("a", "1", "2", "3", "4")
@@ -102,7 +102,7 @@ async def test_host_is_asked_by_a_few_at_once_in_order():
         assert visits.inside == ["1", "x", "3"]
 
 
-async def test_slot_of_one_who_gave_up_goes_on():
+async def test_slot_of_one_who_gave_up_goes_on() -> None:
     """A cancelled record takes no slot along, whether it waited for it or had it."""
     with _visits() as visits:
         await visits.want("a", "1", "2", "3", "4", "5")
@@ -112,7 +112,7 @@ async def test_slot_of_one_who_gave_up_goes_on():
         assert visits.inside == ["4", "5"]
 
 
-async def test_oldest_at_a_host_that_hangs_are_given_up():
+async def test_oldest_at_a_host_that_hangs_are_given_up() -> None:
     """Down to the bound, once each had its time; those that come then have theirs."""
     with _visits() as visits:
         await visits.ask_others(10)
@@ -128,7 +128,7 @@ async def test_oldest_at_a_host_that_hangs_are_given_up():
         assert visits.gone == ["1", "2", "3"]
 
 
-async def test_hosts_that_hang_are_counted_together():
+async def test_hosts_that_hang_are_counted_together() -> None:
     """A host is a name only: under a wildcard each fetch may have one of its own."""
     with _visits() as visits:
         await visits.ask_others(10)
@@ -139,7 +139,7 @@ async def test_hosts_that_hang_are_counted_together():
 
 
 @pytest.mark.parametrize("answer", [None, GONE])
-async def test_host_that_answers_has_credit(answer):
+async def test_host_that_answers_has_credit(answer) -> None:
     """An image, or that there is none: that one fetch is slow says nothing of the others."""
     with _visits() as visits:
         await visits.ask_others(10)
@@ -155,7 +155,7 @@ async def test_host_that_answers_has_credit(answer):
         assert visits.gone == ["3"]
 
 
-async def test_too_many_for_a_slow_host_are_given_up():
+async def test_too_many_for_a_slow_host_are_given_up() -> None:
     """It answers each time, and would not serve them all by the age at which they are given up."""
     with _visits(at_once=1, max_age_seconds=4) as visits:
         await visits.ask_others(80)
@@ -172,7 +172,7 @@ async def test_too_many_for_a_slow_host_are_given_up():
         assert visits.gone == ["5", "6", "7", "8"]
 
 
-async def test_failure_is_final_where_too_many_fail():
+async def test_failure_is_final_where_too_many_fail() -> None:
     """Another try would make one more of them; those asleep until then count."""
     with _visits() as visits:
         await visits.ask_others(20)
@@ -190,7 +190,7 @@ async def test_failure_is_final_where_too_many_fail():
         assert visits.gone == ["4"]
 
 
-async def test_retries_are_no_further_fetches():
+async def test_retries_are_no_further_fetches() -> None:
     """Those that sleep at one host count until they are back; others who come change nothing."""
     with _visits() as visits:
         await visits.ask_others(20)
@@ -210,7 +210,7 @@ async def test_retries_are_no_further_fetches():
         assert visits.gone == ["4", "5", "6", "7"]
 
 
-async def test_failure_at_a_sound_host_is_never_final():
+async def test_failure_at_a_sound_host_is_never_final() -> None:
     """Whatever others do: one that answers most of the time has its retries."""
     with _visits() as visits:
         await visits.ask_others(20)
@@ -224,7 +224,7 @@ async def test_failure_at_a_sound_host_is_never_final():
         assert visits.gone == []
 
 
-async def test_nothing_is_given_up_where_there_is_nobody_else():
+async def test_nothing_is_given_up_where_there_is_nobody_else() -> None:
     """With nearly all fetches at hosts that hang, their outage is waited for."""
     with _visits() as visits:
         await visits.ask_others(1)
@@ -233,7 +233,7 @@ async def test_nothing_is_given_up_where_there_is_nobody_else():
         assert visits.gone == []
 
 
-async def test_pause_of_the_loop_is_no_silence_of_a_host():
+async def test_pause_of_the_loop_is_no_silence_of_a_host() -> None:
     """However long; afterwards each fetch has the time that was left to it."""
     with _visits() as visits:
         await visits.ask_others(10)
@@ -245,7 +245,7 @@ async def test_pause_of_the_loop_is_no_silence_of_a_host():
         assert visits.gone == ["1", "2"]
 
 
-async def test_failure_in_a_pause_counts_against_nobody():
+async def test_failure_in_a_pause_counts_against_nobody() -> None:
     """All deadlines are over at its end, whatever lies in the sockets."""
     with _visits(max_waiters=1) as visits:
         await visits.ask_others(20)
@@ -259,7 +259,7 @@ async def test_failure_in_a_pause_counts_against_nobody():
         assert visits.gone == []
 
 
-async def test_waiting_for_our_memory_is_no_silence_of_a_host():
+async def test_waiting_for_our_memory_is_no_silence_of_a_host() -> None:
     """Models that are slow fill it, and keep every slot of a sound host for long."""
     with _visits() as visits:
         await visits.ask_others(20)
@@ -269,7 +269,7 @@ async def test_waiting_for_our_memory_is_no_silence_of_a_host():
         assert visits.gone == []
 
 
-async def test_many_hosts_are_forgotten():
+async def test_many_hosts_are_forgotten() -> None:
     """What is known of a host goes when there are too many of them, unless it is being asked."""
     limiter = HostLimiter(at_once=1, max_waiters=3, max_age_seconds=60, clock=LoopClock())
     async with AsyncExitStack() as stack:

@@ -21,7 +21,7 @@ async def _settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_silent_host_holds_nothing_and_one_that_trickles_little():
+async def test_silent_host_holds_nothing_and_one_that_trickles_little() -> None:
     """Whatever length was promised: a first step, then twice what came."""
     does = {"/silent": hostile.silent, "/trickle": hostile.trickle}
     budget = ByteBudget(10**9)
@@ -54,7 +54,7 @@ async def test_silent_host_holds_nothing_and_one_that_trickles_little():
 
 @pytest.mark.parametrize("byte_length", [0, 1, FIRST - 1, FIRST, FIRST + 1, MAX_BYTES])
 @pytest.mark.parametrize("says", [True, False])
-async def test_what_is_held_at_the_end_is_what_came(byte_length, says):
+async def test_what_is_held_at_the_end_is_what_came(byte_length, says: bool) -> None:
     """No more and no less, whether the length was said or not."""
     body = bytes(byte_length)
     does = {"/a": answer(body) if says else raw(hostile.head() + body)}
@@ -66,7 +66,7 @@ async def test_what_is_held_at_the_end_is_what_came(byte_length, says):
             assert budget.held_bytes == byte_length
 
 
-async def test_slow_body_is_given_up_for_its_speed():
+async def test_slow_body_is_given_up_for_its_speed() -> None:
     """Long before the deadlines, and with a reason that says so."""
     async with (
         serving({"/a": hostile.trickle}) as server,
@@ -78,7 +78,7 @@ async def test_slow_body_is_given_up_for_its_speed():
                 pass
 
 
-async def test_waiting_for_memory_counts_in_no_deadline():
+async def test_waiting_for_memory_counts_in_no_deadline() -> None:
     """A host is not blamed for what others hold."""
     budget = ByteBudget(len(IMAGE) + 1)
     async with serving() as server, opened(server, fetch_total_seconds=0.3) as source:
@@ -95,7 +95,7 @@ async def test_waiting_for_memory_counts_in_no_deadline():
         assert await pending == IMAGE
 
 
-async def test_budget_smaller_than_its_images_still_lets_them_through():
+async def test_budget_smaller_than_its_images_still_lets_them_through() -> None:
     """Many at once, each larger than what is left for it: one after the other they finish."""
     body = bytes(MAX_BYTES)
     budget = ByteBudget(MAX_BYTES)
@@ -115,7 +115,7 @@ async def test_budget_smaller_than_its_images_still_lets_them_through():
     assert most <= 2 * MAX_BYTES + 1
 
 
-async def test_growing_goes_before_arriving():
+async def test_growing_goes_before_arriving() -> None:
     """Who is in already finishes first."""
     budget = ByteBudget(10)
     async with AsyncExitStack() as first, AsyncExitStack() as last, budget.reserve(4) as growing:
@@ -132,7 +132,7 @@ async def test_growing_goes_before_arriving():
         assert budget.held_bytes == 10
 
 
-async def test_record_that_grows_goes_before_one_that_arrives():
+async def test_record_that_grows_goes_before_one_that_arrives() -> None:
     """A record's room for pixels keeps to that order, though the other asked first."""
     budget = ByteBudget(10)
     async with (
@@ -154,7 +154,7 @@ async def test_record_that_grows_goes_before_one_that_arrives():
         assert budget.held_bytes == 10
 
 
-async def test_cancelled_growth_takes_nothing():
+async def test_cancelled_growth_takes_nothing() -> None:
     """Those behind it go on as if it had not been."""
     budget = ByteBudget(10)
     async with budget.reserve(6) as one, budget.reserve(2) as other, budget.reserve(1):
@@ -168,7 +168,7 @@ async def test_cancelled_growth_takes_nothing():
     assert budget.held_bytes == 0
 
 
-async def test_cancelled_growth_favours_nobody():
+async def test_cancelled_growth_favours_nobody() -> None:
     """Who gave up waiting may go on and leave, so nobody need be let in above the limit."""
     budget = ByteBudget(10)
     async with budget.reserve(4) as one, budget.reserve(4) as other:
@@ -183,7 +183,7 @@ async def test_cancelled_growth_favours_nobody():
         await growing
 
 
-async def test_growth_above_the_limit_ends_with_the_try():
+async def test_growth_above_the_limit_ends_with_the_try() -> None:
     """A download that broke holds nothing and favours nobody: the next one goes on."""
     budget = ByteBudget(10)
     async with budget.reserve(4) as broken, budget.reserve(4) as other:
@@ -201,7 +201,9 @@ async def test_growth_above_the_limit_ends_with_the_try():
     st.integers(1, 20),
     st.lists(st.integers(0, 11), max_size=3),
 )
-def test_any_holds_finish_within_the_limit_and_one_image(steps, limit, cancelled):
+def test_any_holds_finish_within_the_limit_and_one_image(
+    steps: list[list[int]], limit: int, cancelled: list[int]
+) -> None:
     """However they grow, and whoever is cancelled: all end, and one at most is above the limit."""
 
     async def run() -> None:

@@ -1,5 +1,7 @@
 """Which URLs the settings allow, and what is left of one that is."""
 
+from pathlib import Path
+
 import pytest
 
 from consumer.check import http_hosts
@@ -30,7 +32,7 @@ RULES = HostRules.parse(
         ("http://[2001:4860:0:0::1]:81/", "http://[2001:4860::1]:81/"),
     ],
 )
-def test_allowed_url_is_asked_as_it_was_written(uri, asked):
+def test_allowed_url_is_asked_as_it_was_written(uri: str, asked: str) -> None:
     """The host is normalised, a fragment and a default port go, path and query stay."""
     assert str(RULES.target(uri)) == asked
 
@@ -68,13 +70,13 @@ def test_allowed_url_is_asked_as_it_was_written(uri, asked):
         "file://images.example.com/",
     ],
 )
-def test_anything_else_is_refused(uri):
+def test_anything_else_is_refused(uri: str) -> None:
     """A name that only looks like an allowed one, another port, another way to write it."""
     with pytest.raises(NotAllowedError):
         RULES.target(uri)
 
 
-def test_public_hosts_are_asked_at_default_ports_only():
+def test_public_hosts_are_asked_at_default_ports_only() -> None:
     """A service of somebody else at another port is no image host."""
     rules = HostRules.parse((), public=True, networks=())
     assert rules.target("https://anything.test/").host == "anything.test"
@@ -90,7 +92,7 @@ def test_public_hosts_are_asked_at_default_ports_only():
         *(".127.0.0.1", "127.1", "user@a.test", "a b.test", "[::1", "10.0.0.0/8"),
     ],
 )
-async def test_bad_entry_stops_the_start(entry):
+async def test_bad_entry_stops_the_start(entry) -> None:
     """A typing error must not allow more, or less, than was meant."""
     with pytest.raises(FatalError) as caught:
         async with http_source(http_settings(allowed_hosts=(entry,))):
@@ -99,7 +101,7 @@ async def test_bad_entry_stops_the_start(entry):
     assert "ALLOWED_HOSTS" in str(caught.value)
 
 
-async def test_other_bad_settings_stop_the_start(tmp_path):
+async def test_other_bad_settings_stop_the_start(tmp_path: Path) -> None:
     """A network with host bits, a file of authorities that is none."""
     (tmp_path / "ca.pem").write_text("nothing")
     for changes, name in [
@@ -114,13 +116,13 @@ async def test_other_bad_settings_stop_the_start(tmp_path):
 
 
 @pytest.mark.parametrize("proxy", ["http://user:secret@proxy:3128", "socks5://proxy", "proxy:3128"])
-def test_proxy_is_a_plain_address(proxy):
+def test_proxy_is_a_plain_address(proxy: str) -> None:
     """No credentials: they would show wherever the address does."""
     with pytest.raises(ValueError, match="egress_proxy"):
         http_settings(egress_proxy=proxy)
 
 
-def test_check_says_what_is_allowed():
+def test_check_says_what_is_allowed() -> None:
     """An operator sees at a glance how far references reach."""
     settings = http_settings(
         allowed_hosts=("a.test", ".b.test"),

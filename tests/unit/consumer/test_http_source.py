@@ -6,6 +6,7 @@ import socket
 import ssl
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
 import trustme
@@ -52,7 +53,7 @@ async def _verdict(source, uri: str, budget: ByteBudget | None = None) -> Failed
     return caught.value
 
 
-async def test_body_comes_as_it_is():
+async def test_body_comes_as_it_is() -> None:
     """With a length, in chunks, or until the end of the connection: the same bytes."""
     chunked = hostile.head(Transfer_Encoding="chunked") + b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n"
     does = {"/chunked": raw(chunked, close=False), "/open": raw(hostile.head() + IMAGE)}
@@ -63,7 +64,7 @@ async def test_body_comes_as_it_is():
         assert await _fetch(source, f"{base}/open") == IMAGE
 
 
-async def test_request_says_no_more_than_it_must():
+async def test_request_says_no_more_than_it_must() -> None:
     """The path goes out as it was written; no cookie, no address of ours, no referrer."""
     async with serving({"/a": answer(Set_Cookie="a=b")}) as server, opened(server) as source:
         for path in ("/a", "/b/../c%2f?X-Signature=%2B+~#part"):
@@ -80,7 +81,7 @@ async def test_request_says_no_more_than_it_must():
     assert server.connections == 1
 
 
-async def test_environment_is_not_asked(monkeypatch):
+async def test_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy or a netrc of the environment changes nothing."""
     async with serving() as server, opened(server) as source:
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
@@ -126,7 +127,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_hostile_answer_has_its_code_within_its_deadline(name):
+async def test_hostile_answer_has_its_code_within_its_deadline(name: str) -> None:
     """Whatever a host does, it is a verdict in time, and no memory stays held."""
     behaviour, code = HOSTILE[name]
     budget = ByteBudget(10**6)
@@ -150,7 +151,7 @@ _lines = st.sampled_from(
 
 
 @given(st.lists(_lines, max_size=12), st.sampled_from([b"\r\n", b"\n", b"\r"]))
-def test_any_answer_is_an_image_or_a_verdict(lines, end):
+def test_any_answer_is_an_image_or_a_verdict(lines, end: bytes) -> None:
     """Bytes that are nearly HTTP, in any order: no other error gets out."""
 
     async def run() -> None:
@@ -162,7 +163,7 @@ def test_any_answer_is_an_image_or_a_verdict(lines, end):
     asyncio.run(run())
 
 
-async def test_more_than_was_promised_is_left():
+async def test_more_than_was_promised_is_left() -> None:
     """A body longer than its length ends there, and the rest is not read as the next answer."""
     poison = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
     does = {"/a": answer(b"image" + poison, Content_Length="5")}
@@ -196,7 +197,7 @@ async def test_more_than_was_promised_is_left():
         ("999 Unknown", Code.IMAGE_UNAVAILABLE, True),
     ],
 )
-async def test_status_has_its_code(status, code, heals):
+async def test_status_has_its_code(status: str, code: Code, heals: bool) -> None:
     """Only 200 is an image; what may heal is tried again, after what the host asks for."""
     async with (
         serving({"/a": answer(b"", status, Retry_After="7")}) as server,
@@ -223,12 +224,12 @@ async def test_status_has_its_code(status, code, heals):
         ("Fri, 99 Foo 99999999999 99:99:99 GMT", None),
     ],
 )
-def test_retry_after_is_seconds_or_a_date(text, seconds):
+def test_retry_after_is_seconds_or_a_date(text, seconds: int | None) -> None:
     """Anything else says nothing, and a date that has passed says now."""
     assert retry_after_seconds(text, NOW) == pytest.approx(seconds) or seconds is None
 
 
-async def test_redirects_are_followed_three_times():
+async def test_redirects_are_followed_three_times() -> None:
     """Relative or absolute, to the same host or another that is allowed."""
     async with serving() as server:
         base = f"http://image.test:{server.port}"
@@ -244,7 +245,7 @@ async def test_redirects_are_followed_three_times():
     assert server.paths == ["/0", "/1", "/2?x=y", "/3", "/more", "/0", "/1", "/2?x=y"]
 
 
-async def test_redirect_loop_ends():
+async def test_redirect_loop_ends() -> None:
     """A loop is over with the fourth answer."""
     async with serving({"/a": redirect("/a")}) as server, opened(server) as source:
         verdict = await _verdict(source, f"http://image.test:{server.port}/a")
@@ -274,7 +275,7 @@ async def test_redirect_loop_ends():
         "http://\xff/",
     ],
 )
-async def test_redirect_elsewhere_is_forbidden(location):
+async def test_redirect_elsewhere_is_forbidden(location: str) -> None:
     """Each hop passes the whole check; nothing that is refused is connected to."""
     resolver = Names(image_test=[["127.0.0.1"]], metadata_test=[["169.254.169.254"]])
     async with serving() as server, serving() as other:
@@ -287,7 +288,7 @@ async def test_redirect_elsewhere_is_forbidden(location):
     assert (server.paths, other.connections) == (["/a"], 0)
 
 
-async def test_redirect_in_raw_utf8_is_encoded_and_checked():
+async def test_redirect_in_raw_utf8_is_encoded_and_checked() -> None:
     """As browsers do; a byte that is no UTF-8 goes back as it came, and %2F stays what it is."""
     async with serving() as server:
         base = f"http://image.test:{server.port}"
@@ -302,7 +303,7 @@ async def test_redirect_in_raw_utf8_is_encoded_and_checked():
     assert server.paths == ["/0", "/k%C3%A4se%20%C3%A0.jpg?q=%C3%BC", "/b%2F%FF", "/out"]
 
 
-async def test_header_of_up_to_64_kib_is_read():
+async def test_header_of_up_to_64_kib_is_read() -> None:
     """Some hosts send long policies. A longer one is said to be that, and not asked for again."""
     does = {"/a": answer(X="y" * 60_000), "/b": answer(X="y" * 70_000)}
     async with serving(does) as server, opened(server) as source:
@@ -313,7 +314,7 @@ async def test_header_of_up_to_64_kib_is_read():
     assert verdict.message == f"{base}/b: its host sends a header of over 65536 bytes"
 
 
-async def test_user_agent_is_a_setting():
+async def test_user_agent_is_a_setting() -> None:
     """Some hosts answer nobody who gives no contact."""
     agent = "pictures/2.0 (+mailto:ops@example.org)"
     async with serving() as server, opened(server, http_user_agent=agent) as source:
@@ -334,13 +335,13 @@ def _tls(authority: trustme.CA, name: str = "image.test") -> ssl.SSLContext:
 
 
 @pytest.fixture
-def ca_file(authority, tmp_path) -> str:
+def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
     """The authority as HTTP_CA_FILE takes it."""
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     return str(tmp_path / "ca.pem")
 
 
-async def test_https_with_an_authority_of_ones_own(authority, ca_file):
+async def test_https_with_an_authority_of_ones_own(authority: trustme.CA, ca_file: str) -> None:
     """The name is what is asked for, whatever the address."""
     async with (
         serving(tls=_tls(authority)) as server,
@@ -350,7 +351,9 @@ async def test_https_with_an_authority_of_ones_own(authority, ca_file):
 
 
 @pytest.mark.parametrize("fault", ["unknown authority", "another name", "no TLS at all"])
-async def test_invalid_certificate_is_no_connection(authority, ca_file, fault):
+async def test_invalid_certificate_is_no_connection(
+    authority: trustme.CA, ca_file: str, fault: str
+) -> None:
     """Nothing is asked of a host that cannot prove its name."""
     tls = {"unknown authority": _tls(authority), "another name": _tls(authority, "b.test")}
     settings = {"http_ca_file": None if fault == "unknown authority" else ca_file}
@@ -361,7 +364,7 @@ async def test_invalid_certificate_is_no_connection(authority, ca_file, fault):
     assert server.heads == []
 
 
-async def test_https_is_not_left_for_http(authority, ca_file):
+async def test_https_is_not_left_for_http(authority: trustme.CA, ca_file: str) -> None:
     """A redirect may make it safer, never less safe."""
     async with serving() as plain, serving(tls=_tls(authority)) as safe:
         hosts = (f"image.test:{plain.port}", f"image.test:{safe.port}")
@@ -374,7 +377,7 @@ async def test_https_is_not_left_for_http(authority, ca_file):
     assert plain.paths == ["/c"]
 
 
-async def test_egress_proxy_does_the_connecting():
+async def test_egress_proxy_does_the_connecting() -> None:
     """Names are not resolved here, its own address may be private; which hosts, is decided here."""
     resolver = Names()
     async with serving() as proxy:
@@ -387,7 +390,7 @@ async def test_egress_proxy_does_the_connecting():
     assert resolver.asked == []
 
 
-async def test_nobody_there_is_unavailable():
+async def test_nobody_there_is_unavailable() -> None:
     """No such name, no such port, no answer to the connection: each may heal."""
     async with serving() as server:
         pass
@@ -399,7 +402,7 @@ async def test_nobody_there_is_unavailable():
             assert "127.0" not in str(verdict)
 
 
-async def test_connection_that_is_not_taken_ends_in_time():
+async def test_connection_that_is_not_taken_ends_in_time() -> None:
     """A host whose queue of connections is full is unavailable after the connect deadline."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
         port = listening.getsockname()[1]
@@ -415,7 +418,7 @@ async def test_connection_that_is_not_taken_ends_in_time():
     assert isinstance(verdict, Unavailable)
 
 
-async def test_no_credential_is_in_any_error():
+async def test_no_credential_is_in_any_error() -> None:
     """Not in the message, and not in what the errors below it say of themselves."""
     uris = [
         "http://user:s3cret@image.test/a",
@@ -435,7 +438,7 @@ async def test_no_credential_is_in_any_error():
             assert "s3cret" not in f"{verdict!r} {verdict} {verdict.message}"
 
 
-async def test_headers_of_a_host_go_to_it_alone(authority, ca_file):
+async def test_headers_of_a_host_go_to_it_alone(authority: trustme.CA, ca_file: str) -> None:
     """Not over plain HTTP, not to another port or host, not along with a redirect."""
     token = "Authorization: Bearer a-token"
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -472,7 +475,7 @@ async def test_headers_of_a_host_go_to_it_alone(authority, ca_file):
         ("image.test X: s3cret\nimage.test x: y", "comes twice"),
     ],
 )
-async def test_bad_header_stops_the_start(line, reason):
+async def test_bad_header_stops_the_start(line: str, reason: str) -> None:
     """With its line and its fault, and never with its value."""
     with pytest.raises(FatalError) as caught:
         async with http_source(http_settings(allowed_hosts=("image.test",), http_headers=line)):

@@ -18,7 +18,7 @@ def client():
     return logger
 
 
-def test_errors_come_out_as_warnings_each_once_a_minute(client):
+def test_errors_come_out_as_warnings_each_once_a_minute(client) -> None:
     """What differs in its arguments alone is the same; another text is another error."""
     with capture_logs() as lines:
         for second in range(150):
@@ -33,7 +33,7 @@ def test_errors_come_out_as_warnings_each_once_a_minute(client):
     ]
 
 
-def test_exception_is_named_and_not_unrolled(client):
+def test_exception_is_named_and_not_unrolled(client) -> None:
     """One line an event, whatever the client logs."""
     with capture_logs() as lines:
         try:

@@ -7,7 +7,7 @@ import pytest
 from consumer.images.loop_clock import LoopClock, every_tick
 
 
-def test_clock_leaves_pauses_out():
+def test_clock_leaves_pauses_out() -> None:
     """It goes on by a second at most between two ticks, and counts what it left out."""
     now = [100.0]
     clock = LoopClock(lambda: now[0])
@@ -18,7 +18,7 @@ def test_clock_leaves_pauses_out():
         assert (clock.seconds, clock.pauses) == (pytest.approx(seconds), pauses)
 
 
-async def test_action_that_fails_is_heard_of(monkeypatch):
+async def test_action_that_fails_is_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not silently dead: whoever opened it gets the error."""
     monkeypatch.setattr("consumer.images.loop_clock.TICK_SECONDS", 0.001)
     called = asyncio.Event()

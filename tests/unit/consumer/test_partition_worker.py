@@ -62,7 +62,14 @@ def _records(verdicts):
 
 
 def _worker(
-    stream, *, preparation=None, completion=None, proof=None, policy=None, in_flight=256, rate=2**40
+    stream,
+    *,
+    preparation=None,
+    completion=None,
+    proof=None,
+    policy=None,
+    in_flight: int = 256,
+    rate: int = 2**40,
 ):
     pipeline = fake_pipeline(
         proof=proof or proven(),
@@ -86,7 +93,7 @@ def _history(*records):
     return history
 
 
-async def _run(worker, records, finish_seconds=5.0):
+async def _run(worker, records, finish_seconds: float = 5.0) -> None:
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(worker.run(_history()))
         for record in records:
@@ -110,7 +117,7 @@ def _answered(stream):
 
 @settings(max_examples=effort(60))
 @given(st.data())
-def test_every_record_has_exactly_one_outcome(data):
+def test_every_record_has_exactly_one_outcome(data: st.DataObject) -> None:
     """Any script of good, bad and slow records, with the process ended anywhere in between."""
     verdicts = data.draw(
         st.lists(st.sampled_from(["good", "failed", "forged"]), min_size=1, max_size=25)
@@ -122,7 +129,7 @@ def test_every_record_has_exactly_one_outcome(data):
     }
     turns = {f"r{offset}": count for offset, count in slow.items()}
 
-    async def script():
+    async def script() -> None:
         for _ in range(data.draw(st.integers(0, 3))):
             await _until_crash(stream, faults, turns, data.draw(st.integers(0, 30)))
         worker = _worker(
@@ -139,7 +146,7 @@ def test_every_record_has_exactly_one_outcome(data):
     assert stream.committed == Position.up_to(len(verdicts))
 
 
-async def _until_crash(stream, faults, turns, after_turns):
+async def _until_crash(stream, faults, turns, after_turns) -> None:
     """Run a worker for some turns of the loop, then end it as a kill would: no last commit."""
     worker = _worker(
         stream,
@@ -156,7 +163,7 @@ async def _until_crash(stream, faults, turns, after_turns):
             raise InterruptedError
 
 
-async def test_hanging_record_holds_back_no_other():
+async def test_hanging_record_holds_back_no_other() -> None:
     """The others are answered and recorded as done while one image never comes."""
     never = asyncio.Event()
     stream = FakeStream(_records(["good"] * 6))
@@ -169,7 +176,7 @@ async def test_hanging_record_holds_back_no_other():
     assert [r.offset for r in stream.records if again.take(r.offset)] == [2]
 
 
-async def test_room_counts_what_is_not_committed():
+async def test_room_counts_what_is_not_committed() -> None:
     """The window is from taken to committed."""
     stream = FakeStream(_records(["good"] * 3))
     worker = _worker(stream, in_flight=4, policy=CommitPolicy(max_outcomes=500, max_seconds=60))
@@ -184,7 +191,7 @@ async def test_room_counts_what_is_not_committed():
         await running
 
 
-async def test_no_record_is_taken_before_the_history_is_recalled():
+async def test_no_record_is_taken_before_the_history_is_recalled() -> None:
     """A repeat of a record before the position is known as one, however soon it comes."""
     stream = FakeStream(_records(["good"] * 2))
     first, again = stream.records
@@ -202,7 +209,7 @@ async def test_no_record_is_taken_before_the_history_is_recalled():
     assert stream.committed == Position.up_to(2)
 
 
-async def test_outcomes_share_a_transaction():
+async def test_outcomes_share_a_transaction() -> None:
     """What is there together is committed together, up to the limit."""
     stream = FakeStream(_records(["good"] * 10))
     worker = _worker(stream, policy=CommitPolicy(max_outcomes=5, max_seconds=1))
@@ -210,7 +217,7 @@ async def test_outcomes_share_a_transaction():
     assert len(stream.commits) == 2
 
 
-async def _read_like_the_service(worker, records, finish_seconds=5.0):
+async def _read_like_the_service(worker, records, finish_seconds: float = 5.0) -> None:
     """Hand records over, and again from where the worker wants to go back to."""
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(worker.run(_history()))
@@ -225,7 +232,7 @@ async def _read_like_the_service(worker, records, finish_seconds=5.0):
         await running
 
 
-async def test_nothing_is_committed_before_a_record_verifies():
+async def test_nothing_is_committed_before_a_record_verifies() -> None:
     """Forgeries on an empty topic, or a wrong secret: nothing is lost, and nothing ends."""
     stream = FakeStream(_records(["forged"] * 500))
     proof = SecretProof()
@@ -237,7 +244,7 @@ async def test_nothing_is_committed_before_a_record_verifies():
     assert "SECRET_API_KEY" in proof.doubt
 
 
-async def test_first_record_that_verifies_gives_everything_before_it_an_outcome():
+async def test_first_record_that_verifies_gives_everything_before_it_an_outcome() -> None:
     """The worker goes back, and neither a forgery nor a good record is left out or doubled."""
     verdicts = ["forged"] * 300 + ["good"] + ["forged", "good"] * 20
     stream = FakeStream(_records(verdicts))
@@ -248,7 +255,7 @@ async def test_first_record_that_verifies_gives_everything_before_it_an_outcome(
     assert proof.doubt is None
 
 
-async def test_record_that_proves_the_secret_is_not_taken_before_those_it_stands_behind():
+async def test_record_that_proves_the_secret_is_not_taken_before_those_it_stands_behind() -> None:
     """What a poll brought behind it waits as well, until the position was set back."""
     stream = FakeStream(_records(["forged", "good", "good"]))
     worker = _worker(stream, proof=SecretProof())
@@ -267,7 +274,7 @@ async def test_record_that_proves_the_secret_is_not_taken_before_those_it_stands
     assert _answered(stream) == Counter(range(3))
 
 
-async def test_proof_of_another_partition_sets_this_one_back():
+async def test_proof_of_another_partition_sets_this_one_back() -> None:
     """Our secret is one: no partition waits for a good record of its own."""
     stream = FakeStream(_records(["forged"] * 3))
     proof = SecretProof()
@@ -283,7 +290,7 @@ async def test_proof_of_another_partition_sets_this_one_back():
         await running
 
 
-async def test_history_proves_the_secret():
+async def test_history_proves_the_secret() -> None:
     """After a restart one good record of before is enough."""
     records = _records(["good"] + ["forged"] * 5)
     stream = FakeStream(records)
@@ -299,7 +306,7 @@ async def test_history_proves_the_secret():
     assert _answered(stream) == Counter(range(1, 6))
 
 
-async def test_history_of_forgeries_proves_and_doubts_nothing():
+async def test_history_of_forgeries_proves_and_doubts_nothing() -> None:
     """What was refused before has its outcome: nothing waits because of it."""
     proof = SecretProof()
     worker = _worker(FakeStream([]), proof=proof)
@@ -311,7 +318,7 @@ async def test_history_of_forgeries_proves_and_doubts_nothing():
     assert proof.doubt is None
 
 
-async def test_forgeries_above_the_rate_wait_without_their_bytes():
+async def test_forgeries_above_the_rate_wait_without_their_bytes() -> None:
     """What the commit waits for holds no megabyte of each; every forgery has its dead letter."""
     big = dataclasses.replace(_records(["forged"])[0], value=b"x" * 200_000)
     records = [dataclasses.replace(big, offset=offset) for offset in range(100)]
@@ -326,7 +333,7 @@ async def test_forgeries_above_the_rate_wait_without_their_bytes():
     assert max(len(out.value) for out in cut) < 300
 
 
-async def test_what_is_beyond_the_metadata_waits_for_its_commit():
+async def test_what_is_beyond_the_metadata_waits_for_its_commit() -> None:
     """Where the log has gaps a batch reaches far; what no metadata can hold is not committed."""
     records = _records(["good"] * 3)
     far = [dataclasses.replace(records[2], offset=offset) for offset in (MAX_SPAN, MAX_SPAN + 7)]
@@ -347,11 +354,11 @@ async def test_what_is_beyond_the_metadata_waits_for_its_commit():
     assert stream.committed == Position.up_to(MAX_SPAN + 8)
 
 
-async def test_failed_commit_is_no_outcome():
+async def test_failed_commit_is_no_outcome() -> None:
     """Without a commit nothing counts as done, and the error ends the worker."""
     stream = FakeStream(_records(["good"]))
 
-    async def commit(outputs, position):
+    async def commit(outputs, position) -> None:
         raise FatalError(ExitCode.FENCED, "fenced")
 
     stream.commit = commit
@@ -360,7 +367,7 @@ async def test_failed_commit_is_no_outcome():
     assert stream.outputs == []
 
 
-async def test_commit_gives_its_room_back():
+async def test_commit_gives_its_room_back() -> None:
     """After a commit the worker takes as many again."""
     stream = FakeStream(_records(["good"] * 2))
     worker = _worker(stream, in_flight=2)
@@ -376,7 +383,7 @@ async def test_commit_gives_its_room_back():
         await running
 
 
-async def test_closed_lane_takes_nothing():
+async def test_closed_lane_takes_nothing() -> None:
     """A record that arrives after the close is left to the next owner."""
     stream = FakeStream(_records(["good"] * 2))
     worker = _worker(stream)
@@ -389,7 +396,7 @@ async def test_closed_lane_takes_nothing():
     assert stream.committed == Position.up_to(1)
 
 
-async def test_commit_does_not_wait_for_records_that_are_not_there():
+async def test_commit_does_not_wait_for_records_that_are_not_there() -> None:
     """With nothing else in flight an outcome is committed at once, however long it may wait."""
     stream = FakeStream(_records(["good"] * 2))
     worker = _worker(stream, policy=CommitPolicy(max_outcomes=500, max_seconds=3600))

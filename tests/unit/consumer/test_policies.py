@@ -24,7 +24,7 @@ def _is_repeat(window, name, record, now):
 
 
 @pytest.mark.parametrize("timestamp_type", TimestampType)
-def test_repeat_inside_the_window_is_seen(timestamp_type):
+def test_repeat_inside_the_window_is_seen(timestamp_type) -> None:
     """The same id again within the window is a repeat, and another id is not."""
     window = ReplayWindow(Freshness(append_window_seconds=300, create_window_seconds=300))
     first, last = _record(timestamp_type, 1_000, 0), _record(timestamp_type, 1_600, 1)
@@ -34,14 +34,14 @@ def test_repeat_inside_the_window_is_seen(timestamp_type):
 
 
 @pytest.mark.parametrize("timestamp_type", TimestampType)
-def test_id_is_forgotten_after_the_window(timestamp_type):
+def test_id_is_forgotten_after_the_window(timestamp_type) -> None:
     """Beyond the window the signature would be stale, so the id need not be kept."""
     window = ReplayWindow(Freshness(append_window_seconds=300, create_window_seconds=300))
     _is_repeat(window, "a", _record(timestamp_type, 1_000, 0), now=1_000)
     assert not _is_repeat(window, "a", _record(timestamp_type, 1_601, 1), now=1_601)
 
 
-def test_claimed_time_does_not_empty_the_window():
+def test_claimed_time_does_not_empty_the_window() -> None:
     """On a CreateTime topic the record's time is a claim, and our own clock counts."""
     window = ReplayWindow(Freshness())
     _is_repeat(window, "a", _record(TimestampType.CREATE, 1_000, 0), now=1_000)
@@ -49,7 +49,7 @@ def test_claimed_time_does_not_empty_the_window():
     assert _is_repeat(window, "a", _record(TimestampType.CREATE, 1_000, 2), now=1_002)
 
 
-def test_first_of_an_id_in_the_log_is_the_one_that_counts():
+def test_first_of_an_id_in_the_log_is_the_one_that_counts() -> None:
     """A later copy that was seen before a restart does not make a repeat of the first."""
     window = ReplayWindow(Freshness())
     _is_repeat(window, "a", _record(TimestampType.APPEND, 0, 6), now=0)
@@ -57,7 +57,7 @@ def test_first_of_an_id_in_the_log_is_the_one_that_counts():
     assert _is_repeat(window, "a", _record(TimestampType.APPEND, 0, 6), now=0)
 
 
-def test_record_is_no_repeat_of_itself():
+def test_record_is_no_repeat_of_itself() -> None:
     """A record that comes again after a restart is judged as before."""
     window = ReplayWindow(Freshness())
     record = _record(TimestampType.APPEND, 0, 5)
@@ -65,7 +65,7 @@ def test_record_is_no_repeat_of_itself():
     assert not _is_repeat(window, "a", record, now=0)
 
 
-def test_replay_memory_is_bounded():
+def test_replay_memory_is_bounded() -> None:
     """The oldest id goes when there are too many."""
     window = ReplayWindow(Freshness(), max_ids=2)
     for offset, name in enumerate(("a", "b", "c")):
@@ -80,7 +80,9 @@ def test_replay_memory_is_bounded():
     retry_after=st.none() | st.floats(0, 1_000),
     chance=st.floats(0, 1, exclude_max=True),
 )
-def test_retries_are_bounded_and_patient(failures, age, retry_after, chance):
+def test_retries_are_bounded_and_patient(
+    failures: int, age: float, retry_after, chance: float
+) -> None:
     """No try too many, none too late, and none before the source said."""
     policy = RetryPolicy()
     delay = policy.delay_seconds(
@@ -95,7 +97,7 @@ def test_retries_are_bounded_and_patient(failures, age, retry_after, chance):
 
 
 @pytest.mark.parametrize(("failures", "bound"), [(0, 0.5), (1, 0.5), (2, 1.0), (3, 2.0)])
-def test_retry_delay_grows(failures, bound):
+def test_retry_delay_grows(failures: int, bound: float) -> None:
     """The bound of the jitter doubles from try to try."""
     policy = RetryPolicy(max_attempts=9)
     delay = policy.delay_seconds(

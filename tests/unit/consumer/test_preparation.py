@@ -46,7 +46,7 @@ class ScriptedSource:
         return picture.getvalue()
 
 
-def _preparation(source, decoder, budget_bytes=10_000, **changes):
+def _preparation(source, decoder, budget_bytes: int = 10_000, **changes):
     sources = Sources(by_scheme={"test": source}, max_bytes=1000)
     fields = {
         "sources": sources,
@@ -79,7 +79,7 @@ REQUEST = Request(id="a", image=ImageReference(uri="test:x"), tasks=(Task.EMBED,
 BUSY = Unavailable(Code.IMAGE_UNAVAILABLE, "busy")
 
 
-async def test_only_the_pixels_asked_for_are_made(decoder):
+async def test_only_the_pixels_asked_for_are_made(decoder) -> None:
     """An embedding alone needs no second resize."""
     prepared = await _prepared(_preparation(ScriptedSource(), decoder))
     assert set(prepared.pixels) == {Task.EMBED}
@@ -87,14 +87,14 @@ async def test_only_the_pixels_asked_for_are_made(decoder):
     assert (prepared.image.width, prepared.image.height) == (20, 10)
 
 
-async def test_what_can_heal_is_tried_again(decoder):
+async def test_what_can_heal_is_tried_again(decoder) -> None:
     """Two failures that may pass, then the picture."""
     source = ScriptedSource(BUSY, BUSY)
     await _prepared(_preparation(source, decoder))
     assert source.tries == 3
 
 
-async def test_retries_end_and_are_counted(decoder):
+async def test_retries_end_and_are_counted(decoder) -> None:
     """A source that never answers fails the record, with the number of tries."""
     source = ScriptedSource(*[BUSY] * 9)
     with pytest.raises(Failed) as caught:
@@ -102,7 +102,7 @@ async def test_retries_end_and_are_counted(decoder):
     assert (caught.value.code, caught.value.attempts) == (Code.IMAGE_UNAVAILABLE, 4)
 
 
-async def test_what_cannot_heal_is_not_tried_again(decoder):
+async def test_what_cannot_heal_is_not_tried_again(decoder) -> None:
     """A missing image is missing at once."""
     source = ScriptedSource(BUSY, Failed(Code.NOT_FOUND, "gone"))
     with pytest.raises(Failed) as caught:
@@ -110,7 +110,7 @@ async def test_what_cannot_heal_is_not_tried_again(decoder):
     assert source.tries == caught.value.attempts == 2
 
 
-async def test_failure_while_our_loop_stood_still_is_no_try(decoder):
+async def test_failure_while_our_loop_stood_still_is_no_try(decoder) -> None:
     """Every deadline is over at the end of a pause, and there is one try only."""
     time = [100.0]
 
@@ -126,7 +126,7 @@ async def test_failure_while_our_loop_stood_still_is_no_try(decoder):
     assert source.tries == 2
 
 
-async def test_source_that_asks_for_too_much_patience_is_given_up(decoder):
+async def test_source_that_asks_for_too_much_patience_is_given_up(decoder) -> None:
     """A Retry-After beyond the age bound is not waited for."""
     source = ScriptedSource(Unavailable(Code.IMAGE_UNAVAILABLE, "later", 3600))
     with pytest.raises(Failed) as caught:
@@ -134,7 +134,7 @@ async def test_source_that_asks_for_too_much_patience_is_given_up(decoder):
     assert caught.value.attempts == 1
 
 
-async def test_fetches_stay_within_the_budget_of_bytes(decoder):
+async def test_fetches_stay_within_the_budget_of_bytes(decoder) -> None:
     """No more images are in memory at once than the budget has room for, until they are pixels."""
     source = ScriptedSource()
     limit = 3000 + 3 * SMALL.byte_length
@@ -144,7 +144,7 @@ async def test_fetches_stay_within_the_budget_of_bytes(decoder):
     assert limit // 3 <= source.most_bytes <= limit
 
 
-async def test_pixels_stay_in_the_budget_until_they_are_used(decoder):
+async def test_pixels_stay_in_the_budget_until_they_are_used(decoder) -> None:
     """What is ready for the models counts; no more is made than there is room for."""
     preparation = _preparation(ScriptedSource(), decoder, budget_bytes=1000 + SMALL.byte_length)
     async with preparation.prepare(REQUEST):
@@ -157,7 +157,7 @@ async def test_pixels_stay_in_the_budget_until_they_are_used(decoder):
 
 
 @pytest.mark.parametrize("fault", [BUSY, Failed(Code.NOT_FOUND, "gone")])
-async def test_what_fails_holds_nothing(decoder, fault):
+async def test_what_fails_holds_nothing(decoder, fault) -> None:
     """Neither between two tries nor afterwards."""
     preparation = _preparation(ScriptedSource(fault), decoder)
     with suppress(Failed):

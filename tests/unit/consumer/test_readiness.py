@@ -12,7 +12,7 @@ def _reported(readiness: Readiness, *times: float) -> list[tuple[str, str]]:
     return [(line["event"], line["cause"]) for line in lines]
 
 
-def test_ready_without_a_cause():
+def test_ready_without_a_cause() -> None:
     """Causes come and go by name; the rest of them hold on."""
     readiness = Readiness()
     assert readiness.ready
@@ -27,7 +27,7 @@ def test_ready_without_a_cause():
     assert readiness.ready
 
 
-def test_each_cause_is_an_error_a_minute():
+def test_each_cause_is_an_error_a_minute() -> None:
     """Looked at every second, said at once and then once a minute."""
     readiness = Readiness()
     readiness.block("secret:0", "no record verified")
@@ -35,7 +35,7 @@ def test_each_cause_is_an_error_a_minute():
     assert _reported(readiness, *seconds) == [("not ready", "secret:0")] * 3
 
 
-def test_cause_that_is_gone_is_said_once():
+def test_cause_that_is_gone_is_said_once() -> None:
     """A line when it is over, none while all is well."""
     readiness = Readiness()
     readiness.block("secret:0", "no record verified")
@@ -44,7 +44,7 @@ def test_cause_that_is_gone_is_said_once():
     assert _reported(readiness, 1, 2, 3) == [("no longer blocked", "secret:0")]
 
 
-def test_cause_that_comes_and_goes_does_not_fill_the_log():
+def test_cause_that_comes_and_goes_does_not_fill_the_log() -> None:
     """An outsider who makes it flap gets a pair of lines a minute."""
     readiness, lines = Readiness(), []
     for now in range(2 * REPEAT_SECONDS):

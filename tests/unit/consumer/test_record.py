@@ -13,11 +13,11 @@ def _stages(**changes):
     return fake_pipeline(**({"now": lambda: NOW + 1.5} | changes))
 
 
-def _request(name="a", tasks=(Task.EMBED, Task.CAPTION)):
+def _request(name: str = "a", tasks=(Task.EMBED, Task.CAPTION)):
     return Request(id=name, image=ImageReference(uri="file:///a.png"), tasks=tasks)
 
 
-async def test_good_record_gets_what_it_asked_for():
+async def test_good_record_gets_what_it_asked_for() -> None:
     """An authentic record leads to vector, caption and the time each stage took."""
     outcome = await process(signed_record(_request()), _stages())
     assert isinstance(outcome, OkOutcome)
@@ -27,14 +27,14 @@ async def test_good_record_gets_what_it_asked_for():
     assert outcome.inference.caption_ms == 3.0
 
 
-async def test_record_that_asks_for_an_embedding_wakes_no_captioner():
+async def test_record_that_asks_for_an_embedding_wakes_no_captioner() -> None:
     """Only a caption makes BLIP expected."""
     inferences = FakeInferences()
     await process(signed_record(_request(tasks=(Task.EMBED,))), _stages(inferences=inferences))
     assert inferences.most_expected == 0
 
 
-async def test_caption_is_expected_from_admission_to_the_end():
+async def test_caption_is_expected_from_admission_to_the_end() -> None:
     """The captioner can load while the image is fetched, and is let go when the record ends."""
     inferences = FakeInferences()
     faults = {"a": Failed(Code.NOT_FOUND, "gone")}
@@ -43,7 +43,7 @@ async def test_caption_is_expected_from_admission_to_the_end():
     assert (inferences.most_expected, inferences.expected) == (1, 0)
 
 
-async def test_failed_fetch_is_an_error_with_its_code():
+async def test_failed_fetch_is_an_error_with_its_code() -> None:
     """A verdict of a later stage keeps code, message and attempts."""
     fault = Failed(Code.IMAGE_UNAVAILABLE, "no answer")
     fault.attempts = 4
@@ -57,7 +57,7 @@ async def test_failed_fetch_is_an_error_with_its_code():
     )
 
 
-async def test_forged_record_is_refused_before_anything_is_fetched():
+async def test_forged_record_is_refused_before_anything_is_fetched() -> None:
     """Nothing of a record without a signature reaches a later stage."""
     preparation = FakePreparation(faults={"a": AssertionError("must not be asked")})
     record = signed_record(_request(), headers=[])
@@ -66,11 +66,11 @@ async def test_forged_record_is_refused_before_anything_is_fetched():
     assert outcome.code is Code.UNSIGNED
 
 
-def _text(text="a red car", **changes):
+def _text(text: str = "a red car", **changes):
     return Request(id="t", text=text, **changes)
 
 
-async def test_text_is_embedded_without_an_image():
+async def test_text_is_embedded_without_an_image() -> None:
     """It is neither fetched nor decoded, and wakes no captioner."""
     inferences = FakeInferences()
     preparation = FakePreparation(faults={"t": AssertionError("must not be asked")})
@@ -82,7 +82,7 @@ async def test_text_is_embedded_without_an_image():
     assert inferences.most_expected == 0
 
 
-async def test_text_that_is_too_long_is_an_error_with_its_code():
+async def test_text_that_is_too_long_is_an_error_with_its_code() -> None:
     """It fails at the last stage, and took no time in those of images."""
     outcome = await process(signed_record(_text("!!!")), _stages())
     assert isinstance(outcome, ErrorOutcome)
@@ -91,7 +91,7 @@ async def test_text_that_is_too_long_is_an_error_with_its_code():
 
 
 @pytest.mark.parametrize("urgent", [True, False])
-async def test_what_comes_by_the_queries_topic_is_urgent(urgent):
+async def test_what_comes_by_the_queries_topic_is_urgent(urgent: bool) -> None:
     """Text and image alike, and nothing that comes by the other topic."""
     inferences = FakeInferences()
     pipeline = _stages(inferences=inferences, urgent=urgent)
@@ -100,21 +100,21 @@ async def test_what_comes_by_the_queries_topic_is_urgent(urgent):
     assert inferences.urgent == (2 if urgent else 0)
 
 
-async def test_second_record_with_an_id_is_a_repeat():
+async def test_second_record_with_an_id_is_a_repeat() -> None:
     """An authentic repeat inside the window is counted, not processed."""
     pipeline = _stages()
     await process(signed_record(_request(), offset=0), pipeline)
     assert await process(signed_record(_request(), offset=1), pipeline) == RepeatOutcome(id="a")
 
 
-async def test_unforeseen_error_is_no_outcome():
+async def test_unforeseen_error_is_no_outcome() -> None:
     """A fault of ours is not blamed on the record."""
     pipeline = _stages(preparation=FakePreparation(faults={"a": ZeroDivisionError()}))
     with pytest.raises(ZeroDivisionError):
         await process(signed_record(_request()), pipeline)
 
 
-async def test_append_in_our_future_is_no_negative_queue_time():
+async def test_append_in_our_future_is_no_negative_queue_time() -> None:
     """Clocks differ; a queue time is never below zero."""
     outcome = await process(signed_record(_request()), _stages(now=lambda: NOW - 5))
     assert isinstance(outcome, OkOutcome)

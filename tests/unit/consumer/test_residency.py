@@ -19,7 +19,7 @@ def on_device(policy: ResidencyPolicy, now: float = 0.0) -> Residency:
     return residency
 
 
-def test_nothing_is_loaded_before_a_caption_is_wanted():
+def test_nothing_is_loaded_before_a_caption_is_wanted() -> None:
     """Start-up and embeddings alone never load BLIP."""
     residency = Residency(GPU)
 
@@ -27,7 +27,7 @@ def test_nothing_is_loaded_before_a_caption_is_wanted():
     assert residency.next_change_at(wanted=False) is None
 
 
-def test_way_to_the_device_and_back():
+def test_way_to_the_device_and_back() -> None:
     """Load, to the device, off it after the first bound, out of memory after the second."""
     residency = Residency(GPU)
     assert residency.next_move(0, wanted=True) is Move.LOAD
@@ -47,7 +47,7 @@ def test_way_to_the_device_and_back():
     assert residency.next_change_at(wanted=False) is None
 
 
-def test_one_load_at_a_time():
+def test_one_load_at_a_time() -> None:
     """While a load runs, no other move is made, however many captions are wanted."""
     residency = Residency(GPU)
     residency.loading()
@@ -56,7 +56,7 @@ def test_one_load_at_a_time():
     assert residency.next_move(1e6, wanted=False) is None
 
 
-def test_never_leaves_while_a_caption_is_wanted():
+def test_never_leaves_while_a_caption_is_wanted() -> None:
     """A caption that is being fetched or decoded holds BLIP, however long ago the last one was."""
     residency = on_device(GPU)
 
@@ -64,7 +64,7 @@ def test_never_leaves_while_a_caption_is_wanted():
     assert residency.next_change_at(wanted=True) is None
 
 
-def test_clock_starts_at_the_end_of_the_last_caption():
+def test_clock_starts_at_the_end_of_the_last_caption() -> None:
     """A batch that ends late moves the moment of leaving."""
     residency = on_device(GPU)
     residency.worked(1000)
@@ -73,14 +73,14 @@ def test_clock_starts_at_the_end_of_the_last_caption():
     assert residency.next_move(1300, wanted=False) is Move.OFFLOAD
 
 
-def test_on_a_cpu_it_is_dropped_at_once():
+def test_on_a_cpu_it_is_dropped_at_once() -> None:
     """Where host memory is the device's memory there is nothing between."""
     residency = on_device(CPU)
 
     assert residency.next_move(300, wanted=False) is Move.UNLOAD
 
 
-def test_loaded_for_a_caption_that_never_came():
+def test_loaded_for_a_caption_that_never_came() -> None:
     """BLIP in host memory whose caption failed to be fetched leaves after the first bound."""
     residency = Residency(GPU)
     residency.loading()
@@ -90,7 +90,7 @@ def test_loaded_for_a_caption_that_never_came():
     assert residency.next_move(305, wanted=False) is Move.UNLOAD
 
 
-def test_zero_leaves_after_every_batch():
+def test_zero_leaves_after_every_batch() -> None:
     """Idle bound 0: nothing wanted, nothing kept."""
     residency = on_device(ResidencyPolicy(idle_seconds=0))
     residency.worked(7)
@@ -99,7 +99,7 @@ def test_zero_leaves_after_every_batch():
     assert residency.next_move(7, wanted=False) is Move.OFFLOAD
 
 
-def test_never_stays():
+def test_never_stays() -> None:
     """Without bounds BLIP stays on the device, and once offloaded in host memory."""
     residency = on_device(ResidencyPolicy(idle_seconds=None, host_seconds=None))
     assert residency.next_move(1e9, wanted=False) is None
@@ -110,7 +110,7 @@ def test_never_stays():
     assert residency.next_move(2e9, wanted=False) is None
 
 
-def test_failed_load_waits_longer_each_time():
+def test_failed_load_waits_longer_each_time() -> None:
     """Not tried again before a wait that doubles up to a bound, and refused with its reason."""
     policy = ResidencyPolicy(first_retry_seconds=5, longest_retry_seconds=30)
     residency, now, waits = Residency(policy), 0.0, []
@@ -127,7 +127,7 @@ def test_failed_load_waits_longer_each_time():
     assert residency.refusal(now) is None
 
 
-def test_success_forgets_the_failures():
+def test_success_forgets_the_failures() -> None:
     """After a load that worked the next failure waits the first time again."""
     residency = Residency(ResidencyPolicy(first_retry_seconds=5))
     residency.failed(0, "full")
@@ -143,7 +143,7 @@ def test_success_forgets_the_failures():
 @pytest.mark.parametrize(
     ("policy", "move"), [(GPU, Move.OFFLOAD), (CPU, Move.UNLOAD)], ids=["gpu", "cpu"]
 )
-def test_what_makes_room(policy, move):
+def test_what_makes_room(policy, move) -> None:
     """Room for CLIP is made by what frees the device's memory."""
     assert on_device(policy).leaving() is move
 
@@ -152,7 +152,7 @@ def test_what_makes_room(policy, move):
     wants=st.lists(st.tuples(st.booleans(), st.floats(0, 1000), st.booleans()), max_size=60),
     policy=st.sampled_from([GPU, CPU, ResidencyPolicy(idle_seconds=0, host_seconds=0)]),
 )
-def test_any_script_keeps_the_promises(wants, policy):
+def test_any_script_keeps_the_promises(wants: list[tuple[bool, float, bool]], policy) -> None:
     """For any script: never off while wanted, one load at a time, and gone in the end."""
     residency, now = Residency(policy), 0.0
     for wanted, seconds, works in wants:

@@ -64,7 +64,7 @@ def _ok(tasks=(Task.EMBED, Task.CAPTION)):
     )
 
 
-def _refused(record, code=Code.UNSIGNED, reason="no header"):
+def _refused(record, code: Code = Code.UNSIGNED, reason: str = "no header"):
     kept = keep_refused(record, DeadLetterRate(2**40), NOW)
     return RefusedOutcome(code=code, reason=reason, kept=kept)
 
@@ -80,7 +80,7 @@ def _headers(record):
 
 
 @pytest.mark.parametrize("encoding", ["base64", "base64-be", "float"])
-def test_result_holds_what_the_models_said(encoding):
+def test_result_holds_what_the_models_said(encoding: str) -> None:
     """Vector, caption and who made them come back from the bytes."""
     [out] = _writer(encoding=encoding).write(signed_record(REQUEST), _ok(), NOW)
     result = decode_result(out.value)
@@ -94,7 +94,7 @@ def test_result_holds_what_the_models_said(encoding):
     assert result.metadata == {"album": 7}
 
 
-def test_result_names_the_place_of_its_request_and_the_group():
+def test_result_names_the_place_of_its_request_and_the_group() -> None:
     """Readers and the next start of the group know whose it is, whatever the outcome was."""
     failed = ErrorOutcome(
         request=REQUEST, code=Code.NOT_FOUND, message="gone", attempts=1, timing=TimingMs()
@@ -114,7 +114,9 @@ def test_result_names_the_place_of_its_request_and_the_group():
 @pytest.mark.parametrize("encoding", ["base64", "base64-be", "float"])
 @pytest.mark.parametrize("metadata", [None, {"album": 7}])
 @pytest.mark.parametrize("tasks", [(Task.EMBED,), (Task.CAPTION,), (Task.EMBED, Task.CAPTION)])
-def test_result_is_what_the_schema_says_and_no_more(tasks, metadata, encoding):
+def test_result_is_what_the_schema_says_and_no_more(
+    tasks, metadata: dict[str, int] | None, encoding: str
+) -> None:
     """Read as a `Result` and written again it has every field and no other: none was misspelt."""
     ok = dataclasses.replace(_ok(tasks), request=REQUEST.model_copy(update={"metadata": None}))
     if metadata:
@@ -127,13 +129,13 @@ def test_result_is_what_the_schema_says_and_no_more(tasks, metadata, encoding):
     assert written.get("metadata") == metadata
 
 
-def test_result_holds_only_what_was_asked_for():
+def test_result_holds_only_what_was_asked_for() -> None:
     """A caption alone has no embedding beside it."""
     [out] = _writer().write(signed_record(REQUEST), _ok(tasks=(Task.CAPTION,)), NOW)
     assert decode_result(out.value).embedding is None
 
 
-def test_result_of_a_text_has_an_embedding_and_no_image():
+def test_result_of_a_text_has_an_embedding_and_no_image() -> None:
     """Of the same model and revision as the images, with no stage of theirs."""
     request = Request(id="t", text="a red car", metadata={"search": 1})
     ok = dataclasses.replace(_ok((Task.EMBED,)), request=request, image=None)
@@ -148,7 +150,7 @@ def test_result_of_a_text_has_an_embedding_and_no_image():
 
 
 @pytest.mark.parametrize("request_", [REQUEST, Request(id="t", text="x")], ids=["image", "text"])
-def test_error_names_the_image_that_failed(request_):
+def test_error_names_the_image_that_failed(request_) -> None:
     """By its URI, as sent; a text has none."""
     error = ErrorOutcome(
         request=request_, code=Code.TEXT_TOO_LONG, message="", attempts=1, timing=TimingMs()
@@ -159,7 +161,7 @@ def test_error_names_the_image_that_failed(request_):
     assert _headers(letter)[headers.DLQ_STAGE] == "infer"
 
 
-def test_result_is_signed_for_the_results_topic():
+def test_result_is_signed_for_the_results_topic() -> None:
     """A reader verifies it like a request, and it is of no use on the ingest topic."""
     [out] = _writer().write(signed_record(REQUEST, key=b"k"), _ok(), NOW)
     signed = Verifier(KEYS, RESULTS).verify(out.headers, out.key, out.value)
@@ -167,13 +169,13 @@ def test_result_is_signed_for_the_results_topic():
     assert out.key == b"k"
 
 
-def test_result_without_a_key_is_keyed_by_its_id():
+def test_result_without_a_key_is_keyed_by_its_id() -> None:
     """So that a compacted results topic keeps the last of each id."""
     [out] = _writer().write(signed_record(REQUEST), _ok(), NOW)
     assert out.key == b"a"
 
 
-def test_result_does_not_take_over_a_key_that_would_fill_its_topic():
+def test_result_does_not_take_over_a_key_that_would_fill_its_topic() -> None:
     """It is keyed by its id, and signed like that."""
     longest = b"k" * MAX_RESULT_KEY_BYTES
     error = ErrorOutcome(
@@ -187,7 +189,7 @@ def test_result_does_not_take_over_a_key_that_would_fill_its_topic():
         assert _batch_length(letter) <= KAFKA_LIMIT_BYTES
 
 
-def test_result_is_a_cloud_event():
+def test_result_is_a_cloud_event() -> None:
     """The headers of CloudEvents 1.0 in binary mode are there."""
     [out] = _writer().write(signed_record(REQUEST), _ok(), NOW)
     found = _headers(out)
@@ -197,7 +199,7 @@ def test_result_is_a_cloud_event():
     assert found["content-type"] == "application/json"
 
 
-def test_error_is_a_result_and_a_dead_letter_with_the_same_code():
+def test_error_is_a_result_and_a_dead_letter_with_the_same_code() -> None:
     """A failed image is answered and kept."""
     error = ErrorOutcome(
         request=REQUEST, code=Code.NOT_FOUND, message="gone", attempts=3, timing=TimingMs()
@@ -211,18 +213,18 @@ def test_error_is_a_result_and_a_dead_letter_with_the_same_code():
     assert _headers(letter)[headers.DLQ_DELIVERY_COUNT] == "3"
 
 
-def test_refusal_is_a_dead_letter_alone():
+def test_refusal_is_a_dead_letter_alone() -> None:
     """Nothing is said to somebody who could not sign."""
     outs = _writer().write(signed_record(REQUEST), _refused(signed_record(REQUEST)), NOW)
     assert [out.topic for out in outs] == [DLQ]
 
 
-def test_repeat_says_nothing():
+def test_repeat_says_nothing() -> None:
     """A repeat adds no record; only its offset is committed."""
     assert _writer().write(signed_record(REQUEST), RepeatOutcome(id="a"), NOW) == []
 
 
-def test_second_pass_replaces_the_dead_letter_headers():
+def test_second_pass_replaces_the_dead_letter_headers() -> None:
     """A record that was redriven does not grow with every pass."""
     record = signed_record(REQUEST)
     [first] = _writer().write(record, _refused(record), NOW)
@@ -232,7 +234,7 @@ def test_second_pass_replaces_the_dead_letter_headers():
     assert _headers(second)[headers.DLQ_OFFSET] == "9"
 
 
-def test_long_reason_is_cut_between_characters():
+def test_long_reason_is_cut_between_characters() -> None:
     """The reason fits its header, in whole characters."""
     record = signed_record(REQUEST)
     [letter] = _writer().write(record, _refused(record, Code.INVALID, "é" * 1000), NOW)
@@ -241,7 +243,7 @@ def test_long_reason_is_cut_between_characters():
     assert set(reason.decode()) == {"é"}
 
 
-def test_value_too_large_for_the_topic_is_replaced_by_its_digest():
+def test_value_too_large_for_the_topic_is_replaced_by_its_digest() -> None:
     """A dead letter must not fail on the size of what it tells of."""
     value = b"x" * (MAX_DEAD_LETTER_BYTES + 1)
     record = signed_record(REQUEST, value=value)
@@ -251,7 +253,7 @@ def test_value_too_large_for_the_topic_is_replaced_by_its_digest():
     assert _headers(letter)["sig-id"] == "a"
 
 
-def test_headers_too_large_for_the_topic_are_left_out():
+def test_headers_too_large_for_the_topic_are_left_out() -> None:
     """A megabyte of headers does not stop the worker either."""
     record = signed_record(REQUEST, headers=[("h", b"x" * (MAX_DEAD_LETTER_BYTES + 1))])
     [letter] = _writer().write(record, _refused(record), NOW)
@@ -273,7 +275,9 @@ def test_headers_too_large_for_the_topic_are_left_out():
         (None, b"x" * 500_000, [("€" * 166_600, b"")]),
     ],
 )
-def test_record_that_fitted_the_ingest_topic_fits_the_dead_letters(key, value, sent):
+def test_record_that_fitted_the_ingest_topic_fits_the_dead_letters(
+    key: bytes | None, value: bytes | None, sent
+) -> None:
     """However its bytes are spread: anybody can write it, and a partition would stop at it."""
     record = signed_record(REQUEST, key=key, value=value, headers=sent)
     writer = _writer(group_id="g" * 255)

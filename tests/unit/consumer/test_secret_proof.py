@@ -17,7 +17,7 @@ def _signed(value: bytes | None, *, age_seconds: int = 0) -> Record:
     return signed_record(REQUEST, value=value, headers=signed)
 
 
-def test_nothing_seen_is_no_doubt():
+def test_nothing_seen_is_no_doubt() -> None:
     """An empty topic says nothing against our secret, and nothing for it."""
     proof = SecretProof()
     assert not proof.proven
@@ -25,7 +25,7 @@ def test_nothing_seen_is_no_doubt():
 
 
 @pytest.mark.parametrize("code", sorted(UNVERIFIED))
-def test_refusal_without_a_right_signature_proves_nothing(code):
+def test_refusal_without_a_right_signature_proves_nothing(code) -> None:
     """However many there are, and the doubt says how many of which."""
     proof = SecretProof()
     for _ in range(1000):
@@ -36,7 +36,7 @@ def test_refusal_without_a_right_signature_proves_nothing(code):
 
 
 @pytest.mark.parametrize("code", [None, *VERIFIED])
-def test_right_signature_proves_the_secret_whatever_it_signs(code):
+def test_right_signature_proves_the_secret_whatever_it_signs(code) -> None:
     """For good: no refusal after it takes the proof away."""
     for note in (SecretProof.look, SecretProof.recall):
         proof = SecretProof()
@@ -47,7 +47,7 @@ def test_right_signature_proves_the_secret_whatever_it_signs(code):
         assert proof.doubt is None
 
 
-def test_refusal_of_before_this_run_is_no_doubt():
+def test_refusal_of_before_this_run_is_no_doubt() -> None:
     """It has its dead letter: nothing waits because of it."""
     proof = SecretProof()
     proof.recall(Code.BAD_SIGNATURE)
@@ -67,7 +67,7 @@ def test_refusal_of_before_this_run_is_no_doubt():
     ],
     ids=["version 2", "unknown field", "malformed", "null", "other id", "clock 330 s off"],
 )
-async def test_signed_record_that_is_refused_proves_the_secret(record, code):
+async def test_signed_record_that_is_refused_proves_the_secret(record, code: Code) -> None:
     """Its signature was found right before it was looked into: each kind, by the real admission."""
     pipeline = fake_pipeline(proof=SecretProof())
     assert pipeline.proves(record)
@@ -88,7 +88,7 @@ async def test_signed_record_that_is_refused_proves_the_secret(record, code):
     ],
     ids=["unsigned", "bad signature", "twice", "headers", "large"],
 )
-def test_unverified_record_proves_nothing(record):
+def test_unverified_record_proves_nothing(record) -> None:
     """Nobody without the secret can have a record processed while it is not proven."""
     pipeline = fake_pipeline(proof=SecretProof())
     assert not pipeline.proves(record)
@@ -96,7 +96,7 @@ def test_unverified_record_proves_nothing(record):
     assert not pipeline.secret_proven
 
 
-def test_replayed_record_proves_the_secret():
+def test_replayed_record_proves_the_secret() -> None:
     """It was signed with it, whoever sends it again; and append time is the broker's."""
     pipeline = fake_pipeline(proof=SecretProof())
     replay = signed_record(REQUEST, timestamp_ms=(NOW + 10_000) * 1000)
@@ -104,14 +104,14 @@ def test_replayed_record_proves_the_secret():
     assert pipeline.proves(replay)
 
 
-def test_as_many_headers_as_a_good_record_may_have():
+def test_as_many_headers_as_a_good_record_may_have() -> None:
     """The bound is where it says."""
     more = [("h", b"")] * (MAX_HEADERS - 3)
     good = signed_record(REQUEST, headers=[*signed_record(REQUEST).headers, *more])
     assert fake_pipeline(proof=SecretProof()).proves(good)
 
 
-def test_refusals_are_told_once_a_minute():
+def test_refusals_are_told_once_a_minute() -> None:
     """The first at once; then all of the minute together."""
     refusals = Refusals()
     assert refusals.due(0) is None
@@ -125,7 +125,7 @@ def test_refusals_are_told_once_a_minute():
     assert refusals.due(200) is None
 
 
-def test_unknown_key_beside_good_records_is_called_a_rotation():
+def test_unknown_key_beside_good_records_is_called_a_rotation() -> None:
     """And the line says how it is healed."""
     refusals = Refusals()
     refusals.note(Code.UNKNOWN_KEY, truncated=False)

@@ -1,6 +1,7 @@
 """What counts as stuck, and what does not."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -24,12 +25,12 @@ def _looks(watchdog, sights):
     return [watchdog.look(snapshot, now) for now, snapshot in enumerate(sights, start=1)]
 
 
-def test_idle_member_is_live():
+def test_idle_member_is_live() -> None:
     """A topic without traffic, or a spare member without partitions, is no fault."""
     assert set(_looks(Watchdog(BOUNDS, 0), [IDLE] * 1000)) == {None}
 
 
-def test_member_outside_the_group_is_not_live_and_then_ends():
+def test_member_outside_the_group_is_not_live_and_then_ends() -> None:
     """Not being in the group has a bound, and being not live has another."""
     watchdog, outside = Watchdog(BOUNDS, 0), Snapshot(joined=False, work={})
     faults = _looks(watchdog, [outside] * 91)
@@ -40,27 +41,27 @@ def test_member_outside_the_group_is_not_live_and_then_ends():
     assert caught.value.code is ExitCode.STUCK
 
 
-def test_work_without_a_commit_is_not_live():
+def test_work_without_a_commit_is_not_live() -> None:
     """Records in flight must lead to commits."""
     faults = _looks(Watchdog(BOUNDS, 0), [_at_work(7)] * 190)
     assert faults[100] is None
     assert "no commit" in faults[-1]
 
 
-def test_commits_are_progress_however_much_is_in_flight():
+def test_commits_are_progress_however_much_is_in_flight() -> None:
     """A full window that moves is no fault."""
     sights = [_at_work(n // 100, in_flight=256) for n in range(1000)]
     assert set(_looks(Watchdog(BOUNDS, 0), sights)) == {None}
 
 
-def test_partition_that_stands_still_beside_one_that_moves_is_not_live():
+def test_partition_that_stands_still_beside_one_that_moves_is_not_live() -> None:
     """The commits of the others say nothing of it."""
     faults = _looks(Watchdog(BOUNDS, 0), [_at_work(n, 7) for n in range(190)])
     assert faults[100] is None
     assert "partition t-1" in faults[-1]
 
 
-def test_history_that_is_read_for_ever_is_not_live():
+def test_history_that_is_read_for_ever_is_not_live() -> None:
     """Nothing is in flight then; each record that is read is progress."""
     reading = [_at_work(n // 100, in_flight=0, recalling=True) for n in range(1000)]
     assert set(_looks(Watchdog(BOUNDS, 0), reading)) == {None}
@@ -69,12 +70,12 @@ def test_history_that_is_read_for_ever_is_not_live():
     assert "history" in faults[-1]
 
 
-def test_partition_that_waits_for_records_is_live():
+def test_partition_that_waits_for_records_is_live() -> None:
     """However long ago its last commit was."""
     assert set(_looks(Watchdog(BOUNDS, 0), [_at_work(7, in_flight=0)] * 1000)) == {None}
 
 
-def test_loop_that_stood_still_is_seen_at_the_next_look():
+def test_loop_that_stood_still_is_seen_at_the_next_look() -> None:
     """A look that comes late tells that nothing else turned either; the next one is fine again."""
     watchdog = Watchdog(BOUNDS, 0)
     watchdog.look(IDLE, 1)
@@ -82,7 +83,7 @@ def test_loop_that_stood_still_is_seen_at_the_next_look():
     assert watchdog.look(IDLE, 15) is None
 
 
-async def test_file_is_touched_while_live(tmp_path, monkeypatch):
+async def test_file_is_touched_while_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A health check can look at the age of a file; a process that is not ready is live."""
     monkeypatch.setattr("consumer.runtime.watchdog.LOOK_SECONDS", 0.001)
     alive = tmp_path / "alive"

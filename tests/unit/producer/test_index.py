@@ -22,7 +22,9 @@ def unit(seed: int) -> np.ndarray:
     st.integers(0, 10_000),
     st.integers(1, 10),
 )
-def test_nearest_is_what_a_loop_over_all_finds(changes, asked, count):
+def test_nearest_is_what_a_loop_over_all_finds(
+    changes: list[tuple[int, int, bool]], asked: int, count: int
+) -> None:
     """Whatever was put, replaced and removed before."""
     index, plain = VectorIndex(DIM), {}
     for key, seed, remove in changes:
@@ -40,7 +42,7 @@ def test_nearest_is_what_a_loop_over_all_finds(changes, asked, count):
         assert score == pytest.approx(float(plain[key] @ unit(asked)), abs=1e-5)
 
 
-def test_it_grows():
+def test_it_grows() -> None:
     """Beyond its first rows, with all that was there."""
     index = VectorIndex(DIM)
     for key in range(3000):
@@ -50,7 +52,7 @@ def test_it_grows():
 
 
 @pytest.mark.parametrize("wrong", [[1.0], [2.0] + [0.0] * 7, [float("nan")] * 8, [0.0] * 8])
-def test_what_is_no_unit_vector_is_refused(wrong):
+def test_what_is_no_unit_vector_is_refused(wrong) -> None:
     """A vector of another length, or one that would be nearest to everything."""
     with pytest.raises(ValueError, match=r"numbers in an index|not a unit vector"):
         VectorIndex(DIM).put("a", wrong)
