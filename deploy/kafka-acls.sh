@@ -3,9 +3,11 @@
 #
 #   deploy/kafka-acls.sh consumer  User:imagelane-consumer  --bootstrap-server HOST:PORT [...]
 #   deploy/kafka-acls.sh ingestion User:imagelane-ingestion --bootstrap-server HOST:PORT [...]
+#   deploy/kafka-acls.sh reader    User:an-indexer          --bootstrap-server HOST:PORT [...]
 #   deploy/kafka-acls.sh --print consumer     # the rights, one a line, and nothing else
 #
 # What follows the principal goes to kafka-acls.sh as it is; KAFKA_ACLS names another command for it.
+# A reader of results shares them in a group of its own where READER_GROUP names one.
 # Topics and group are those of the settings: INGEST_TOPIC, QUERIES_TOPIC, RESULTS_TOPIC, DLQ_TOPIC, GROUP_ID.
 set -euo pipefail
 
@@ -34,8 +36,12 @@ rights() { # kind, name, pattern type, operations
       echo "topic $dlq literal Read"
       echo "group $group literal Describe"
       ;;
+    reader)
+      echo "topic $results literal Read"
+      if [ -n "${READER_GROUP:-}" ]; then echo "group $READER_GROUP literal Read"; fi
+      ;;
     *)
-      echo "kafka-acls.sh: consumer or ingestion, not '$1'" >&2
+      echo "kafka-acls.sh: consumer, ingestion or reader, not '$1'" >&2
       return 2
       ;;
   esac
@@ -45,7 +51,7 @@ if [ "${1:-}" = --print ]; then
   rights "${2:-}"
   exit
 fi
-[ $# -ge 2 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 side=$1 principal=$2
 shift 2
 read -ra acls <<<"${KAFKA_ACLS:-kafka-acls.sh}"

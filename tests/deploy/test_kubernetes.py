@@ -18,6 +18,7 @@ from tests.conftest import ROOT
 KUBERNETES = ("1.33", "1.37")  # the oldest that is still kept up, and the newest known here
 OVERLAYS = ("cpu", "gpu")
 FOLDER = ROOT / "deploy/kubernetes"
+SECRET = "a-secret-that-only-this-test-knows-0123456789"
 NOT_OURS = {"HF_HUB_OFFLINE"}  # huggingface_hub's
 
 Resource = dict[str, Any]
@@ -57,6 +58,19 @@ def environment(overlay: Path) -> dict[str, str]:
     [container] = pod(overlay)["spec"]["containers"]
     own = {one["name"]: one.get("value", "pod-0") for one in container["env"]}
     return rendered(overlay)["ConfigMap"]["data"] | own
+
+
+def taken(given: dict[str, str], folder: Path) -> ConsumerSettings:
+    """Return the settings of an environment whose every variable is one; secrets are files."""
+    fields = {name.upper() for name in ConsumerSettings.model_fields}
+    assert given.keys() <= fields | {f"{name}_FILE" for name in fields} | NOT_OURS
+    own = dict(given)
+    for name, path in given.items():
+        if path.startswith("/run/secrets/"):
+            file = folder / Path(path).name
+            file.write_text(f"k2:{SECRET}" if "previous" in path else SECRET)
+            own[name] = str(file)
+    return ConsumerSettings.from_env(own)
 
 
 overlays = pytest.mark.parametrize("overlay", [FOLDER / "overlays" / one for one in OVERLAYS])
@@ -119,17 +133,7 @@ def _closed(schema: Any) -> Any:
 @overlays
 def test_settings_are_those_of_the_consumer(overlay: Path, tmp_path: Path) -> None:
     """Every variable is a setting, and all of them together are taken."""
-    given = environment(overlay)
-    fields = {name.upper() for name in ConsumerSettings.model_fields}
-    known = fields | {f"{name}_FILE" for name in fields} | NOT_OURS
-    assert given.keys() <= known
-
-    for name, path in given.items():
-        if path.startswith("/run/secrets/"):
-            file = tmp_path / Path(path).name
-            file.write_text("a-secret-that-only-this-test-knows-0123456789")
-            given[name] = str(file)
-    settings = ConsumerSettings.from_env(given)
+    settings = taken(environment(overlay), tmp_path)
 
     spec = pod(overlay)["spec"]
     assert spec["terminationGracePeriodSeconds"] > settings.stop_seconds + 2
@@ -200,22 +204,43 @@ def test_one_gpu_a_pod() -> None:
     assert "nvidia.com/gpu" not in str(pod(FOLDER / "overlays/cpu"))
 
 
-def test_user_that_the_cluster_chooses(tmp_path: Path) -> None:
-    """The component takes our user out, and no confinement."""
-    overlay = tmp_path / "overlay"
+def overlay_with(folder: Path, *components: str) -> Path:
+    """Make an overlay of the CPU's with these components, in a namespace of its own."""
+    overlay = folder / "overlay"
     overlay.mkdir()
     above = Path("../" * len(overlay.parts[1:])) / FOLDER.relative_to("/")
-    (overlay / "kustomization.yaml").write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "kustomize.config.k8s.io/v1beta1",
-                "kind": "Kustomization",
-                "namespace": "ours",
-                "resources": [str(above / "overlays/cpu")],
-                "components": [str(above / "components/arbitrary-uid")],
-            }
-        )
+    text = yaml.safe_dump(
+        {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "namespace": "ours",
+            "resources": [str(above / "overlays/cpu")],
+            "components": [str(above / "components" / one) for one in components],
+        }
     )
+    (overlay / "kustomization.yaml").write_text(text)
+    return overlay
+
+
+@pytest.mark.parametrize("component", sorted(one.name for one in FOLDER.glob("components/*")))
+def test_each_component_alone(tmp_path: Path, component: str) -> None:
+    """It renders, in another namespace, and what it makes holds to the schemas and settings."""
+    overlay = overlay_with(tmp_path, component)
+    for kind, resource in rendered(overlay).items():
+        assert resource["metadata"]["namespace"] == "ours"
+        if kind != "ScaledObject":
+            kubernetes_validate.validate(resource, KUBERNETES[-1], strict=True)
+    taken(environment(overlay), tmp_path)
+
+
+def test_user_that_the_cluster_chooses(tmp_path: Path) -> None:
+    """The component takes our user out, and no confinement."""
+    overlay = overlay_with(tmp_path, "arbitrary-uid")
     context = pod(overlay)["spec"]["securityContext"]
     assert context == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-    assert rendered(overlay)["StatefulSet"]["metadata"]["namespace"] == "ours"
+
+
+def test_rotation_brings_a_second_key(tmp_path: Path) -> None:
+    """Both keys are taken, each from its own file."""
+    settings = taken(environment(overlay_with(tmp_path, "rotation")), tmp_path)
+    assert settings.keys.secrets.keys() == {"k1", "k2"}

@@ -13,7 +13,7 @@ from aiokafka.admin import NewTopic
 from consumer.broker.cluster import Cluster
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
-from producer import ProducerSettings, Publisher, image_request
+from producer import ProducerSettings, Publisher, ResultReader, image_request
 from producer.connection import administration
 from producer.settings import StatusSettings
 from producer.status import LastResult
@@ -62,7 +62,9 @@ def granted(secured: SecuredKafka) -> Topics:
     return topics
 
 
-def grant(kafka: SecuredKafka, topics: Topics, side: str, group: str | None = None) -> None:
+def grant(
+    kafka: SecuredKafka, topics: Topics, side: str, group: str | None = None, **more: str
+) -> None:
     own = {
         "PATH": os.environ["PATH"],
         "KAFKA_ACLS": kafka.acls_command,
@@ -71,8 +73,10 @@ def grant(kafka: SecuredKafka, topics: Topics, side: str, group: str | None = No
         "RESULTS_TOPIC": topics.results,
         "DLQ_TOPIC": topics.dlq,
         "GROUP_ID": group or f"group.{topics.ingest}",
+        **more,
     }
-    command = [str(ROOT / "deploy" / "kafka-acls.sh"), side, f"User:{side}"]
+    principal = "ingestion" if side == "reader" else side
+    command = [str(ROOT / "deploy" / "kafka-acls.sh"), side, f"User:{principal}"]
     command += ["--bootstrap-server", kafka.bootstrap]
     done = subprocess.run(command, env=own, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -314,6 +318,29 @@ async def test_status_with_the_rights_of_the_ingestion_side_and_with_less(
         await asyncio.to_thread(secured.run_class, tool, "--add", "--force", *principal, *what)
         assert less.faults[part].code is code
         assert isinstance(less.last_result, LastResult)
+
+
+async def test_reader_in_a_group_needs_the_right_to_it(
+    secured: SecuredKafka, granted: Topics, tokens: TokenServer, secret: str, tmp_path: Path
+) -> None:
+    """The rights of the script's third side suffice; without the group's a line says so."""
+    group = f"indexer.{granted.ingest}"
+    ours = settings_of(granted, secret, way(secured, "PLAIN", "consumer", tokens))
+    theirs = settings_of(granted, secret, way(secured, "PLAIN", "ingestion", tokens))
+    settings = ProducerSettings.from_env(theirs)
+    with consumer_process(ours, tmp_path / "log", SUBJECT):
+        await publish_one(theirs)
+
+    with pytest.raises(FatalError) as denied:
+        async with ResultReader(settings, group_id=group) as reader:
+            await anext(aiter(reader))
+    assert denied.value.code is ExitCode.ACCESS
+    assert group in str(denied.value)
+
+    grant(secured, granted, "reader", READER_GROUP=group)
+    async with asyncio.timeout(PATIENCE_SECONDS), ResultReader(settings, group_id=group) as reader:
+        assert (await anext(aiter(reader))).result.status == "ok"
+        await reader.commit()
 
 
 async def _verdict(running: Running, theirs: Mapping[str, str]) -> str:
