@@ -74,6 +74,11 @@ def reader(settings: ProducerSettings) -> AbstractAsyncContextManager[AIOKafkaCo
     return _reader(settings)
 
 
+def log_reader(settings: ProducerSettings) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
+    """Open a consumer whose ends are those of the log, with what no transaction has committed."""
+    return _reader(settings, isolation_level="read_uncommitted")
+
+
 def group_reader(
     settings: ProducerSettings, group_id: str
 ) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
@@ -82,13 +87,13 @@ def group_reader(
 
 
 def _reader(
-    settings: ProducerSettings, **group: Any
+    settings: ProducerSettings, *, isolation_level: str = "read_committed", **group: Any
 ) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
     tolerate_header_names()
     client = AIOKafkaConsumer(
         **_client_arguments(settings),
         **group,
-        isolation_level="read_committed",
+        isolation_level=isolation_level,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
     )

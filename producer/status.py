@@ -23,7 +23,8 @@ class PartitionStatus:
     """How far one partition is.
 
     `backlog`: records that have no outcome, of those that can be read; `is_exact`: transactions'
-    markers are not among them. `open`: those of them below the highest that is done.
+    markers are not among them. `open`: those of them below the highest that is done. `withheld`:
+    offsets from `end` on that an open transaction keeps from being read.
     """
 
     topic: str
@@ -34,6 +35,7 @@ class PartitionStatus:
     backlog: int
     is_exact: bool
     open: int
+    withheld: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

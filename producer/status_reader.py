@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -14,7 +15,7 @@ from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.admin import Committed, committed_offsets, retried, topic_partitions
 from imagelane.kafka.groups import UNKNOWN, Group, describe_group
 from imagelane.position import Undone, undone_at
-from producer.connection import administration, answering, reader
+from producer.connection import administration, answering, log_reader, reader
 from producer.dead_letters import text_of
 from producer.records import polled
 from producer.settings import StatusSettings
@@ -93,11 +94,14 @@ class _Look:
         partitions = self._requests()
         committed = await self._asked("reading its position", self._positions)
         starts, ends = await self._bounds(partitions)
+        log_ends = await self._log_ends(partitions)
         members = {} if isinstance(group, Fault) else _members(group)
         return tuple(
             [
-                await self._partition(
-                    one, members.get(one), committed.get(one), starts[one], ends[one]
+                replace(
+                    await self._partition(one, committed.get(one), starts[one], ends[one]),
+                    member=members.get(one),
+                    withheld=max(0, log_ends[one] - ends[one]),
                 )
                 for one in partitions
             ]
@@ -141,7 +145,6 @@ class _Look:
     async def _partition(
         self,
         partition: TopicPartition,
-        member: str | None,
         committed: Committed | None,
         start: int,
         end: int,
@@ -159,12 +162,13 @@ class _Look:
         return PartitionStatus(
             topic=partition.topic,
             partition=partition.partition,
-            member=member,
+            member=None,
             position=committed.offset if committed else None,
             end=end,
             backlog=left + still_open,
             is_exact=is_exact,
             open=still_open,
+            withheld=0,
         )
 
     def _requests(self) -> list[TopicPartition]:
@@ -203,6 +207,14 @@ class _Look:
         async with answering(self._settings, f"asking for the ends of {partitions[0].topic}"):
             starts = await self._consumer.beginning_offsets(partitions)
             return starts, await self._consumer.end_offsets(partitions)
+
+    async def _log_ends(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return where the partitions end, with what transactions that are open have written."""
+        async with log_reader(self._settings) as consumer:
+            consumer.assign(partitions)
+            async with answering(self._settings, f"asking for the ends of {partitions[0].topic}"):
+                ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
+                return ends
 
     async def _read(self, topic: str, begin: Mapping[TopicPartition, int]) -> AsyncIterator[Record]:
         """Give the records of a topic from these offsets to the end that it has now."""

@@ -136,7 +136,13 @@ def _partition_lines(partitions: Sequence[PartitionStatus] | Fault) -> list[str]
     )
     rows.append(("all", "", "", "", total, str(sum(one.open for one in partitions))))
     heads = ("partition", "member", "position", "end", "backlog", "open")
-    return _columns(heads, rows, right=4)
+    withheld = [
+        f"{one.topic}[{one.partition}]: {one.withheld} offsets more wait behind an open "
+        "transaction; kafka-transactions.sh shows whose, and aborts it"
+        for one in partitions
+        if one.withheld
+    ]
+    return _columns(heads, rows, right=4) + withheld
 
 
 def _backlog(count: int, *, is_exact: bool) -> str:

@@ -1,7 +1,6 @@
 """Prometheus' own tool reads the rules, runs their tests, and reads the dashboard's queries."""
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,18 +9,6 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.unit.test_monitoring import RULES, dashboard_queries
-
-
-@pytest.fixture(scope="session")
-def promtool() -> str:
-    """It is in Debian's package `prometheus`; where there is none, skipped unless demanded."""
-    found = shutil.which("promtool")
-    if found:
-        return found
-    reason = "no promtool on PATH: Debian's package `prometheus` has it"
-    if os.environ.get("REQUIRE_PROMTOOL") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def run(*command: str, cwd: Path = RULES.parent) -> "subprocess.CompletedProcess[str]":

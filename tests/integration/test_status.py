@@ -167,6 +167,22 @@ async def test_missing_topics_are_not_empty_ones(here: dict[str, str]) -> None:
         assert topic in part.reason
 
 
+async def test_open_transaction_that_holds_records_back(
+    here: dict[str, str], topics: Topics
+) -> None:
+    """They cannot be read, so they are no backlog; that they are there is told."""
+    own = {"bootstrap_servers": here["BOOTSTRAP_SERVERS"], "transactional_id": topics.ingest}
+    async with AIOKafkaProducer(**own) as producer:
+        await producer.begin_transaction()
+        for number in range(3):
+            await producer.send_and_wait(topics.ingest, b"%d" % number)
+        held = await look(here)
+        await producer.abort_transaction()
+
+    assert isinstance(held.partitions, tuple)
+    assert (held.partitions[0].backlog, held.partitions[0].withheld) == (0, 3)
+
+
 async def test_backlog_that_is_not_counted_one_by_one(here: dict[str, str], topics: Topics) -> None:
     """Above 100 offsets it is what they span, and says so; a tool's position has no metadata."""
     await publish(here, topics.ingest, 150, in_transaction=True)

@@ -1,6 +1,7 @@
 """What `imagelane status` shows: every part, and every part that is not known."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from aiokafka import TopicPartition
@@ -36,6 +37,7 @@ def partition(number: int, member: str | None, **changes: int | bool | None) -> 
         "backlog": 12,
         "is_exact": True,
         "open": 3,
+        "withheld": 0,
     }
     return PartitionStatus(
         topic="image.ingest",
@@ -99,6 +101,15 @@ def test_what_is_not_known_never_looks_like_nothing(settings: StatusSettings) ->
         assert part == {"error": {"exit_code": 67, "reason": "access: no right"}}
     assert not any("error" in (part or {}) for part in json.loads(document(nothing)).values())
     assert list(UNKNOWN.faults) == list(json.loads(document(UNKNOWN)))
+
+
+def test_what_an_open_transaction_holds_back(settings: StatusSettings) -> None:
+    """Nothing waits that can be read, and yet something does: a line says so."""
+    held = replace(ALL, partitions=(partition(0, "gpu-0", backlog=0, withheld=7),))
+
+    [line] = [line for line in table(held, settings, NOW) if "transaction" in line]
+
+    assert line.startswith("image.ingest[0]: 7 offsets more wait behind an open transaction")
 
 
 def test_json() -> None:
