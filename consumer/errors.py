@@ -10,6 +10,9 @@ class Failed(Exception):
     """
 
     attempts = 1  # set by whoever tried more than once
+    # Set by whoever had the stage under way, so that the result can tell where the time went.
+    fetch_ms: float | None = None
+    decode_ms: float | None = None
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(f"{code}: {message}")

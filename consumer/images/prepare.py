@@ -33,16 +33,25 @@ class FetchAndDecode:
         """Open the pixels for the tasks of a request, held from the budget until the block ends.
 
         Raises:
-            Failed: the first reason why there are none, with the number of tries.
+            Failed: the first reason why there are none, with the number of tries and the times of
+                fetch and decode, as far as it came.
         """
         assert request.image is not None, "a text has no pixels"
         start = monotonic()
         targets = {task: self.resizes[task] for task in request.tasks}
         pixel_bytes = sum(to.byte_length for to in targets.values())
         async with self.budget.reserve(kept_bytes=pixel_bytes) as reservation:
-            fetched = await self._fetch(request.image, reservation)
-            fetched_at, sha256 = monotonic(), fetched.sha256
-            image = await self.decoder.decode(fetched.data, targets, sha256)
+            try:
+                fetched = await self._fetch(request.image, reservation)
+            except Failed as failed:
+                failed.fetch_ms = _ms_since(start)
+                raise
+            fetch_ms, fetched_at, sha256 = _ms_since(start), monotonic(), fetched.sha256
+            try:
+                image = await self.decoder.decode(fetched.data, targets, sha256)
+            except Failed as failed:
+                failed.fetch_ms, failed.decode_ms = fetch_ms, _ms_since(fetched_at)
+                raise
             del fetched
             await reservation.keep_pixels()
             facts = ImageFacts(
@@ -50,8 +59,8 @@ class FetchAndDecode:
                 width=image.width,
                 height=image.height,
                 format=image.format,
-                fetch_ms=(fetched_at - start) * 1000,
-                decode_ms=(monotonic() - fetched_at) * 1000,
+                fetch_ms=fetch_ms,
+                decode_ms=_ms_since(fetched_at),
             )
             yield Prepared(image=facts, pixels=image.pixels)
 
@@ -82,3 +91,7 @@ class FetchAndDecode:
                 raise
             await reservation.resize(0)
             await asyncio.sleep(delay)
+
+
+def _ms_since(start: float) -> float:
+    return (monotonic() - start) * 1000

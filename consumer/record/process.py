@@ -60,8 +60,9 @@ class InferenceEngine(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """What a record passes through. `now` gives Unix time in seconds.
+    """What a record passes through. `now` gives Unix time in seconds, to compare with the log's.
 
+    `clock` is the one that every stage takes its time by: nobody sets it back.
     Steps on the device for records of an `urgent` pipeline go before those of the others.
     """
 
@@ -75,6 +76,7 @@ class Pipeline:
     inferences: InferenceEngine
     urgent: bool = False
     now: Callable[[], float] = time.time
+    clock: Callable[[], float] = time.monotonic
 
     @property
     def secret_proven(self) -> bool:
@@ -112,16 +114,16 @@ class Pipeline:
 
 async def process(record: Record, pipeline: Pipeline) -> Outcome:
     """Return the one outcome of a record; our secret is proven."""
-    start = pipeline.now()
-    request = _verdict(record, pipeline, start)
+    start, now = pipeline.clock(), pipeline.now()
+    request = _verdict(record, pipeline, now)
     if isinstance(request, Refused):
-        kept = keep_refused(record, pipeline.letter_rate, start)
+        kept = keep_refused(record, pipeline.letter_rate, now)
         pipeline.refusals.note(request.code, truncated=kept.truncated)
         return RefusedOutcome(code=request.code, reason=request.reason, kept=kept)
-    if pipeline.replay.is_repeat(pipeline.replay.sighting(request.id, record, start)):
+    if pipeline.replay.is_repeat(pipeline.replay.sighting(request.id, record, now)):
         return RepeatOutcome(id=request.id)
 
-    queue_ms = max(0.0, start * 1000 - record.timestamp_ms)
+    queue_ms = max(0.0, now * 1000 - record.timestamp_ms)
     captions, urgent = Task.CAPTION in request.tasks, pipeline.urgent
     with pipeline.inferences.expect_caption(urgent=urgent) if captions else nullcontext():
         prepared: Prepared | None = None
@@ -134,9 +136,9 @@ async def process(record: Record, pipeline: Pipeline) -> Outcome:
         except Failed as failed:
             timing = TimingMs(
                 queue=queue_ms,
-                fetch=prepared.image.fetch_ms if prepared else None,
-                decode=prepared.image.decode_ms if prepared else None,
-                total=_since(start, pipeline.now()),
+                fetch=prepared.image.fetch_ms if prepared else failed.fetch_ms,
+                decode=prepared.image.decode_ms if prepared else failed.decode_ms,
+                total=(pipeline.clock() - start) * 1000,
             )
             return ErrorOutcome(
                 request=request,
@@ -150,7 +152,7 @@ async def process(record: Record, pipeline: Pipeline) -> Outcome:
         image=prepared.image if prepared else None,
         inference=inference,
         queue_ms=queue_ms,
-        total_ms=_since(start, pipeline.now()),
+        total_ms=(pipeline.clock() - start) * 1000,
     )
 
 
@@ -159,7 +161,3 @@ def _verdict(record: Record, pipeline: Pipeline, now: float) -> Request | Refuse
         return admit(record, verifier=pipeline.verifier, freshness=pipeline.freshness, now=now)
     except Refused as refused:
         return refused
-
-
-def _since(start: float, now: float) -> float:
-    return max(0.0, now - start) * 1000

@@ -134,6 +134,25 @@ async def test_source_that_asks_for_too_much_patience_is_given_up(decoder) -> No
     assert caught.value.attempts == 1
 
 
+async def test_what_fails_says_where_its_time_went(decoder) -> None:
+    """A fetch that fails has its own time, an image that fails in decoding both."""
+
+    class NoImage(ScriptedSource):
+        async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
+            await super().fetch(uri, max_bytes, reservation)
+            return b"no image"
+
+    source = ScriptedSource(Failed(Code.NOT_FOUND, "gone"))
+    with pytest.raises(Failed) as gone:
+        await _prepared(_preparation(source, decoder))
+    with pytest.raises(Failed) as broken:
+        await _prepared(_preparation(NoImage(), decoder))
+    assert gone.value.fetch_ms is not None
+    assert gone.value.decode_ms is None
+    assert broken.value.code is Code.NOT_AN_IMAGE
+    assert None not in (broken.value.fetch_ms, broken.value.decode_ms)
+
+
 async def test_fetches_stay_within_the_budget_of_bytes(decoder) -> None:
     """No more images are in memory at once than the budget has room for, until they are pixels."""
     source = ScriptedSource()

@@ -5,7 +5,7 @@ import pytest
 from consumer.errors import Failed
 from consumer.outcome import ErrorOutcome, OkOutcome, RefusedOutcome, RepeatOutcome
 from consumer.record.process import process
-from schemas import Code, ImageReference, Request, Task
+from schemas import Code, ImageReference, Request, Task, TimingMs
 from tests.fakes import NOW, FakeInferences, FakePreparation, fake_pipeline, signed_record
 
 
@@ -55,6 +55,21 @@ async def test_failed_fetch_is_an_error_with_its_code() -> None:
         "no answer",
         4,
     )
+
+
+async def test_image_that_fails_in_decoding_has_the_time_of_its_fetch() -> None:
+    """And a clock of the machine that is set back meanwhile changes no time but the queue's."""
+    fault = Failed(Code.CORRUPT_IMAGE, "no end")
+    fault.fetch_ms, fault.decode_ms = 31.0, 5.0
+    wall, clock = iter([NOW + 1.5, NOW - 3600]), iter([100.0, 100.25])
+    pipeline = _stages(
+        preparation=FakePreparation(faults={"a": fault}),
+        now=lambda: next(wall),
+        clock=lambda: next(clock),
+    )
+    outcome = await process(signed_record(_request()), pipeline)
+    assert isinstance(outcome, ErrorOutcome)
+    assert outcome.timing == TimingMs(queue=1500, fetch=31, decode=5, total=250)
 
 
 async def test_forged_record_is_refused_before_anything_is_fetched() -> None:
