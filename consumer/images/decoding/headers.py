@@ -165,16 +165,38 @@ def _heif(data: bytes) -> tuple[int, int]:
 
 
 def _tiff(data: bytes) -> tuple[int, int]:
+    sizes = _tiff_shorts(data, (256, 257))
+    return sizes.get(256, 0), sizes.get(257, 0)
+
+
+def tiff_sample_format(data: bytes) -> int:
+    """Return how a TIFF writes its samples: 1 whole numbers, 2 signed ones, 3 floats.
+
+    That of the first channel, as its first directory says; 1 where it says nothing (or is BigTIFF).
+    """
+    if data[2:3] == b"+" or data[3:4] == b"+":
+        return 1
+    try:
+        return _tiff_shorts(data, (339,)).get(339, 1)
+    except struct.error:
+        return 1
+
+
+def _tiff_shorts(data: bytes, tags: tuple[int, ...]) -> dict[int, int]:
+    """Return the first value of each of these tags that the first directory has."""
     order = "<" if data[:2] == b"II" else ">"
     (directory,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, directory)
-    sizes = {}
+    found = {}
     for index in range(min(count, _MAX_TIFF_ENTRIES)):
         entry = directory + 2 + 12 * index
-        tag, kind = struct.unpack_from(order + "HH", data, entry)
-        if tag in (256, 257):
-            (sizes[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
-    return sizes.get(256, 0), sizes.get(257, 0)
+        tag, kind, length = struct.unpack_from(order + "HHI", data, entry)
+        if tag in tags:
+            at = entry + 8
+            if kind == 3 and length > 2:  # too long for the entry: it has the place
+                (at,) = struct.unpack_from(order + "I", data, at)
+            (found[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at)
+    return found
 
 
 _SIZES: Final[Mapping[str | None, Callable[[bytes], tuple[int, int]]]] = {

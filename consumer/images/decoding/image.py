@@ -23,6 +23,7 @@ from consumer.images.decoding.magic import sniff
 from consumer.images.decoding.pillow import prepare
 from consumer.images.decoding.repair import (
     refuse_misread,
+    refuse_unread_tiff,
     white_outside,
     with_clear_canvas,
     with_its_end,
@@ -113,7 +114,13 @@ def _opened(data: bytes, kind: str, edge: int, limits: DecodeLimits) -> _Upright
     elif kind == "WEBP":
         data = with_clear_canvas(data)
     parser = _PILLOW_NAMES.get(kind, kind)
-    with Image.open(io.BytesIO(data), formats=(parser,)) as opened:
+    try:
+        unread = Image.open(io.BytesIO(data), formats=(parser,))
+    except UnidentifiedImageError:
+        if kind == "TIFF":
+            refuse_unread_tiff(data)
+        raise
+    with unread as opened:
         width, height = opened.size
         _check_size(width, height, kind, limits, header)
         refuse_misread(opened)

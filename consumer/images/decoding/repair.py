@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from consumer.errors import Failed
-from consumer.images.decoding.headers import has_its_end
+from consumer.images.decoding.headers import has_its_end, tiff_sample_format
 from schemas import Code
 
 _END: Final = b"\xff\xd9"
@@ -18,6 +18,8 @@ _VP8X_FLAGS: Final = 20  # offset in a WebP
 _MAX_HEAD_BYTES: Final = 65_536
 _ANIMATED: Final = 0x02
 _ALPHA: Final = 0x10
+_COMPRESSION: Final = 259
+_WEBP: Final = 50001
 _COLOUR_MAP: Final = 320  # tags of TIFF 6.0
 _PLANAR: Final = 284
 _BITS: Final = 258
@@ -87,9 +89,22 @@ def refuse_misread(opened: Image.Image) -> None:
     tags = getattr(opened, "tag_v2", None)
     if opened.format != "TIFF" or tags is None:
         return
+    if tags.get(_COMPRESSION) == _WEBP:  # that of the wheels has libtiff without it
+        raise Failed(Code.UNSUPPORTED_FORMAT, "a TIFF compressed as WebP")
     colours = tags.get(_COLOUR_MAP)
     if colours and 0 < max(colours) < 256:  # Pillow takes the high byte of 16 bits: black
         raise Failed(Code.UNSUPPORTED_FORMAT, "a TIFF with a colour map of 8 bits")
     bits = tags.get(_BITS, (1,))
     if tags.get(_PLANAR) == 2 and len(bits) > 1 and max(bits) > 8:
         raise Failed(Code.UNSUPPORTED_FORMAT, "a TIFF of 16 bits in separate planes")
+
+
+def refuse_unread_tiff(data: bytes) -> None:
+    """Refuse a TIFF that Pillow cannot open for what its samples are: it is not broken.
+
+    Raises:
+        Failed: `unsupported_format`.
+    """
+    samples = {2: "signed numbers", 3: "floats"}.get(tiff_sample_format(data))
+    if samples:
+        raise Failed(Code.UNSUPPORTED_FORMAT, f"a TIFF of {samples}")

@@ -218,6 +218,36 @@ def test_tiff_that_pillow_misreads_is_refused_by_name() -> None:
     assert _decoded(data, 8, 8).format == "TIFF"
 
 
+@pytest.mark.parametrize(("sample", "name"), [(2, "signed numbers"), (3, "floats")])
+def test_tiff_of_other_samples_is_refused_by_name(sample: int, name: str) -> None:
+    """It is sound: scanners and scientists write it, and Pillow cannot open it."""
+    buffer = io.BytesIO()
+    drawing().convert("RGB").save(buffer, "TIFF", tiffinfo={339: (sample,) * 3})
+    failed = _verdict(buffer.getvalue())
+    assert (failed.code, failed.message) == (Code.UNSUPPORTED_FORMAT, f"a TIFF of {name}")
+
+
+def test_tiff_of_whole_numbers_that_cannot_be_opened_is_broken() -> None:
+    """What it says of its samples is no excuse."""
+    buffer = io.BytesIO()
+    drawing().convert("RGB").save(buffer, "TIFF", tiffinfo={262: 77})
+    assert _verdict(buffer.getvalue()).code is Code.CORRUPT_IMAGE
+
+
+def test_tiff_compressed_as_webp_is_refused_by_name() -> None:
+    """Pillow's own libtiff has no WebP in it."""
+    buffer = io.BytesIO()
+    drawing().convert("RGB").save(buffer, "TIFF", tiffinfo={259: 50001})
+    data = buffer.getvalue()
+    compression = struct.pack("<HHI", 259, 3, 1)
+    at = data.index(compression) + len(compression)
+    failed = _verdict(data[:at] + struct.pack("<H", 50001) + data[at + 2 :])
+    assert (failed.code, failed.message) == (
+        Code.UNSUPPORTED_FORMAT,
+        "a TIFF compressed as WebP",
+    )
+
+
 def _with_colour_map(data: bytes, colours: tuple[int, ...]) -> bytes:
     """Return a little-endian TIFF with other values in its colour map."""
     (directory,) = struct.unpack_from("<I", data, 4)
