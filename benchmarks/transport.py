@@ -8,7 +8,9 @@ one run, after the smallest loop has run alone a while: a broker that has just s
 faster for minutes, and while it is slow whoever needs less of it is flattered. The rate is by the
 timestamps of the results, first to last.
 
-With `--metrics` it is ours with HEALTH_PORT, scraped twice a second, beside ours without.
+With `--peer quix` or `--peer faststream` ours stands beside a framework, which does nothing else
+either (`benchmarks.transport_peers` says how to install them). With `--metrics` it is ours with
+HEALTH_PORT, scraped twice a second, beside ours without.
 """
 
 import argparse
@@ -31,7 +33,10 @@ from tests.faults.scenario import Scenario, names, scenario
 from tests.metrics_page import probe
 
 LOOP, OURS, METERED = "smallest loop", "imagelane", "with metrics"
-PROMISES = {OURS: 0.7, METERED: 0.98}
+QUIX, FASTSTREAM = "quix", "faststream"
+# Of the other one of the pair.
+PROMISES = {(LOOP, OURS): 0.7, (OURS, METERED): 0.98, (QUIX, OURS): 1.0, (FASTSTREAM, OURS): 1.0}
+PEERS_PYTHON = Path("build/peers/bin/python")
 TRANSACTION = 500
 RESULT_BYTES = 620  # what a stub's result has, headers aside
 
@@ -62,23 +67,29 @@ async def smallest_loop(bootstrap: str, ingest: str, results: str, group_id: str
                 )
 
 
-async def _rate(run: Scenario, count: int, subject: str) -> float:
-    """Return the records a second of the loop, of ours, or of ours with metrics."""
-    await run.publish(names(count))
-    port = _free_port()
-    if subject != LOOP:
-        process = run.start(
+def _start(run: Scenario, subject: str, port: int) -> "subprocess.Popen[bytes]":
+    if subject in (OURS, METERED):
+        return run.start(
             COMMIT_OUTCOMES=str(TRANSACTION),
             RECORDS_IN_FLIGHT="1500",
             STUBS="all",
             LOG_LEVEL="warning",
             **({"HEALTH_PORT": str(port)} if subject == METERED else {}),
         ).process
-    else:
-        arguments = [run.kafka.bootstrap, run.topics.ingest, run.topics.results, run.group_id]
-        process = subprocess.Popen(  # noqa: ASYNC220 - started once
+    arguments = [run.kafka.bootstrap, run.topics.ingest, run.topics.results, run.group_id]
+    if subject == LOOP:
+        return subprocess.Popen(
             [sys.executable, "-m", "benchmarks.transport", "--loop", *arguments]
         )
+    peers = [str(PEERS_PYTHON), "-m", "benchmarks.transport_peers"]
+    return subprocess.Popen([*peers, subject, *arguments, str(RESULT_BYTES)])
+
+
+async def _rate(run: Scenario, count: int, subject: str) -> float:
+    """Return the records a second of one of them."""
+    await run.publish(names(count))
+    port = _free_port()
+    process = _start(run, subject, port)
     try:
         while await lag(run.kafka.bootstrap, run.topics.ingest, run.group_id):
             if subject == METERED:
@@ -115,7 +126,7 @@ async def _compare(
             note = "" if counted else " (not counted: the broker warms up)"
             print(f"{name:14} {rate:8.0f} records/s{note}", flush=True)
     ratio = median(of / to for to, of in zip(rates[base], rates[subject], strict=True))
-    promised = PROMISES[subject]
+    promised = PROMISES[pair]
     print(f"ratio, median of {rounds} pairs: {ratio:.3f}; promised at least {promised}")
 
 
@@ -127,6 +138,7 @@ def main() -> None:
         "--warm-up", type=int, default=10, help="runs of the loop that do not count"
     )
     parser.add_argument("--rounds", type=int, default=5, help="pairs of runs")
+    parser.add_argument("--peer", choices=(QUIX, FASTSTREAM), help="compare ours with a framework")
     parser.add_argument("--metrics", action="store_true", help="compare ours with and without")
     parser.add_argument("--loop", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -135,7 +147,7 @@ def main() -> None:
             asyncio.run(smallest_loop(*options.loop))
         else:
             with ApacheKafka.running() as kafka:
-                pair = (OURS, METERED) if options.metrics else (LOOP, OURS)
+                pair = (OURS, METERED) if options.metrics else (options.peer or LOOP, OURS)
                 asyncio.run(_compare(kafka, options.count, options.warm_up, options.rounds, pair))
 
 
