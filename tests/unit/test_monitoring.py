@@ -89,3 +89,15 @@ def test_exit_codes_for_a_person_are_those_of_the_docs() -> None:
     for name in ("ImagelanePersonNeeded", "ImagelaneRestarts"):
         [expr] = [rule["expr"] for rule in rules() if rule.get("alert") == name]
         assert set(re.findall(r"exitcode\{[^}]*\} == (\d+)", expr)) == for_a_person
+
+
+def test_each_alert_has_a_test_in_which_it_fires() -> None:
+    """An alert that nothing makes fire may never do."""
+    tests = yaml.safe_load((RULES.parent / "rules.test.yaml").read_text())["tests"]
+    fires = {
+        case["alertname"]
+        for test in tests
+        for case in test.get("alert_rule_test", ())
+        if case["exp_alerts"]
+    }
+    assert fires == {rule["alert"] for rule in rules() if "alert" in rule}
