@@ -45,6 +45,7 @@ lint: $(STAMP) ## format, lint, types, import boundaries
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(addprefix -p ,$(TYPED))
+	$(BIN)/mypy tests benchmarks
 	$(BIN)/lint-imports
 
 .PHONY: unit

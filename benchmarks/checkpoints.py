@@ -48,7 +48,7 @@ BLIP_BASE: Final = Size(
 
 def save_random_clip(folder: Path, size: Size, seed: int = 0) -> None:
     """Save a CLIP whose weights mean nothing."""
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bar()
     torch.manual_seed(seed)
     text_width, text_heads = (512, 8) if size == VIT_B_32 else (size.width, size.heads)
     text = {
@@ -84,7 +84,7 @@ def _clip_tokenizer(size: Size) -> CLIPTokenizer:
 
 def save_random_blip(folder: Path, size: Size, seed: int = 0) -> None:
     """Save a BLIP whose captions mean nothing, but differ from image to image."""
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bar()
     torch.manual_seed(seed)
     tokens = [*_SPECIAL_TOKENS, *(f"w{n}" for n in range(size.vocabulary - len(_SPECIAL_TOKENS)))]
     tokenizer = BertTokenizer(vocab={token: i for i, token in enumerate(tokens)})
@@ -111,7 +111,7 @@ def save_random_blip(folder: Path, size: Size, seed: int = 0) -> None:
     )
     BlipForConditionalGeneration(config).save_pretrained(folder)
     images = BlipImageProcessorPil(size={"height": size.image_side, "width": size.image_side})
-    processor = BlipProcessor(images, tokenizer)  # type: ignore[no-untyped-call]
+    processor = BlipProcessor(images, tokenizer)
     processor.save_pretrained(folder)
 
 

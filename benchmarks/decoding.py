@@ -10,7 +10,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -145,7 +145,7 @@ async def _rate(decode_one: Decode, photos: Sequence[bytes], workers: int) -> fl
     return len(photos) / (time.perf_counter() - started)
 
 
-def photo(kind: str, megapixels: int, options: dict[str, object]) -> bytes:
+def photo(kind: str, megapixels: int, options: Mapping[str, object]) -> bytes:
     """Return a picture with shapes of all sizes and some grain, so that it packs as photos do."""
     height = round((megapixels * 1e6 / (4 / 3)) ** 0.5)
     size = round(height * 4 / 3), height
@@ -156,7 +156,7 @@ def photo(kind: str, megapixels: int, options: dict[str, object]) -> bytes:
         picture += weight * np.asarray(
             Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
         )
-    picture += random.normal(0, 4, picture.shape).astype(np.float32)
+    picture += np.asarray(random.normal(0, 4, picture.shape), np.float32)
     buffer = io.BytesIO()
     Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(buffer, kind, **options)
     return buffer.getvalue()

@@ -24,6 +24,7 @@ from statistics import median
 from subprocess import PIPE, Popen
 from time import monotonic, sleep
 
+from aiohttp.abc import ResolveResult
 from PIL import Image
 
 from consumer.errors import Failed
@@ -86,7 +87,9 @@ class Load:
 class _Everywhere(Names):
     """Every name leads to the one server."""
 
-    async def resolve(self, host, port: int = 0, family=socket.AF_UNSPEC):  # type: ignore[no-untyped-def]
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
         self.answers.setdefault(host, [["127.0.0.1"]])
         return await super().resolve(host, port, family)
 

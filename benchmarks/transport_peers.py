@@ -43,7 +43,7 @@ def faststream(bootstrap: str, ingest: str, results: str, group_id: str, size: i
     broker = KafkaBroker(bootstrap, linger_ms=0, max_batch_size=1_000_000, logger=None)
     value = b"x" * size
 
-    @broker.subscriber(
+    @broker.subscriber(  # type: ignore[untyped-decorator]
         ingest,
         group_id=group_id,
         auto_offset_reset="earliest",
@@ -60,4 +60,6 @@ def faststream(bootstrap: str, ingest: str, results: str, group_id: str, size: i
 
 if __name__ == "__main__":
     name, *places, result_bytes = sys.argv[1:]
-    {"quix": quix, "faststream": faststream}[name](*places, size=int(result_bytes))
+    bootstrap, ingest, results, group_id = places
+    run = {"quix": quix, "faststream": faststream}[name]
+    run(bootstrap, ingest, results, group_id, int(result_bytes))

@@ -24,7 +24,7 @@ Alter = Callable[[dict[str, Any]], None]
 """Changes an answer, given as names and values, in place. It may raise to cut the connection."""
 
 _ANSWERS = {
-    (answer.API_KEY, answer.API_VERSION): answer
+    (answer.API_KEY, answer.API_VERSION): answer  # type: ignore[attr-defined]
     for module in (admin, commit, coordination, fetch, metadata, offset)
     for answer in vars(module).values()
     if isinstance(answer, type) and issubclass(answer, Response) and answer is not Response

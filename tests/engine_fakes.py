@@ -3,17 +3,21 @@
 import asyncio
 import threading
 import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from consumer.errors import Failed
 from consumer.inference.engine import Engine
 from consumer.inference.errors import DeviceFailed, DeviceOutOfMemory
+from consumer.inference.ports import Tokens
 from consumer.inference.residency import ResidencyPolicy
-from consumer.outcome import ModelIdentity
-from consumer.pixels import Resize
+from consumer.outcome import Inference, ModelIdentity
+from consumer.pixels import Pixels, Resize
 from schemas import Code, Task
 
 IDENTITY = ModelIdentity(model="fake", revision="1")
@@ -21,7 +25,7 @@ RESIZE = Resize(height=2, width=2, resample=3, crop=False)
 BAD, POISON = 255, 254  # the image that does not fit, the image that breaks the device
 
 
-def image(number: int):
+def image(number: int) -> Pixels:
     """Return an image that the fakes know again by its first pixel."""
     return np.full((2, 2, 3), number, np.uint8)
 
@@ -50,7 +54,7 @@ class Device:
         self.overlapped |= self.inside > 1
         self.threads.add(threading.current_thread().name)
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.inside -= 1
 
 
@@ -66,10 +70,10 @@ class FakeEmbedder:
         self.may_embed.set()
         self.captioner: FakeCaptioner | None = None
         self.batches: list[int] = []
-        self.failed_memory: list[weakref.ref] = []
+        self.failed_memory: list[weakref.ref[NDArray[np.float64]]] = []
         self.pinned: list[bool] = []
 
-    def embed(self, images):
+    def embed(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
         with self.device:
             self.may_embed.wait(10)
             self.device.steps.append(f"embed {len(images)}")
@@ -92,7 +96,7 @@ class FakeOnDemand:
     identity = IDENTITY
     name = ""
 
-    def __init__(self, device: Device, faults=()) -> None:
+    def __init__(self, device: Device, faults: Iterable[Exception] = ()) -> None:
         self.device = device
         self.place = "disk"
         self.loads = 0
@@ -130,7 +134,7 @@ class FakeCaptioner(FakeOnDemand):
 
     resize = RESIZE
 
-    def caption(self, images):
+    def caption(self, images: Sequence[Pixels]) -> list[str]:
         with self.device:
             self.device.steps.append(f"caption {len(images)}")
             self.batches.append(len(images))
@@ -146,17 +150,17 @@ class FakeTextEmbedder(FakeOnDemand):
 
     name = "text "
 
-    def __init__(self, device: Device, faults=()) -> None:
+    def __init__(self, device: Device, faults: Iterable[Exception] = ()) -> None:
         super().__init__(device, faults)
         self.tokenized_in: set[str] = set()
 
-    def tokenize(self, text):
+    def tokenize(self, text: str) -> Tokens:
         self.tokenized_in.add(threading.current_thread().name)
         if len(text) > 20:
             raise Failed(Code.TEXT_TOO_LONG, f"{len(text)} tokens; the model takes 20")
         return tuple(text.encode())
 
-    def embed_texts(self, texts):
+    def embed_texts(self, texts: Sequence[Tokens]) -> NDArray[np.float32]:
         with self.device:
             self.device.steps.append(f"text {len(texts)}")
             self.batches.append(len(texts))
@@ -164,9 +168,9 @@ class FakeTextEmbedder(FakeOnDemand):
             return np.array([[len(tokens), -1] for tokens in texts], np.float32)
 
 
-def engine_of(embedder, captioner, **changes):
+def engine_of(embedder: FakeEmbedder, captioner: FakeCaptioner, **changes: Any) -> Engine:
     """Return an engine of the fakes."""
-    settings = {
+    settings: dict[str, Any] = {
         "embed_batch": 8,
         "caption_batch": 4,
         "residency": ResidencyPolicy(),
@@ -177,7 +181,9 @@ def engine_of(embedder, captioner, **changes):
 
 
 @asynccontextmanager
-async def running(embedder, captioner, **changes):
+async def running(
+    embedder: FakeEmbedder, captioner: FakeCaptioner, **changes: Any
+) -> AsyncIterator[Engine]:
     """Yield an engine that runs, and end it."""
     async with engine_of(embedder, captioner, **changes) as engine:
         task = asyncio.create_task(engine.run())
@@ -190,22 +196,22 @@ async def running(embedder, captioner, **changes):
                 await task
 
 
-def embed(engine, number):
+def embed(engine: Engine, number: int) -> Coroutine[Any, Any, Inference]:
     """Ask for the vector of one image."""
     return engine.infer({Task.EMBED: image(number)})
 
 
-def caption(engine, number):
+def caption(engine: Engine, number: int) -> Coroutine[Any, Any, Inference]:
     """Ask for the caption of one image, as a record does."""
 
-    async def ask():
+    async def ask() -> Inference:
         with engine.expect_caption():
             return await engine.infer({Task.CAPTION: image(number)})
 
     return ask()
 
 
-async def until(condition) -> None:
+async def until(condition: Callable[[], object]) -> None:
     """Let the other tasks go on until `condition` holds."""
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110 - what it waits for happens in another thread

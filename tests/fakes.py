@@ -1,9 +1,10 @@
 """Small classes that stand where Kafka and the models stand, for tests that need neither."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -37,10 +38,10 @@ INGEST, RESULTS, DLQ = "image.ingest", "image.results", "image.ingest.dlq"
 NOW = 1_764_000_000
 
 
-def signed_record(request: Request, offset: int = 0, **changes) -> Record:
+def signed_record(request: Request, offset: int = 0, **changes: Any) -> Record:
     """Return the record of a request as a broker would hand it over, signed and appended at NOW."""
     key, value = changes.pop("key", None), encode_request(request)
-    fields = {
+    fields: dict[str, Any] = {
         "topic": INGEST,
         "partition": 0,
         "offset": offset,
@@ -102,7 +103,7 @@ class FakePreparation:
     turns: Mapping[str, int] = field(default_factory=dict)
 
     @asynccontextmanager
-    async def prepare(self, request: Request):
+    async def prepare(self, request: Request) -> AsyncIterator[Prepared]:
         """Satisfy `consumer.record.process.Preparation`."""
         if event := self.waits.get(request.id):
             await event.wait()
@@ -123,7 +124,7 @@ class FakeInferences:
     urgent: int = 0
 
     @contextmanager
-    def expect_caption(self, *, urgent: bool = False):
+    def expect_caption(self, *, urgent: bool = False) -> Iterator[None]:
         """Satisfy `consumer.record.process.InferenceEngine`."""
         self.expected += 1
         self.most_expected = max(self.most_expected, self.expected)
@@ -161,9 +162,9 @@ def proven() -> SecretProof:
     return proof
 
 
-def fake_pipeline(**changes) -> Pipeline:
+def fake_pipeline(**changes: Any) -> Pipeline:
     """Return what a record passes through: real but for the images and the models."""
-    fields = {
+    fields: dict[str, Any] = {
         "verifier": Verifier(KEYS, INGEST),
         "freshness": Freshness(),
         "proof": proven(),

@@ -59,14 +59,14 @@ class Postgres:
         """Return the address of a database that nobody else has."""
         name = f"db{uuid4().hex[:12]}"
         with psycopg.connect(self.address(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0")  # type: ignore[arg-type]
+            connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0")
         return self.address(name)
 
 
 def rows(address: str, query: str, *values: Any) -> list[tuple[Any, ...]]:
     """Return what one statement answers; none where it answers nothing."""
     with psycopg.connect(address, autocommit=True) as connection:
-        found = connection.execute(query, values)  # type: ignore[arg-type]
+        found = connection.execute(query, values)
         return found.fetchall() if found.description else []
 
 

@@ -69,8 +69,8 @@ def s3_server(folder: Path, tls: TlsFiles | None = None) -> Iterator[S3Server]:
         port = free.getsockname()[1]
     keys = {"ROOT_ACCESS_KEY_ID": ACCESS_KEY_ID, "ROOT_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY}
     # Metadata beside the objects: not every file system has extended attributes.
-    command = [
-        ROOT / PROGRAM,
+    command: list[str] = [
+        str(ROOT / PROGRAM),
         "--quiet",
         "--port",
         f"127.0.0.1:{port}",
@@ -79,10 +79,11 @@ def s3_server(folder: Path, tls: TlsFiles | None = None) -> Iterator[S3Server]:
         "posix",
     ]
     if tls:
-        command[2:2] = ["--cert", tls.certificate, "--key", tls.key]
-    command += ["--sidecar", folder / "metadata", "--versioning-dir", folder / "versions"]
+        command[2:2] = ["--cert", str(tls.certificate), "--key", str(tls.key)]
+    command += ["--sidecar", str(folder / "metadata")]
+    command += ["--versioning-dir", str(folder / "versions")]
     with subprocess.Popen(
-        [*command, folder / "objects"],
+        [*command, str(folder / "objects")],
         env={**os.environ, **keys},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -131,9 +132,13 @@ class Script:
     reply: Reply
     endpoint: str = ""
     requests: list[bytes] = field(default_factory=list)
+    _serving: set["asyncio.Task[None]"] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request and close the connection."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
         try:
             self.requests.append(await reader.readuntil(b"\r\n\r\n"))
             await self.reply(writer)
@@ -142,6 +147,13 @@ class Script:
             pass  # the client had enough
         finally:
             writer.close()
+            self._serving.discard(task)
+
+    async def close(self) -> None:
+        """End the answers that are not complete."""
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -157,8 +169,11 @@ async def scripted(
     server = await asyncio.start_server(script.serve, "127.0.0.1", 0, ssl=tls)
     host, port = server.sockets[0].getsockname()
     script.endpoint = f"{'https' if tls else 'http'}://{host}:{port}"
-    async with server:
+    try:
         yield script
+    finally:
+        server.close()
+        await script.close()
 
 
 def answer(status: str, body: bytes = b"", **headers: Any) -> bytes:

@@ -15,8 +15,9 @@ from typing import Final
 
 import trustme
 from cryptography.hazmat.primitives import serialization
+from testcontainers.core.container import DockerContainer
 
-from tests.containers import KAFKA_IMAGE, SETTINGS, DockerContainer, free_port, take_a_record
+from tests.containers import KAFKA_IMAGE, SETTINGS, free_port, take_a_record
 
 USERS: Final = {"ingestion": "ingestion-password", "consumer": "consumer-password"}
 _LISTENERS: Final = {

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 from uuid import uuid4
 
 import pytest
@@ -133,7 +134,7 @@ async def search(page: Page, words: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_page_is_readable_at_phone_width(
-    embedded_broker: EmbeddedBroker, page: Page, secret: str, scheme: str
+    embedded_broker: EmbeddedBroker, page: Page, secret: str, scheme: Literal["light", "dark"]
 ) -> None:
     """Nothing is wider than the screen, and every control can be reached by Tab."""
     topics, queries = await topics_of(embedded_broker)

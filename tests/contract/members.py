@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
@@ -48,7 +49,7 @@ class Member:
         return self.workers.commits[self.partition]
 
     @property
-    def history(self) -> History:
+    def history(self) -> Callable[[Callable[[Record], Any]], Awaitable[Sequence[Any]]]:
         """What was before the partition's position."""
         return self.workers.histories[self.partition]
 

@@ -1,7 +1,8 @@
 """Where a group begins, and what it says when Kafka has forgotten its position or its records."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 import pytest
@@ -217,7 +218,7 @@ async def delete_before(broker: Broker, topic: str, offset: int) -> None:
         await admin.close()
 
 
-def deleted(logs: Sequence[dict[str, object]]) -> list[tuple[object, ...]]:
+def deleted(logs: Sequence[Mapping[str, Any]]) -> list[tuple[object, ...]]:
     lines = [entry for entry in logs if entry["event"] == "records were deleted unread"]
     assert all(line["log_level"] == "error" for line in lines)
     return [(line["records"], line["first_offset"], line["last_offset"]) for line in lines]

@@ -241,7 +241,7 @@ async def test_static_member_comes_back_without_a_rebalance(broker: Broker) -> N
     assert other_moves.count == moves_before
 
 
-class Moves(ConsumerRebalanceListener):  # type: ignore[misc]
+class Moves(ConsumerRebalanceListener):
     """Counts the assignments of one member, and keeps the last."""
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,7 @@ def victim() -> Iterator[int]:
 
 @asynccontextmanager
 async def _opened(limits: DecodeLimits = LIMITS, **changes: object) -> AsyncIterator[Decoder]:
-    options = {"timeout_seconds": 20, "workers": 1} | changes
+    options: dict[str, Any] = {"timeout_seconds": 20, "workers": 1} | changes
     async with Decoder(limits, **options) as decoder:
         yield decoder
 
@@ -199,7 +200,8 @@ async def test_new_process_finds_nothing_of_the_one_before(
 
 async def test_process_is_replaced_after_so_many_images() -> None:
     """DECODE_IMAGES_PER_PROCESS bounds what one that was taken over can lie about."""
-    data, pids = pictures.encoded(pictures.drawing(), "PNG"), []
+    data = pictures.encoded(pictures.drawing(), "PNG")
+    pids: list[int] = []
     async with _opened(images_per_process=2) as decoder:
         for _ in range(5):
             pids.extend(workers_of(decoder))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -58,7 +59,7 @@ async def _until(holds: Callable[[], object]) -> None:
 
 @asynccontextmanager
 async def _opened(workers: int = 1, **changes: object) -> AsyncIterator[Decoder]:
-    options = {"timeout_seconds": 20, "workers": workers} | changes
+    options: dict[str, Any] = {"timeout_seconds": 20, "workers": workers} | changes
     async with Decoder(LIMITS, **options) as decoder:
         yield decoder
 

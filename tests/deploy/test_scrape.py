@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from tests.conftest import EmbeddedBroker
 from tests.containers import free_port
@@ -76,7 +76,7 @@ async def test_every_query_has_an_answer(
     queries = [
         query.replace("$namespace", "a").replace("$pod", "p") for query in dashboard_queries()
     ]
-    async with scenario(embedded_broker, tmp_path) as run:
+    async with scenario(embedded_broker, tmp_path) as run:  # type: ignore[arg-type]
         await run.publish(names(1))
         consumer = run.start(HEALTH_PORT="0", CREATE_WINDOW_SECONDS="300")
         await asyncio.to_thread(consumer.wait_for, "record done")

@@ -38,7 +38,7 @@ def arm() -> None:
         case "models":
             sys.modules["consumer.inference.models.load"].open_models = _load_for_ever  # type: ignore[attr-defined]
         case "history":
-            group.read_back = _history_that_never_comes  # type: ignore[assignment]
+            group.read_back = _history_that_never_comes  # type: ignore[attr-defined,assignment]
         case "gpu":
             steps = itertools.count()
             embed = subject.StubModel.embed

@@ -172,7 +172,7 @@ class Leaders:
 
     async def assign(self, topic: str, partition: int, replicas: Sequence[int]) -> None:
         """Give a partition these replicas, the preferred one first."""
-        topics = [(topic, [(partition, list(replicas), {})], {})]
+        topics: list[Any] = [(topic, [(partition, list(replicas), {})], {})]
         request = AlterPartitionReassignmentsRequest(TIMEOUT_MS, topics, {})
         answer = await self._admin._send_request(request)
         codes = [answer.error_code, *(p[1] for t in answer.responses for p in t[1])]

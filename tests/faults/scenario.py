@@ -16,7 +16,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import NewTopic
 
-from schemas import KeyRing, Request, Signer, Task, encode_request
+from schemas import ImageReference, KeyRing, Request, Signer, Task, encode_request
 from tests.conftest import Topics, create_topics
 from tests.consumer_process import Running, consumer_process, environment
 from tests.faults.ledger import Ledger, lag, read_ledger
@@ -79,7 +79,7 @@ class Scenario:
         ) as producer:
             for number, name in enumerate(names):
                 hangs = hang_every and number % hang_every == 0
-                image = {"uri": "stub:hang" if hangs else uri}
+                image = ImageReference(uri="stub:hang" if hangs else uri)
                 request = Request(id=name, image=image, tasks=tasks)
                 value, key = encode_request(request), name.encode()
                 signed = signer.sign(id=name, timestamp=int(time.time()), key=key, value=value)

@@ -89,7 +89,7 @@ class StubSource:
         if name == "busy":
             raise Unavailable(Code.IMAGE_UNAVAILABLE, "busy")
         if name not in self._answers:
-            raise Failed(Code(name), "as the test asked")
+            raise Failed(Code(name), "as the test asked")  # type: ignore[call-arg]
         FAULTS.kill_at("after_fetch")
         await reservation.resize(len(self._answers[name]))
         return self._answers[name]
@@ -237,10 +237,10 @@ def arm() -> None:
     )
     stub.open_models = lambda settings: models  # type: ignore[attr-defined]
     sys.modules["consumer.inference.models.load"] = stub
-    service.open_sources = lambda settings: nullcontext(
+    service.open_sources = lambda settings: nullcontext(  # type: ignore[attr-defined,assignment,return-value]
         Sources(by_scheme={"stub": StubSource()}, max_bytes=settings.max_image_bytes)
     )
-    transactions.AIOKafkaProducer = FaultyProducer
+    transactions.AIOKafkaProducer = FaultyProducer  # type: ignore[attr-defined]
     AIOKafkaConnection.send = _send_and_pass
     group_coordinator.OffsetFetchRequest = _OffsetFetchOfAiokafka
     infer = Engine.infer
@@ -266,7 +266,7 @@ def arm() -> None:
         async def infer_nothing(self: Engine, pixels: object, *, urgent: bool) -> Inference:
             return inference
 
-        FetchAndDecode.prepare = prepare  # type: ignore[method-assign,assignment]
+        FetchAndDecode.prepare = prepare  # type: ignore[method-assign]
         Engine.infer = infer_nothing  # type: ignore[method-assign,assignment]
     if os.environ.get("FORGET"):
         told: list[Position | None] = []

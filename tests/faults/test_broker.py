@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,7 +148,10 @@ async def test_network_that_delays(
     async with scenario(distant, tmp_path, bootstrap=f"127.0.0.1:{proxy_port}") as run:
         await run.publish(names(60))
         # A worker is opened in some five seconds then, and no heartbeat is sent meanwhile.
-        slow = {"SESSION_TIMEOUT_SECONDS": "15", "TRANSACTION_TIMEOUT_SECONDS": "10"}
+        slow: dict[str, Any] = {
+            "SESSION_TIMEOUT_SECONDS": "15",
+            "TRANSACTION_TIMEOUT_SECONDS": "10",
+        }
         consumer = run.start(**slow)
         network.delay_seconds = 0.2
         (await run.finish(consumer, **slow)).check()

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,7 +93,7 @@ async def at_work(*consumers: Running, **fields: object) -> None:
         await asyncio.to_thread(consumer.wait_for, "record done", 1, **fields)
 
 
-async def checked(run: Scenario, consumers: Sequence[Running], **changes: str) -> Ledger:
+async def checked(run: Scenario, consumers: Sequence[Running], **changes: Any) -> Ledger:
     ledger = await run.finish(*consumers, **changes)
     ledger.check()
     assert not ledger.refused

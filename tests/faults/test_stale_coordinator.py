@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
@@ -112,7 +113,12 @@ async def _coordinator_paused(
 def _transactions(
     run: Scenario, bootstrap: str, committed: Callable[[], Awaitable[Position | None]]
 ) -> PartitionTransactions:
-    facts = {"partitions": 1, "append_time": False, "unpacked": False, "max_batch_bytes": 10**6}
+    facts: dict[str, Any] = {
+        "partitions": 1,
+        "append_time": False,
+        "unpacked": False,
+        "max_batch_bytes": 10**6,
+    }
     return PartitionTransactions(
         group_id=run.group_id,
         partition=TopicPartition(run.topics.ingest, 0),

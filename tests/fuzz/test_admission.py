@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from consumer.errors import Failed
 from consumer.image_sources import open_sources
 from consumer.images.byte_budget import ByteBudget
-from consumer.images.sources import Sources, display
+from consumer.images.sources import Sources
 from consumer.settings import ConsumerSettings
+from imagelane.uris import display
 from schemas import (
     Code,
     Record,

@@ -9,7 +9,8 @@ import torch
 from consumer.inference.models.captioner import GreedyCaptioner
 from consumer.inference.models.checkpoint import inspect
 from consumer.inference.models.clip import load_clip
-from consumer.inference.models.device import choose_device
+from consumer.inference.models.device import Device, choose_device
+from consumer.pixels import Pixels
 
 MODELS = Path(__file__).parents[2] / "examples/models"
 
@@ -20,18 +21,18 @@ pytestmark = [
 
 
 @pytest.fixture(params=["float32", "auto"])
-def gpu(request: pytest.FixtureRequest):
+def gpu(request: pytest.FixtureRequest) -> Device:
     """Return the device in full precision and in the one it would choose."""
     return choose_device("cuda", request.param)
 
 
 @pytest.fixture
-def images():
+def images() -> list[Pixels]:
     """Return noise of the tiny models' size."""
     return list(np.random.default_rng(3).integers(0, 256, (9, 64, 64, 3), dtype=np.uint8))
 
 
-def test_vectors_are_those_of_the_host(gpu, images) -> None:
+def test_vectors_are_those_of_the_host(gpu: Device, images: list[Pixels]) -> None:
     """By cosine: kernels differ, and half precision rounds."""
     checkpoint = inspect(str(MODELS / "tiny-clip"), "main", "clip")
     on_host = load_clip(checkpoint, choose_device("cpu")).embed(images)
@@ -42,7 +43,7 @@ def test_vectors_are_those_of_the_host(gpu, images) -> None:
     assert (vectors * on_host).sum(axis=1).min() > 0.999
 
 
-def test_offload_frees_the_device_and_keeps_the_host(gpu, images) -> None:
+def test_offload_frees_the_device_and_keeps_the_host(gpu: Device, images: list[Pixels]) -> None:
     """To the device, off it, back, and away: captions stay, the device's memory does not."""
     blip = GreedyCaptioner(
         inspect(str(MODELS / "tiny-blip"), "main", "blip"), gpu, max_new_tokens=20
@@ -64,9 +65,9 @@ def test_offload_frees_the_device_and_keeps_the_host(gpu, images) -> None:
     assert torch.cuda.memory_allocated() < before + 100_000
 
 
-def test_out_of_memory_leaves_the_device_usable(images) -> None:
+def test_out_of_memory_leaves_the_device_usable(images: list[Pixels]) -> None:
     """A batch that cannot fit is a lack of memory, and the next one works."""
-    from consumer.inference.gpu import DeviceOutOfMemory
+    from consumer.inference.errors import DeviceOutOfMemory
 
     clip = load_clip(inspect(str(MODELS / "tiny-clip"), "main", "clip"), choose_device("cuda"))
     free, _ = torch.cuda.mem_get_info()

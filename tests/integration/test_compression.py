@@ -13,7 +13,7 @@ from imagelane.exits import ExitCode
 from imagelane.kafka.unpacking import MAX_UNPACKED_BYTES
 from producer.settings import TopicSettings
 from producer.topics import TopicState, ensure_topics, topic_plans
-from schemas import Code, KeyRing, Request, Signer, Task, encode_request, headers
+from schemas import Code, ImageReference, KeyRing, Request, Signer, Task, encode_request, headers
 from tests.conftest import Topics, create_topics
 from tests.consumer_process import (
     PICTURES,
@@ -46,7 +46,7 @@ async def packed(kafka: ApacheKafka) -> Topics:
 
 async def _send(bootstrap: str, topic: str, secret: str, codec: str) -> None:
     signer = Signer(KeyRing(current_id="k1", secrets={"k1": secret.encode()}), topic)
-    request = Request(id=codec, image={"uri": GOOD.as_uri()}, tasks=(Task.EMBED,))
+    request = Request(id=codec, image=ImageReference(uri=GOOD.as_uri()), tasks=(Task.EMBED,))
     value = encode_request(request)
     signed = signer.sign(id=codec, timestamp=int(time.time()), key=None, value=value)
     bomb = b"\0" * (MAX_UNPACKED_BYTES + 2**20)

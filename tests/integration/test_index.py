@@ -132,7 +132,7 @@ async def test_a_kill_between_rows_and_place_leaves_neither(
     rows(address, Tables("imagelane_results").script())
     await write(settings, [signed(settings, ok_result("a"))])
     with psycopg.connect(address) as locked:
-        locked.execute(f"LOCK TABLE {held} IN SHARE MODE")  # type: ignore[arg-type]
+        locked.execute(f"LOCK TABLE {held} IN SHARE MODE")
         async with following(here, address):
             await until(address, WAITING, 1)
     await until(address, BACKENDS, 0)

@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -55,7 +55,7 @@ except ValueError as fault:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory):
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A store with a picture and something that is none."""
     with s3_server(tmp_path_factory.mktemp("s3")) as server:
         server.client.create_bucket(Bucket="pics")

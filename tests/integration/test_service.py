@@ -4,6 +4,7 @@ import json
 import signal
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode
 from schemas import (
     Code,
+    ImageReference,
+    JsonObject,
     KeyRing,
     Request,
     Result,
@@ -26,7 +29,7 @@ from schemas import (
     encode_request,
     headers,
 )
-from tests.conftest import Broker, Topics, create_topics
+from tests.conftest import Broker, EmbeddedBroker, Topics, create_topics
 from tests.consumer_process import (
     MODELS,
     PICTURES,
@@ -45,9 +48,9 @@ GOOD = PICTURES / "large-red-circle.jpg"
 def _request(name: str, uri: str, *tasks: Task) -> bytes:
     request = Request(
         id=name,
-        image={"uri": uri},
+        image=ImageReference(uri=uri),
         tasks=tasks or (Task.EMBED,),
-        metadata={"big": 123456789012345678901234567890},
+        metadata=JsonObject(b'{"big":123456789012345678901234567890}'),
     )
     return encode_request(request)
 
@@ -71,7 +74,7 @@ class Ingest:
 
 
 @pytest.fixture
-async def ingest(broker: Broker, topics: Topics, secret: str):
+async def ingest(broker: Broker, topics: Topics, secret: str) -> AsyncIterator[Ingest]:
     """Where the ingestion service publishes."""
     async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
         yield Ingest(producer, topics.ingest, secret)
@@ -337,7 +340,12 @@ async def test_replays_between_forgeries_open_no_gate(
 )
 @pytest.mark.parametrize("command", [(), ("check",)], ids=["run", "check"])
 async def test_what_is_wrong_is_said_in_one_line(
-    embedded_broker, secret: str, changes, code: ExitCode, words: str, command
+    embedded_broker: EmbeddedBroker,
+    secret: str,
+    changes: dict[str, str],
+    code: ExitCode,
+    words: str,
+    command: list[str],
 ) -> None:
     """Each fault ends run and check with its own exit code and a line, and no traceback."""
     topics = Topics(ingest="words.ingest", results="words.results", dlq="words.dlq")

@@ -4,8 +4,8 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import trustme
 from consumer.errors import Failed, Unavailable
 from consumer.images.byte_budget import ByteBudget
 from consumer.images.sources import Sources
+from consumer.images.sources.s3 import S3Source
 from consumer.settings import ConsumerSettings
 from schemas import Code, ImageReference
 from tests.conftest import ROOT
@@ -22,6 +23,7 @@ from tests.s3_server import (
     ACCESS_KEY_ID,
     SECRET_ACCESS_KEY,
     S3Server,
+    Script,
     TlsFiles,
     answer,
     s3_server,
@@ -75,7 +77,7 @@ def _environment(store: S3Server, **changes: str) -> dict[str, str]:
     }
 
 
-def _open(store: S3Server, **changes: str):
+def _open(store: S3Server, **changes: str) -> AbstractAsyncContextManager[S3Source]:
     return s3_source(ConsumerSettings.from_env(_environment(store, **changes)))
 
 
@@ -230,7 +232,7 @@ async def _in_a_process(settings: dict[str, str], environment: dict[str, str]) -
 
 
 @asynccontextmanager
-async def _rogue():
+async def _rogue() -> AsyncIterator[tuple[Script, dict[str, str]]]:
     """A server that somebody wrote into the environment, and the variables that name it."""
     async with scripted(answer("200 OK", b"evil")) as rogue:
         names = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"]

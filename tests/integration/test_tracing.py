@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
 from producer import ProducerSettings, Publisher, image_request
-from schemas import KeyRing, Request, Signer, encode_request, headers
+from schemas import ImageReference, KeyRing, Request, Signer, encode_request, headers
 from tests.conftest import EmbeddedBroker
 from tests.consumer_process import read_all
 from tests.faults.scenario import SECRET, scenario
@@ -27,7 +27,7 @@ async def test_trace_of_the_publishers_caller_goes_on(
     span = NonRecordingSpan(
         SpanContext(int(TRACE_ID, 16), 0xB7AD6B7169203331, False, TraceFlags(TraceFlags.SAMPLED))
     )
-    async with scenario(embedded_broker, tmp_path) as run:
+    async with scenario(embedded_broker, tmp_path) as run:  # type: ignore[arg-type]
         settings = ProducerSettings.from_env(run.settings())
         async with Publisher(settings) as publisher:
             with use_span(span):
@@ -50,10 +50,10 @@ async def test_trace_of_the_request_goes_on_in_the_result(
     embedded_broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     """Its id is in the log line too; a record that does not verify has it in neither."""
-    async with scenario(embedded_broker, tmp_path) as run:
+    async with scenario(embedded_broker, tmp_path) as run:  # type: ignore[arg-type]
         topic = run.topics.ingest
         keys = KeyRing(current_id="k1", secrets={"k1": SECRET.encode()})
-        value = encode_request(Request(id="a", image={"uri": "stub:ok"}))
+        value = encode_request(Request(id="a", image=ImageReference(uri="stub:ok")))
         signed = Signer(keys, topic).sign(id="a", timestamp=int(time.time()), key=b"a", value=value)
         traced = (headers.TRACEPARENT, TRACEPARENT)
         async with AIOKafkaProducer(bootstrap_servers=run.bootstrap) as producer:

@@ -1,5 +1,6 @@
 """BLIP's captions, against transformers' own processor and model."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,22 +13,25 @@ from transformers.models.blip.processing_blip import BlipProcessor
 from consumer.inference.errors import ModelUnavailable
 from consumer.inference.models.captioner import GreedyCaptioner
 from consumer.inference.models.checkpoint import inspect
+from consumer.inference.models.device import Device
+from consumer.pixels import Pixels
+from tests.models.noise import Noise
 
 TINY = Path(__file__).parents[2] / "examples/models/tiny-blip"
 MAX_NEW_TOKENS = 12
 
 
 @pytest.fixture(params=["random", "tiny"])
-def folder(request: pytest.FixtureRequest, blip_folder):
+def folder(request: pytest.FixtureRequest, blip_folder: Path) -> Path:
     """Return a checkpoint: one with random weights, and the trained one of the examples."""
     return blip_folder if request.param == "random" else TINY
 
 
 @pytest.fixture
-def make_blip(cpu):
+def make_blip(cpu: Device) -> Callable[..., GreedyCaptioner]:
     """Return a function that makes a BLIP of a folder, not loaded."""
 
-    def make(folder, max_new_tokens=MAX_NEW_TOKENS):
+    def make(folder: Path, max_new_tokens: int = MAX_NEW_TOKENS) -> GreedyCaptioner:
         return GreedyCaptioner(
             inspect(str(folder), "main", "blip"), cpu, max_new_tokens=max_new_tokens
         )
@@ -35,7 +39,7 @@ def make_blip(cpu):
     return make
 
 
-def reference(folder, images):
+def reference(folder: Path, images: Sequence[Pixels]) -> list[str]:
     """Return captions by transformers alone, one by one."""
     pil = BlipImageProcessorPil.from_pretrained(folder)
     tokenizer = BlipProcessor.from_pretrained(folder).tokenizer
@@ -48,7 +52,9 @@ def reference(folder, images):
     return captions
 
 
-def test_captions_are_those_of_transformers(folder, make_blip, noise) -> None:
+def test_captions_are_those_of_transformers(
+    folder: Path, make_blip: Callable[..., GreedyCaptioner], noise: Noise
+) -> None:
     """In a batch, the same words as the reference says one by one."""
     blip = make_blip(folder)
     images = noise(6, blip.resize.height)
@@ -61,7 +67,9 @@ def test_captions_are_those_of_transformers(folder, make_blip, noise) -> None:
     assert len(set(captions)) > 1
 
 
-def test_captions_are_the_same_after_a_reload(folder, make_blip, noise) -> None:
+def test_captions_are_the_same_after_a_reload(
+    folder: Path, make_blip: Callable[..., GreedyCaptioner], noise: Noise
+) -> None:
     """Unloaded and loaded again, it says the same."""
     blip = make_blip(folder)
     images = noise(3, blip.resize.height)
@@ -75,7 +83,9 @@ def test_captions_are_the_same_after_a_reload(folder, make_blip, noise) -> None:
     assert captions[0] == captions[1]
 
 
-def test_caption_length_is_bounded(blip_folder, make_blip, noise) -> None:
+def test_caption_length_is_bounded(
+    blip_folder: Path, make_blip: Callable[..., GreedyCaptioner], noise: Noise
+) -> None:
     """`max_new_tokens` holds whatever the folder's generation settings say."""
     blip = make_blip(blip_folder, max_new_tokens=3)
     blip.load()
@@ -86,7 +96,9 @@ def test_caption_length_is_bounded(blip_folder, make_blip, noise) -> None:
     assert max(len(caption.split()) for caption in captions) <= 3
 
 
-def test_geometry_is_known_before_loading(blip_folder, make_blip) -> None:
+def test_geometry_is_known_before_loading(
+    blip_folder: Path, make_blip: Callable[..., GreedyCaptioner]
+) -> None:
     """Decoding begins while the weights are still on the disk: no crop, whatever the shape."""
     resize = make_blip(blip_folder).resize
 
@@ -94,7 +106,9 @@ def test_geometry_is_known_before_loading(blip_folder, make_blip) -> None:
     assert resize.resample == Image.Resampling.BICUBIC
 
 
-def test_unload_works_from_any_state(blip_folder, make_blip) -> None:
+def test_unload_works_from_any_state(
+    blip_folder: Path, make_blip: Callable[..., GreedyCaptioner]
+) -> None:
     """Before a load, after one, twice."""
     blip = make_blip(blip_folder)
     blip.unload()
@@ -106,7 +120,9 @@ def test_unload_works_from_any_state(blip_folder, make_blip) -> None:
         blip.to_device()
 
 
-def test_weights_gone_since_start_up(blip_folder, make_blip, tmp_path: Path) -> None:
+def test_weights_gone_since_start_up(
+    blip_folder: Path, make_blip: Callable[..., GreedyCaptioner], tmp_path: Path
+) -> None:
     """Files that vanish between start-up and the first caption fail the load, not the process."""
     folder = tmp_path / "blip"
     folder.mkdir()

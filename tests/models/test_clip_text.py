@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from transformers import AutoTokenizer, CLIPModel
 
 from benchmarks.checkpoints import VIT_B_32, save_random_clip
@@ -30,7 +32,7 @@ TEXTS = (
 
 
 @pytest.fixture(scope="session")
-def vit_b_32_folder(tmp_path_factory: pytest.TempPathFactory):
+def vit_b_32_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a CLIP of the size of ViT-B/32, with random weights."""
     folder = tmp_path_factory.mktemp("vit-b-32")
     save_random_clip(folder, VIT_B_32)
@@ -38,14 +40,14 @@ def vit_b_32_folder(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(params=["random", "tiny", "ViT-B/32"])
-def folder(request: pytest.FixtureRequest, clip_folder):
+def folder(request: pytest.FixtureRequest, clip_folder: Path) -> Path:
     """Return a checkpoint: random and small, the trained one of the examples, random and large."""
     if request.param == "ViT-B/32":
         return request.getfixturevalue("vit_b_32_folder")
     return clip_folder if request.param == "random" else TINY
 
 
-def opened(folder, device):
+def opened(folder: Path, device: Device) -> ClipText:
     """Return the text tower of a folder, ready."""
     tower = ClipText(inspect(str(folder), "main", "clip"), device)
     tower.load()
@@ -53,7 +55,7 @@ def opened(folder, device):
     return tower
 
 
-def reference(folder, texts):
+def reference(folder: Path, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[int]]:
     """Return unit vectors by transformers alone, one by one, and how many tokens each has."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32)
@@ -66,7 +68,7 @@ def reference(folder, texts):
     return torch.nn.functional.normalize(torch.cat(vectors)).numpy(), lengths
 
 
-def test_vectors_are_those_of_transformers(folder, cpu) -> None:
+def test_vectors_are_those_of_transformers(folder: Path, cpu: Device) -> None:
     """In one batch of texts of many lengths: the cosine to the reference is 1 but for rounding."""
     tower = opened(folder, cpu)
     tokens = [tower.tokenize(text) for text in TEXTS if folder != TINY or text.isascii()]
@@ -81,7 +83,7 @@ def test_vectors_are_those_of_transformers(folder, cpu) -> None:
     assert (vectors * expected).sum(axis=1).min() >= 0.9999
 
 
-def test_half_precision_is_near(cpu) -> None:
+def test_half_precision_is_near(cpu: Device) -> None:
     """bfloat16, as on a GPU."""
     device = Device(torch_device=torch.device("cpu"), dtype=torch.bfloat16)
     tower = opened(TINY, device)
@@ -92,7 +94,7 @@ def test_half_precision_is_near(cpu) -> None:
     assert (vectors * reference(TINY, texts)[0]).sum(axis=1).min() > 0.999
 
 
-def test_too_many_tokens_are_refused_and_never_cut(clip_folder, cpu) -> None:
+def test_too_many_tokens_are_refused_and_never_cut(clip_folder: Path, cpu: Device) -> None:
     """The longest text that fits is taken whole; one token more is `text_too_long`."""
     tower = ClipText(inspect(str(clip_folder), "main", "clip"), cpu)
     longest = "x" * (77 - 2)  # one token a letter, between the marks of start and end
@@ -105,7 +107,7 @@ def test_too_many_tokens_are_refused_and_never_cut(clip_folder, cpu) -> None:
     assert failure.value.message == "78 tokens; the model takes 77"
 
 
-def test_words_that_read_like_a_mark_are_words(clip_folder, cpu) -> None:
+def test_words_that_read_like_a_mark_are_words(clip_folder: Path, cpu: Device) -> None:
     """An end in the middle would cut the text there: the model looks for the first one."""
     tower = ClipText(inspect(str(clip_folder), "main", "clip"), cpu)
 
@@ -114,7 +116,9 @@ def test_words_that_read_like_a_mark_are_words(clip_folder, cpu) -> None:
     assert tokens.count(tokens[-1]) == 1
 
 
-def test_tokenizer_of_another_model_is_refused(clip_folder, tmp_path: Path, cpu) -> None:
+def test_tokenizer_of_another_model_is_refused(
+    clip_folder: Path, tmp_path: Path, cpu: Device
+) -> None:
     """Ids beyond the table of words would fail each text, and on a GPU the whole process."""
     folder = shutil.copytree(clip_folder, tmp_path / "clip")
     config = json.loads((folder / "config.json").read_text())
@@ -125,7 +129,9 @@ def test_tokenizer_of_another_model_is_refused(clip_folder, tmp_path: Path, cpu)
         ClipText(inspect(str(folder), "main", "clip"), cpu)
 
 
-def test_end_that_the_tokenizer_does_not_write_is_refused(clip_folder, tmp_path: Path, cpu) -> None:
+def test_end_that_the_tokenizer_does_not_write_is_refused(
+    clip_folder: Path, tmp_path: Path, cpu: Device
+) -> None:
     """All texts would have one vector: that of their start."""
     folder = shutil.copytree(clip_folder, tmp_path / "clip")
     config = json.loads((folder / "config.json").read_text())
@@ -136,7 +142,7 @@ def test_end_that_the_tokenizer_does_not_write_is_refused(clip_folder, tmp_path:
         ClipText(inspect(str(folder), "main", "clip"), cpu)
 
 
-def test_missing_tokenizer_is_refused(clip_folder, tmp_path: Path, cpu) -> None:
+def test_missing_tokenizer_is_refused(clip_folder: Path, tmp_path: Path, cpu: Device) -> None:
     """At start, not at the first text."""
     folder = shutil.copytree(clip_folder, tmp_path / "clip")
     for path in folder.glob("*token*"):
@@ -146,7 +152,7 @@ def test_missing_tokenizer_is_refused(clip_folder, tmp_path: Path, cpu) -> None:
         ClipText(inspect(str(folder), "main", "clip"), cpu)
 
 
-def test_unload_works_from_any_state(clip_folder, cpu) -> None:
+def test_unload_works_from_any_state(clip_folder: Path, cpu: Device) -> None:
     """Before a load, after one, twice."""
     tower = ClipText(inspect(str(clip_folder), "main", "clip"), cpu)
     tower.unload()

@@ -1,5 +1,7 @@
 """The choice of a device, and what torch's errors mean for the process."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from consumer.inference.models.captioner import GreedyCaptioner
 from consumer.inference.models.checkpoint import inspect
 from consumer.inference.models.device import Device, choose_device, device_errors, meaning_of
 from imagelane.exits import ExitCode, FatalError
+from tests.models.noise import Noise
 
 
 class Elsewhere(Device):
@@ -44,7 +47,7 @@ def test_device_that_is_not_there_is_refused() -> None:
         MemoryError(),
     ],
 )
-def test_lack_of_memory(error) -> None:
+def test_lack_of_memory(error: RuntimeError | MemoryError) -> None:
     """A smaller step may fit, whichever library ran out."""
     assert isinstance(meaning_of(error), DeviceOutOfMemory)
 
@@ -58,7 +61,7 @@ def test_lack_of_memory(error) -> None:
         RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasSgemm"),
     ],
 )
-def test_broken_device(error) -> None:
+def test_broken_device(error: RuntimeError | MemoryError) -> None:
     """The context is lost: only a new process helps."""
     meaning = meaning_of(error)
 
@@ -78,7 +81,7 @@ def test_an_impossible_allocation_is_a_lack_of_memory() -> None:
         torch.empty(2**60, dtype=torch.uint8)
 
 
-def test_captions_are_the_same_after_an_offload(blip_folder, noise) -> None:
+def test_captions_are_the_same_after_an_offload(blip_folder: Path, noise: Noise) -> None:
     """Off the device and back, twice: the host's copies are put back where they belong."""
     device = Elsewhere(torch_device=torch.device("cpu"), dtype=torch.float32)
     blip = GreedyCaptioner(inspect(str(blip_folder), "main", "blip"), device, max_new_tokens=8)

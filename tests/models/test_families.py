@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
@@ -12,12 +13,14 @@ from transformers.models.git.modeling_git import GitForCausalLM
 
 from consumer.errors import Failed
 from consumer.inference.models.captioner import CAPTIONERS, GreedyCaptioner
-from consumer.inference.models.checkpoint import MODEL_TYPES, inspect
+from consumer.inference.models.checkpoint import MODEL_TYPES, Checkpoint, inspect
 from consumer.inference.models.clip import load_clip
 from consumer.inference.models.clip_text import ClipText
+from consumer.inference.models.device import Device
 from consumer.inference.models.towers import TOWERS
 from schemas import Code
 from tests.models import families
+from tests.models.noise import Noise
 
 EMBEDDERS = {
     "siglip": families.save_siglip,
@@ -31,7 +34,7 @@ SAVED_CAPTIONERS = {
 TEXTS = ("a red car", "x", "two green stars on a black background")
 
 
-def unit(vectors):
+def unit(vectors: torch.Tensor) -> NDArray[np.float32]:
     """Return the vectors at length 1."""
     return torch.nn.functional.normalize(vectors).numpy()
 
@@ -42,14 +45,18 @@ def test_tables_are_those_that_a_refusal_lists() -> None:
 
 
 @pytest.fixture(params=EMBEDDERS, scope="module")
-def embedder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+def embedder(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Checkpoint:
     """Return a checkpoint that embeds."""
     folder = tmp_path_factory.mktemp("checkpoint")
     EMBEDDERS[request.param](folder)
     return inspect(str(folder), "main", "clip")
 
 
-def test_towers_alone_give_what_the_whole_model_gives(embedder, cpu, noise) -> None:
+def test_towers_alone_give_what_the_whole_model_gives(
+    embedder: Checkpoint, cpu: Device, noise: Noise
+) -> None:
     """Pictures and texts, in batches, to the cosine: each tower is loaded without the other."""
     clip, texts = load_clip(embedder, cpu), ClipText(embedder, cpu)
     texts.load()
@@ -74,7 +81,7 @@ def test_towers_alone_give_what_the_whole_model_gives(embedder, cpu, noise) -> N
     assert np.abs(said[0] - said[2]).max() > 0.001
 
 
-def test_too_long_a_text_is_refused_by_every_type(embedder, cpu) -> None:
+def test_too_long_a_text_is_refused_by_every_type(embedder: Checkpoint, cpu: Device) -> None:
     """Where texts are padded, too: the longest has no padding, and one more is too long."""
     texts = ClipText(embedder, cpu)
     marks = len([token for token in texts.tokenize("a") if token != texts.tokenize("a")[-1]])
@@ -89,7 +96,9 @@ def test_too_long_a_text_is_refused_by_every_type(embedder, cpu) -> None:
 
 
 @pytest.mark.parametrize("kind", SAVED_CAPTIONERS)
-def test_captions_are_those_of_transformers(kind: str, tmp_path: Path, cpu, noise) -> None:
+def test_captions_are_those_of_transformers(
+    kind: str, tmp_path: Path, cpu: Device, noise: Noise
+) -> None:
     """In a batch, the same words as the model's own `generate` gives one by one."""
     save, model_class = SAVED_CAPTIONERS[kind]
     save(tmp_path)
@@ -99,12 +108,12 @@ def test_captions_are_those_of_transformers(kind: str, tmp_path: Path, cpu, nois
     images = noise(4, families.SIDE)
     processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    model = model_class.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    model = model_class.from_pretrained(tmp_path, dtype=torch.float32).eval()  # type: ignore[attr-defined]
     expected = []
     for pixels in images:
         inputs = processor(Image.fromarray(pixels), return_tensors="pt")
         tokens = model.generate(**inputs, max_new_tokens=8, do_sample=False, num_beams=1)
-        expected.append(tokenizer.decode(tokens[0], skip_special_tokens=True).strip())
+        expected.append(tokenizer.decode(tokens[0], skip_special_tokens=True).strip())  # type: ignore[union-attr]
 
     captions = captioner.caption(images)
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoImageProcessor, CLIPModel
 
 from consumer import service
 from consumer.inference.errors import ModelUnavailable
 from consumer.inference.models.load import open_models
+from consumer.pixels import Pixels
 from consumer.probe import PICTURE, probe
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode
@@ -23,7 +25,7 @@ MODELS = Path(__file__).parents[2] / "examples/models"
 
 
 @pytest.fixture
-def clip(tmp_path: Path):
+def clip(tmp_path: Path) -> Path:
     """Return a copy of the tiny CLIP whose processor's file a test may rewrite."""
     folder = shutil.copytree(MODELS / "tiny-clip", tmp_path / "clip")
     whole = json.loads((folder / "processor_config.json").read_text())
@@ -32,18 +34,20 @@ def clip(tmp_path: Path):
     return folder
 
 
-def write_processor(folder, processor) -> None:
+def write_processor(folder: Path, processor: dict[str, object]) -> None:
     """Write the image processor's configuration, where older checkpoints have it."""
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
 
 
-def change_processor(folder, **changes) -> None:
+def change_processor(folder: Path, **changes: object) -> None:
     """Change what the image processor is asked to do."""
     processor = json.loads((folder / "preprocessor_config.json").read_text())
     write_processor(folder, processor | changes)
 
 
-async def probed(clip=MODELS / "tiny-clip", blip=MODELS / "tiny-blip"):
+async def probed(
+    clip: Path = MODELS / "tiny-clip", blip: Path = MODELS / "tiny-blip"
+) -> tuple[str, Pixels]:
     """Open the models as at the start, and try them; return what is said, and CLIP's vector."""
     settings = ConsumerSettings.from_env(
         {
@@ -64,7 +68,7 @@ async def probed(clip=MODELS / "tiny-clip", blip=MODELS / "tiny-blip"):
     return said, models.embedder.embed([decoded.pixels[Task.EMBED]])[0]
 
 
-def reference(folder):
+def reference(folder: Path) -> NDArray[np.float32]:
     """Return the picture's unit vector by transformers alone."""
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
@@ -96,7 +100,7 @@ async def test_picture_goes_the_way_of_a_record() -> None:
     ids=str,
 )
 async def test_processor_of_another_geometry_is_followed(
-    clip, changes: dict[str, bool] | dict[str, dict[str, int]] | dict[str, object]
+    clip: Path, changes: dict[str, bool] | dict[str, dict[str, int]] | dict[str, object]
 ) -> None:
     """Whatever it says is done as transformers' own processor does it."""
     change_processor(clip, **changes)
@@ -118,7 +122,7 @@ async def test_processor_of_another_geometry_is_followed(
     ids=["no crop", "too large"],
 )
 async def test_processor_that_spoils_every_picture_ends_the_start(
-    clip, changes: dict[str, bool] | dict[str, dict[str, int]], reason: str
+    clip: Path, changes: dict[str, bool] | dict[str, dict[str, int]], reason: str
 ) -> None:
     """With the code for checkpoints, before a record is taken."""
     change_processor(clip, **changes)

@@ -1,8 +1,11 @@
 """BLIP's comings and goings, in bytes of the process as the kernel counts them."""
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,15 +16,19 @@ from consumer.inference.models.captioner import GreedyCaptioner
 from consumer.inference.models.checkpoint import inspect
 from consumer.inference.models.clip import load_clip
 from consumer.inference.models.clip_text import ClipText
+from consumer.inference.models.device import Device
 from consumer.inference.residency import ResidencyPolicy
+from consumer.outcome import Inference
+from consumer.pixels import Pixels
 from schemas import Task
+from tests.models.noise import Noise
 
 # 95 MB of weights, most of them words: large beside the noise of a test process, quick to run.
 HEAVY = replace(SMALL, width=512, vocabulary=30_000)
 
 
 @pytest.fixture(scope="module")
-def heavy_blip(tmp_path_factory: pytest.TempPathFactory):
+def heavy_blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a BLIP checkpoint whose weights cannot be overlooked."""
     folder = tmp_path_factory.mktemp("heavy-blip")
     save_random_blip(folder, HEAVY)
@@ -29,13 +36,15 @@ def heavy_blip(tmp_path_factory: pytest.TempPathFactory):
 
 
 @asynccontextmanager
-async def serving(clip_folder, blip_folder, cpu, idle_seconds):
+async def serving(
+    clip_folder: Path, blip_folder: Path, cpu: Device, idle_seconds: float | None
+) -> AsyncIterator[Engine]:
     """Yield an engine with both real models that runs."""
     checkpoint = inspect(str(clip_folder), "main", "clip")
     clip, texts = load_clip(checkpoint, cpu), ClipText(checkpoint, cpu)
     blip = GreedyCaptioner(inspect(str(blip_folder), "main", "blip"), cpu, max_new_tokens=4)
     policy = ResidencyPolicy(idle_seconds=idle_seconds, host_is_device=True)
-    sizes = {"embed_batch": 8, "caption_batch": 4}
+    sizes: dict[str, Any] = {"embed_batch": 8, "caption_batch": 4}
     async with Engine(
         clip, blip, texts, **sizes, residency=policy, text_residency=policy
     ) as engine:
@@ -48,15 +57,15 @@ async def serving(clip_folder, blip_folder, cpu, idle_seconds):
                 await task
 
 
-async def embed(engine, images) -> None:
+async def embed(engine: Engine, images: Sequence[Pixels]) -> None:
     """Embed all the images, as embed-only traffic does."""
     await asyncio.gather(*(engine.infer({Task.EMBED: pixels}) for pixels in images))
 
 
-async def caption(engine, images):
+async def caption(engine: Engine, images: Sequence[Pixels]) -> list[Inference]:
     """Caption all the images at once."""
 
-    async def ask(pixels):
+    async def ask(pixels: Pixels) -> Inference:
         with engine.expect_caption():
             return await engine.infer({Task.CAPTION: pixels})
 
@@ -64,7 +73,7 @@ async def caption(engine, images):
 
 
 async def test_no_weight_of_blip_is_in_memory_after_start_up(
-    clip_folder, heavy_blip, cpu, noise
+    clip_folder: Path, heavy_blip: Path, cpu: Device, noise: Noise
 ) -> None:
     """Embeddings alone, and BLIP's file is not even mapped."""
     async with serving(clip_folder, heavy_blip, cpu, None) as engine:
@@ -74,7 +83,7 @@ async def test_no_weight_of_blip_is_in_memory_after_start_up(
 
 
 async def test_idle_blip_gives_its_memory_back_while_embeddings_go_on(
-    clip_folder, heavy_blip, cpu, noise
+    clip_folder: Path, heavy_blip: Path, cpu: Device, noise: Noise
 ) -> None:
     """It comes with the captions, and leaves between embeddings; four times over."""
     weights = (heavy_blip / "model.safetensors").stat().st_size
@@ -87,7 +96,7 @@ async def test_idle_blip_gives_its_memory_back_while_embeddings_go_on(
             assert Memory.now().resident - before < weights * 0.3
 
 
-async def come_and_go(engine, heavy_blip, noise) -> None:
+async def come_and_go(engine: Engine, heavy_blip: Path, noise: Noise) -> None:
     """Caption, which takes BLIP's weights, and embed until they are gone."""
     captions = await caption(engine, noise(12))
     assert len(captions) == 12

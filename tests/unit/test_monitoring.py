@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from consumer.runtime.metrics import METRICS, Kind
 from tests.conftest import ROOT

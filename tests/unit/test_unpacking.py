@@ -2,12 +2,13 @@
 
 import gzip
 import tracemalloc
+from typing import Any
 
 import pytest
 from aiokafka import codec
 from aiokafka.record.default_records import DefaultRecordBatchBuilder, _DefaultRecordBatchPy
 
-from imagelane.kafka import header_names
+from imagelane.kafka import header_names, unpacking
 from imagelane.kafka.header_names import Unread, tolerate_header_names
 from imagelane.kafka.unpacking import MAX_UNPACKED_BYTES
 from schemas import Code, Freshness, Record, Refused, TimestampType, Verifier, admit
@@ -37,7 +38,7 @@ def _batch(kind: str, values: list[bytes]) -> bytes:
     return bytes(builder.build())
 
 
-def _read(data: bytes) -> list:
+def _read(data: bytes) -> list[Any]:
     records, read = header_names._Records(data), []
     while records.has_next():
         read += list(records.next_batch())
@@ -86,7 +87,7 @@ def test_members_of_gzip_share_the_bound() -> None:
     """A file of many members is no way around it."""
     bomb = gzip.compress(b"\0" * (MAX_UNPACKED_BYTES // 2)) * 3
     with pytest.raises(Exception, match="unpacks to more"):
-        header_names.bound_unpacking.__globals__["_gzip"](bomb)
+        unpacking.bound_unpacking.__globals__["_gzip"](bomb)
 
 
 def test_other_users_of_the_codecs_are_left_alone() -> None:

@@ -4,9 +4,10 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
 
 import pytest
 from aiohttp import AsyncResolver, ThreadedResolver
@@ -160,7 +161,7 @@ def loopback() -> str:
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_form_is_refused_and_nothing_is_connected_to(form, loopback: str) -> None:
+async def test_form_is_refused_and_nothing_is_connected_to(form: str, loopback: str) -> None:
     """Public hosts are allowed, and this one by its very name: its address alone forbids it."""
     async with serving(host=loopback) as server:
         text = form.replace("PORT", str(server.port))
@@ -215,19 +216,19 @@ PUBLIC = [
 
 
 @pytest.mark.parametrize("text", NOT_PUBLIC)
-def test_special_address_is_not_public(text) -> None:
+def test_special_address_is_not_public(text: str) -> None:
     """What a registry, a cloud or an IPv6 form sets apart is no place to fetch from."""
     assert not is_public(ip_address(text))
 
 
 @pytest.mark.parametrize("text", PUBLIC)
-def test_neighbour_of_a_special_address_is_public(text) -> None:
+def test_neighbour_of_a_special_address_is_public(text: str) -> None:
     """The bounds are exact."""
     assert is_public(ip_address(text))
 
 
 @pytest.mark.parametrize("text", NOT_PUBLIC)
-async def test_name_with_such_an_address_is_refused(text) -> None:
+async def test_name_with_such_an_address_is_refused(text: str) -> None:
     """A name is judged by all its addresses; one that is wrong among good ones is enough."""
     async with serving() as server:
         resolver = Names(server.port, a_test=[[text]], b_test=[["127.0.0.1", "9.9.9.9", text]])
@@ -246,7 +247,7 @@ async def test_name_with_such_an_address_is_refused(text) -> None:
         *("2130706433", "127.1", "0x7f.1", "0177.0.0.1", "localhost", "127.0.0.1."),
     ],
 )
-async def test_session_itself_connects_to_no_such_address(host, loopback: str) -> None:
+async def test_session_itself_connects_to_no_such_address(host: str, loopback: str) -> None:
     """Without any check of the URL: the connection is refused by its address all the same."""
     rules = HostRules(allowed=(), public=True)
     async with (
@@ -313,7 +314,7 @@ async def test_literal_address_can_be_allowed(host: str, loopback: str) -> None:
         async with opened(server, allowed_hosts=listed, allowed_networks=both) as source:
             assert await fetched(source, uri, 20_000) == IMAGE
         for less in ({"allowed_networks": ()}, {"allowed_hosts": (".test", "a.1.test")}):
-            settings = {"allowed_hosts": listed, "allowed_networks": both} | less
+            settings: dict[str, Any] = {"allowed_hosts": listed, "allowed_networks": both} | less
             async with opened(server, allow_public_hosts=True, **settings) as source:
                 with pytest.raises(Failed):
                     await fetched(source, uri, 20_000)
@@ -349,15 +350,15 @@ RANGES_6 = [
 ]
 
 
-def _bounds(ranges):
+def _bounds(ranges: Iterable[tuple[str, str]]) -> st.SearchStrategy[int]:
     numbers = [(int(ip_address(first)), int(ip_address(last))) for first, last in ranges]
     return st.sampled_from(
         sorted({max(0, n + d) for pair in numbers for n in pair for d in (-1, 0, 1)})
     )
 
 
-def _within(ranges, address) -> bool:
-    return any(ip_address(a) <= address <= ip_address(b) for a, b in ranges)
+def _within(ranges: Iterable[tuple[str, str]], address: IPv4Address | IPv6Address) -> bool:
+    return any(int(ip_address(a)) <= int(address) <= int(ip_address(b)) for a, b in ranges)
 
 
 near_4 = _bounds(RANGES_4).filter(lambda n: n < 2**32).map(IPv4Address)
@@ -365,13 +366,13 @@ near_6 = _bounds(RANGES_6).filter(lambda n: n < 2**128).map(IPv6Address)
 
 
 @given(near_4 | st.ip_addresses(v=4))
-def test_ipv4_is_public_outside_the_registries(address) -> None:
+def test_ipv4_is_public_outside_the_registries(address: IPv4Address) -> None:
     """The networks say the same as a list of ranges that was made apart."""
     assert is_public(address) == (not _within(RANGES_4, address))
 
 
 @given(near_6 | st.ip_addresses(v=6))
-def test_ipv6_is_public_outside_the_registries(address) -> None:
+def test_ipv6_is_public_outside_the_registries(address: IPv6Address) -> None:
     """Likewise; and what Python knows to be special is not public either."""
     isatap = ":".join(address.exploded.split(":")[4:6]) in ("0000:5efe", "0200:5efe")
     assert is_public(address) == (not _within(RANGES_6, address) and not isatap)
@@ -380,7 +381,7 @@ def test_ipv6_is_public_outside_the_registries(address) -> None:
 
 @given(near_4 | st.ip_addresses(v=4), st.integers(0, 2**64 - 1))
 @example(IPv4Address("8.8.8.8"), 0x2A00_1450_4001_081B)
-def test_ipv6_that_carries_ipv4_is_never_public(inner, prefix: int) -> None:
+def test_ipv6_that_carries_ipv4_is_never_public(inner: IPv4Address, prefix: int) -> None:
     """Whatever it carries, in each form there is; the ISATAP one under any prefix."""
     number = int(inner)
     forms = [
@@ -403,7 +404,7 @@ async def _other(port: int) -> AsyncIterator[Server]:
     """Listen at 127.0.0.2, at a port that is taken at 127.0.0.1."""
     server = Server(port=port, does={})
 
-    async def connected(reader, writer) -> None:
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server.connections += 1
         writer.close()
 
@@ -419,10 +420,10 @@ async def _name_server(answers: list[str]) -> AsyncIterator[int]:
     """Answer questions for A with each address once, any other question with none."""
 
     class NameServer(asyncio.DatagramProtocol):
-        def connection_made(self, transport) -> None:
+        def connection_made(self, transport: Any) -> None:
             self.transport = transport
 
-        def datagram_received(self, data: bytes, sender) -> None:
+        def datagram_received(self, data: bytes, sender: Any) -> None:
             end = data.index(b"\0", 12) + 5
             question, kind = data[12:end], data[end - 4 : end - 2]
             record = b""

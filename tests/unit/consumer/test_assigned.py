@@ -1,9 +1,11 @@
 """The workers of a process: opened and closed by a rebalance, by a stop, and by both at once."""
 
 import asyncio
+from collections.abc import Sequence
 
-from consumer.partition.assigned import PartitionWorkers
-from consumer.partition.worker import CommitPolicy, PartitionWorker
+from consumer.partition.assigned import MakeWorker, PartitionWorkers
+from consumer.partition.worker import CommitPolicy, PartitionWorker, Recall
+from consumer.record.replay_window import Seen
 from imagelane.position import Position
 from schemas import ImageReference, Request, Task
 from tests.fakes import INGEST, FakePreparation, FakeStream, fake_pipeline, signed_record
@@ -11,7 +13,7 @@ from tests.fakes import INGEST, FakePreparation, FakeStream, fake_pipeline, sign
 REQUEST = Request(id="r0", image=ImageReference(uri="file:///a.png"), tasks=(Task.EMBED,))
 
 
-def _maker(hanging: asyncio.Event):
+def _maker(hanging: asyncio.Event) -> MakeWorker:
     pipeline = fake_pipeline(preparation=FakePreparation(waits={"r0": hanging}))
     return lambda topic, completion, commit: PartitionWorker(
         completion=completion,
@@ -23,12 +25,13 @@ def _maker(hanging: asyncio.Event):
     )
 
 
-async def _no_history(recall):
+async def _no_history(recall: Recall) -> Sequence[Seen]:
     return []
 
 
-async def _endless_history(recall) -> None:
+async def _endless_history(recall: Recall) -> Sequence[Seen]:
     await asyncio.Event().wait()
+    return []
 
 
 async def test_second_close_waits_for_the_first() -> None:

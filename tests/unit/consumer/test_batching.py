@@ -1,9 +1,11 @@
 """Whose turn it is on the device, and how many images at once."""
 
+from collections.abc import Mapping
+
 from consumer.inference.batching import MAX_URGENT_IN_A_ROW, BatchSize, ShortSteps, Turns
 
 
-def turns(ready, count):
+def turns(ready: Mapping[str, bool], count: int) -> list[str | None]:
     """Return the first choices, with the same models always ready."""
     chosen = Turns()
     return [chosen.choose(ready) for _ in range(count)]

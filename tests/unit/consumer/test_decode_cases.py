@@ -209,7 +209,7 @@ def test_tiff_that_pillow_misreads_is_refused_by_name() -> None:
     """A colour map of 8 bits came out black; planes of 16 bits came out wrong."""
     data = encoded(drawing().quantize(16), "TIFF")
     with Image.open(io.BytesIO(data)) as image:
-        colours = tuple(value // 257 for value in image.tag_v2[320])
+        colours = tuple(value // 257 for value in image.tag_v2[320])  # type: ignore[attr-defined]
     buffer = io.BytesIO()
     drawing().quantize(16).save(buffer, "TIFF")
     small = _with_colour_map(buffer.getvalue(), colours)

@@ -2,17 +2,23 @@
 
 import asyncio
 import threading
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from consumer.errors import Failed
 from consumer.inference.errors import DeviceOutOfMemory, ModelUnavailable
+from consumer.inference.ports import Tokens
 from consumer.inference.residency import ResidencyPolicy
+from consumer.pixels import Pixels
 from imagelane.exits import ExitCode
 from schemas import Code, Task
 from tests.engine_fakes import (
     Clock,
+    Device,
     FakeCaptioner,
     FakeEmbedder,
     FakeTextEmbedder,
@@ -25,7 +31,9 @@ from tests.engine_fakes import (
 )
 
 
-async def test_each_text_gets_its_own_vector(embedder, captioner) -> None:
+async def test_each_text_gets_its_own_vector(
+    embedder: FakeEmbedder, captioner: FakeCaptioner
+) -> None:
     """Texts that wait together go together, each to its own answer; BLIP is not asked."""
     texts = FakeTextEmbedder(embedder.device)
     async with running(embedder, captioner, texts=texts) as engine:
@@ -38,7 +46,9 @@ async def test_each_text_gets_its_own_vector(embedder, captioner) -> None:
     assert (texts.loads, captioner.loads) == (1, 0)
 
 
-async def test_text_is_tokenised_off_the_event_loop(embedder, captioner) -> None:
+async def test_text_is_tokenised_off_the_event_loop(
+    embedder: FakeEmbedder, captioner: FakeCaptioner
+) -> None:
     """4,096 characters take milliseconds, which the loop has for nobody."""
     texts = FakeTextEmbedder(embedder.device)
     async with running(embedder, captioner, texts=texts) as engine:
@@ -47,7 +57,9 @@ async def test_text_is_tokenised_off_the_event_loop(embedder, captioner) -> None
     assert threading.main_thread().name not in texts.tokenized_in
 
 
-async def test_text_that_is_too_long_fails_and_loads_nothing(embedder, captioner) -> None:
+async def test_text_that_is_too_long_fails_and_loads_nothing(
+    embedder: FakeEmbedder, captioner: FakeCaptioner
+) -> None:
     """It never waits for the device, so a flood of them costs no memory there."""
     texts = FakeTextEmbedder(embedder.device)
     async with running(embedder, captioner, texts=texts) as engine:
@@ -58,7 +70,9 @@ async def test_text_that_is_too_long_fails_and_loads_nothing(embedder, captioner
     assert texts.loads == 0
 
 
-async def test_text_tower_leaves_by_its_own_clock(embedder, captioner) -> None:
+async def test_text_tower_leaves_by_its_own_clock(
+    embedder: FakeEmbedder, captioner: FakeCaptioner
+) -> None:
     """As BLIP does: neither pictures nor captions keep it, and the next text brings it back."""
     clock, texts = Clock(), FakeTextEmbedder(embedder.device)
     async with running(
@@ -86,7 +100,9 @@ async def test_text_tower_leaves_by_its_own_clock(embedder, captioner) -> None:
     assert texts.loads == 2
 
 
-async def test_failed_load_of_the_text_tower_fails_texts_only(embedder, captioner) -> None:
+async def test_failed_load_of_the_text_tower_fails_texts_only(
+    embedder: FakeEmbedder, captioner: FakeCaptioner
+) -> None:
     """They say which model it is; pictures and captions go on."""
     fault = ModelUnavailable("clip/model.safetensors is cut short")
     texts = FakeTextEmbedder(embedder.device, faults=[fault])
@@ -98,7 +114,9 @@ async def test_failed_load_of_the_text_tower_fails_texts_only(embedder, captione
         assert (await caption(engine, 8)).caption == "number 8"
 
 
-async def test_urgent_text_goes_before_all_that_waits(device, embedder, captioner) -> None:
+async def test_urgent_text_goes_before_all_that_waits(
+    device: Device, embedder: FakeEmbedder, captioner: FakeCaptioner
+) -> None:
     """Pictures and captions that came before it have the device after it."""
     texts = FakeTextEmbedder(device)
     async with running(embedder, captioner, texts=texts, embed_batch=1) as engine:
@@ -120,12 +138,14 @@ async def test_urgent_text_goes_before_all_that_waits(device, embedder, captione
     assert (held, first) == ("embed 1", "text 1")
 
 
-async def test_steps_become_short_once_somebody_searches(device, embedder, captioner) -> None:
+async def test_steps_become_short_once_somebody_searches(
+    device: Device, embedder: FakeEmbedder, captioner: FakeCaptioner
+) -> None:
     """Pictures that take long go few at a time, so that the next search waits for few."""
     clock = Clock()
 
     class Slow(FakeEmbedder):
-        def embed(self, images):
+        def embed(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
             clock.now += len(images) * 0.09
             return super().embed(images)
 
@@ -140,7 +160,9 @@ async def test_steps_become_short_once_somebody_searches(device, embedder, capti
     assert slow.batches[1:] == [8, 8, 2, 2, 8]
 
 
-async def test_urgent_picture_goes_first_and_by_itself(device, embedder, captioner) -> None:
+async def test_urgent_picture_goes_first_and_by_itself(
+    device: Device, embedder: FakeEmbedder, captioner: FakeCaptioner
+) -> None:
     """It overtakes those that wait for the same model, and its batch is not filled with them."""
     async with running(embedder, captioner, embed_batch=4) as engine:
         asks = [asyncio.create_task(embed(engine, n)) for n in range(12)]
@@ -151,7 +173,9 @@ async def test_urgent_picture_goes_first_and_by_itself(device, embedder, caption
     assert [int(answer.vector[0]) for answer in answers] == [*range(12), 99]
 
 
-async def test_idle_models_make_room_for_each_other(device, embedder, captioner) -> None:
+async def test_idle_models_make_room_for_each_other(
+    device: Device, embedder: FakeEmbedder, captioner: FakeCaptioner
+) -> None:
     """A text tower that finds no room takes BLIP's, since nobody wants BLIP."""
 
     class Tight(FakeTextEmbedder):
@@ -169,7 +193,9 @@ async def test_idle_models_make_room_for_each_other(device, embedder, captioner)
     assert captioner.place == "host"
 
 
-async def test_a_wanted_model_is_not_driven_out(device, embedder, captioner) -> None:
+async def test_a_wanted_model_is_not_driven_out(
+    device: Device, embedder: FakeEmbedder, captioner: FakeCaptioner
+) -> None:
     """Two that do not fit together would chase each other for ever: the second one fails."""
 
     class Tight(FakeTextEmbedder):
@@ -186,11 +212,13 @@ async def test_a_wanted_model_is_not_driven_out(device, embedder, captioner) -> 
             assert captioner.place == "device"
 
 
-async def test_nothing_said_of_an_image_is_no_caption(embedder, device) -> None:
+async def test_nothing_said_of_an_image_is_no_caption(
+    embedder: FakeEmbedder, device: Device
+) -> None:
     """An empty caption is never `ok`."""
 
     class Silent(FakeCaptioner):
-        def caption(self, images):
+        def caption(self, images: Sequence[Pixels]) -> list[str]:
             return [""] * len(super().caption(images))
 
     async with running(embedder, Silent(device)) as engine:
@@ -200,17 +228,21 @@ async def test_nothing_said_of_an_image_is_no_caption(embedder, device) -> None:
     assert failure.value.code is Code.INFERENCE_FAILED
 
 
-def probe(embedder, captioner, **changes):
+def probe(
+    embedder: FakeEmbedder, captioner: FakeCaptioner, **changes: Any
+) -> Coroutine[Any, Any, tuple[int, str | None]]:
     """Try every model once, before the engine runs."""
 
-    async def tried():
+    async def tried() -> tuple[int, str | None]:
         async with engine_of(embedder, captioner, **changes) as engine:
             return await engine.probe({task: image(3) for task in Task}, "a red circle")
 
     return tried()
 
 
-async def test_probe_tries_every_model_once_and_lets_them_go(device, embedder, captioner) -> None:
+async def test_probe_tries_every_model_once_and_lets_them_go(
+    device: Device, embedder: FakeEmbedder, captioner: FakeCaptioner
+) -> None:
     """Before a record comes, and no memory is held for it."""
     texts = FakeTextEmbedder(device)
 
@@ -223,11 +255,13 @@ async def test_probe_tries_every_model_once_and_lets_them_go(device, embedder, c
     assert not device.overlapped
 
 
-async def test_model_that_cannot_speak_is_refused_by_the_probe(device, embedder) -> None:
+async def test_model_that_cannot_speak_is_refused_by_the_probe(
+    device: Device, embedder: FakeEmbedder
+) -> None:
     """By its name, with the code for checkpoints."""
 
     class Silent(FakeCaptioner):
-        def caption(self, images):
+        def caption(self, images: Sequence[Pixels]) -> list[str]:
             return [""] * len(images)
 
     with pytest.raises(ModelUnavailable, match="fake says nothing of a picture") as refused:
@@ -236,29 +270,35 @@ async def test_model_that_cannot_speak_is_refused_by_the_probe(device, embedder)
     assert refused.value.code is ExitCode.MODEL
 
 
-async def test_model_that_fails_on_a_sound_input_is_refused_by_the_probe(device, embedder) -> None:
+async def test_model_that_fails_on_a_sound_input_is_refused_by_the_probe(
+    device: Device, embedder: FakeEmbedder
+) -> None:
     """An error there would spoil every record."""
 
     class Broken(FakeCaptioner):
-        def caption(self, images) -> None:
+        def caption(self, images: Sequence[Pixels]) -> None:
             raise ValueError("no such head")
 
     with pytest.raises(ModelUnavailable, match="fake: BLIP fails on a sound input: no such head"):
         await probe(embedder, Broken(device))
 
 
-async def test_towers_of_two_spaces_are_refused_by_the_probe(device, embedder, captioner) -> None:
+async def test_towers_of_two_spaces_are_refused_by_the_probe(
+    device: Device, embedder: FakeEmbedder, captioner: FakeCaptioner
+) -> None:
     """A text of three numbers finds no picture of two."""
 
     class Wide(FakeTextEmbedder):
-        def embed_texts(self, texts):
+        def embed_texts(self, texts: Sequence[Tokens]) -> NDArray[np.float32]:
             return np.ones((len(texts), 3), np.float32)
 
     with pytest.raises(ModelUnavailable, match="its texts have 3 numbers, its pictures 2"):
         await probe(embedder, captioner, texts=Wide(device))
 
 
-async def test_captioner_without_room_does_not_stop_the_start(device, embedder) -> None:
+async def test_captioner_without_room_does_not_stop_the_start(
+    device: Device, embedder: FakeEmbedder
+) -> None:
     """There may be room for it later; captions fail until then, and embeddings are served."""
 
     class TooLarge(FakeCaptioner):
@@ -273,15 +313,13 @@ async def test_captioner_without_room_does_not_stop_the_start(device, embedder) 
 
 
 async def test_embedder_that_takes_no_picture_is_no_fault_of_the_device(
-    device, captioner, embedder
+    device: Device, captioner: FakeCaptioner
 ) -> None:
     """Its own processor makes a size that it does not take: a checkpoint to change."""
 
-    class Narrow:
-        identity, resize = embedder.identity, embedder.resize
-
-        def embed(self, images) -> None:
+    class Narrow(FakeEmbedder):
+        def embed(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
             raise ValueError("Input image size (2*2) doesn't match model (4*4).")
 
     with pytest.raises(ModelUnavailable, match="fails on a sound picture: Input image size"):
-        await probe(Narrow(), captioner)
+        await probe(Narrow(device), captioner)

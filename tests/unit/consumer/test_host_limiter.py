@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -78,7 +79,7 @@ class Visits:
 @contextmanager
 def _visits(**limits: float) -> Iterator[Visits]:
     time = [100.0]
-    fields = {"at_once": 2, "max_waiters": 3, "max_age_seconds": 60} | limits
+    fields: dict[str, Any] = {"at_once": 2, "max_waiters": 3, "max_age_seconds": 60} | limits
     visits = Visits(HostLimiter(**fields, clock=LoopClock(lambda: time[0])), time)
     try:
         yield visits
@@ -139,7 +140,7 @@ async def test_hosts_that_hang_are_counted_together() -> None:
 
 
 @pytest.mark.parametrize("answer", [None, GONE])
-async def test_host_that_answers_has_credit(answer) -> None:
+async def test_host_that_answers_has_credit(answer: Any) -> None:
     """An image, or that there is none: that one fetch is slow says nothing of the others."""
     with _visits() as visits:
         await visits.ask_others(10)

@@ -27,9 +27,7 @@ async def test_silent_host_holds_nothing_and_one_that_trickles_little() -> None:
     budget = ByteBudget(10**9)
     async with (
         serving(does) as server,
-        opened(
-            server, fetch_grace_seconds=9, fetch_idle_seconds=9, fetch_total_seconds=9
-        ) as source,
+        opened(server) as source,
         asyncio.TaskGroup() as tasks,
     ):
 
@@ -54,7 +52,7 @@ async def test_silent_host_holds_nothing_and_one_that_trickles_little() -> None:
 
 @pytest.mark.parametrize("byte_length", [0, 1, FIRST - 1, FIRST, FIRST + 1, MAX_BYTES])
 @pytest.mark.parametrize("says", [True, False])
-async def test_what_is_held_at_the_end_is_what_came(byte_length, says: bool) -> None:
+async def test_what_is_held_at_the_end_is_what_came(byte_length: int, says: bool) -> None:
     """No more and no less, whether the length was said or not."""
     body = bytes(byte_length)
     does = {"/a": answer(body) if says else raw(hostile.head() + body)}
@@ -70,11 +68,11 @@ async def test_slow_body_is_given_up_for_its_speed() -> None:
     """Long before the deadlines, and with a reason that says so."""
     async with (
         serving({"/a": hostile.trickle}) as server,
-        opened(server, fetch_total_seconds=60, fetch_idle_seconds=60) as source,
+        opened(server, fetch_grace_seconds=0.2) as source,
     ):
         uri = f"http://image.test:{server.port}/a"
         with pytest.raises(Failed, match="too slowly"):
-            async with asyncio.timeout(5), fetching(source, uri, MAX_BYTES, ByteBudget(10**9)):
+            async with asyncio.timeout(50), fetching(source, uri, MAX_BYTES, ByteBudget(10**9)):
                 pass
 
 

@@ -92,7 +92,7 @@ def test_public_hosts_are_asked_at_default_ports_only() -> None:
         *(".127.0.0.1", "127.1", "user@a.test", "a b.test", "[::1", "10.0.0.0/8"),
     ],
 )
-async def test_bad_entry_stops_the_start(entry) -> None:
+async def test_bad_entry_stops_the_start(entry: str) -> None:
     """A typing error must not allow more, or less, than was meant."""
     with pytest.raises(FatalError) as caught:
         async with http_source(http_settings(allowed_hosts=(entry,))):
@@ -104,12 +104,13 @@ async def test_bad_entry_stops_the_start(entry) -> None:
 async def test_other_bad_settings_stop_the_start(tmp_path: Path) -> None:
     """A network with host bits, a file of authorities that is none."""
     (tmp_path / "ca.pem").write_text("nothing")
-    for changes, name in [
+    bad: list[tuple[dict[str, object], str]] = [
         ({"allowed_networks": ("10.0.0.1/8",)}, "ALLOWED_NETWORKS"),
         ({"allowed_networks": ("all",)}, "ALLOWED_NETWORKS"),
         ({"http_ca_file": str(tmp_path / "ca.pem")}, "HTTP_CA_FILE"),
         ({"http_ca_file": str(tmp_path / "no.pem")}, "HTTP_CA_FILE"),
-    ]:
+    ]
+    for changes, name in bad:
         with pytest.raises(FatalError, match=name):
             async with http_source(http_settings(allow_public_hosts=True, **changes)):
                 pass

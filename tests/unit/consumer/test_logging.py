@@ -9,20 +9,20 @@ from consumer.runtime.logging_setup import ClientErrors
 
 
 @pytest.fixture
-def client():
+def client() -> logging.Logger:
     """A logger of the client's, at a time that the test sets."""
     now = [0.0]
     logger = logging.Logger("aiokafka.producer.sender")
     logger.addHandler(ClientErrors(clock=lambda: now[0]))
-    logger.now = now
+    logger.now = now  # type: ignore[attr-defined]
     return logger
 
 
-def test_errors_come_out_as_warnings_each_once_a_minute(client) -> None:
+def test_errors_come_out_as_warnings_each_once_a_minute(client: logging.Logger) -> None:
     """What differs in its arguments alone is the same; another text is another error."""
     with capture_logs() as lines:
         for second in range(150):
-            client.now[0] = second
+            client.now[0] = second  # type: ignore[attr-defined]
             client.error("Unable connect to node with id %s", second)
             client.error("Heartbeat failed")
             client.warning("Topic %s is not there", "t")
@@ -33,7 +33,7 @@ def test_errors_come_out_as_warnings_each_once_a_minute(client) -> None:
     ]
 
 
-def test_exception_is_named_and_not_unrolled(client) -> None:
+def test_exception_is_named_and_not_unrolled(client: logging.Logger) -> None:
     """One line an event, whatever the client logs."""
     with capture_logs() as lines:
         try:

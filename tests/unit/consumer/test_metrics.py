@@ -1,6 +1,7 @@
 """What is counted when, and how a distribution and a page of it look."""
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -153,7 +154,7 @@ def test_distribution_of_sizes_counts_each_as_often_as_it_was(sizes: list[int]) 
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
-def test_names_follow_the_conventions(metric) -> None:
+def test_names_follow_the_conventions(metric: Any) -> None:
     """One prefix, `_total` for counters alone, a base unit where there is one, one sentence."""
     assert re.fullmatch(r"imagelane(_[a-z]+)+", metric.name)
     assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given, settings
@@ -26,7 +27,7 @@ def test_watermark_waits_for_the_slowest() -> None:
     assert completion.position() == Position.up_to(13)
 
 
-def _after_restart(*, taken, done):
+def _after_restart(*, taken: int, done: Iterable[int]) -> OffsetTracker:
     """Return what goes on from the commit of a process that took so many, and did these."""
     before = OffsetTracker(0)
     for offset in range(taken):
@@ -160,10 +161,11 @@ def test_any_metadata_is_read_or_named(metadata: str, offset: int) -> None:
     st.randoms(use_true_random=False),
 )
 def test_every_record_is_done_once_whatever_the_order_and_the_crashes(
-    log, steps: list[str], random: random.Random
+    log: list[int], steps: list[str], random: random.Random
 ) -> None:
     """Fetches, commits and crashes anywhere: each record's outcome is committed exactly once."""
-    committed, outcomes = Position(offset=0), []
+    committed = Position(offset=0)
+    outcomes: list[int] = []
     completion, unread, working, pending = OffsetTracker(0), list(log), [], []
     to_the_end = ["take"] * len(log) + ["done"] * len(log) + ["commit"]
     for step in [*steps, *to_the_end]:

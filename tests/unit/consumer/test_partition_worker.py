@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from consumer.errors import Failed
 from consumer.outcome import ModelIdentity
 from consumer.partition.offsets import OffsetTracker
-from consumer.partition.worker import CommitPolicy, PartitionWorker
+from consumer.partition.worker import CommitPolicy, History, PartitionWorker, Recall
 from consumer.record.dead_letters import DeadLetterRate
+from consumer.record.replay_window import Seen
 from consumer.record.results import OutcomeEncoder
 from consumer.record.secret_proof import SecretProof
 from imagelane.exits import ExitCode, FatalError
@@ -21,6 +23,8 @@ from imagelane.position import MAX_METADATA_BYTES, MAX_SPAN, Position
 from schemas import (
     Code,
     ImageReference,
+    OutgoingRecord,
+    Record,
     Request,
     Signer,
     Task,
@@ -50,27 +54,27 @@ WRITER = OutcomeEncoder(
 )
 
 
-def _records(verdicts):
+def _records(verdicts: Iterable[str]) -> list[Record]:
     records = []
     for offset, verdict in enumerate(verdicts):
         request = Request(
             id=f"r{offset}", image=ImageReference(uri="file:///a.png"), tasks=(Task.EMBED,)
         )
-        changes = {"headers": []} if verdict == "forged" else {}
+        changes: dict[str, object] = {"headers": []} if verdict == "forged" else {}
         records.append(signed_record(request, offset=offset, **changes))
     return records
 
 
 def _worker(
-    stream,
+    stream: FakeStream,
     *,
-    preparation=None,
-    completion=None,
-    proof=None,
-    policy=None,
+    preparation: FakePreparation | None = None,
+    completion: OffsetTracker | None = None,
+    proof: SecretProof | None = None,
+    policy: CommitPolicy | None = None,
     in_flight: int = 256,
     rate: int = 2**40,
-):
+) -> PartitionWorker:
     pipeline = fake_pipeline(
         proof=proof or proven(),
         preparation=preparation or FakePreparation(),
@@ -86,14 +90,16 @@ def _worker(
     )
 
 
-def _history(*records):
-    async def history(recall):
+def _history(*records: Record) -> History:
+    async def history(recall: Recall) -> Sequence[Seen]:
         return [seen for record in records if (seen := recall(record))]
 
     return history
 
 
-async def _run(worker, records, finish_seconds: float = 5.0) -> None:
+async def _run(
+    worker: PartitionWorker, records: Sequence[Record], finish_seconds: float = 5.0
+) -> None:
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(worker.run(_history()))
         for record in records:
@@ -102,7 +108,7 @@ async def _run(worker, records, finish_seconds: float = 5.0) -> None:
         await running
 
 
-def _answered(stream):
+def _answered(stream: FakeStream) -> Counter[int]:
     """Count the outcomes by offset: a result, or a dead letter without one."""
     results = Counter(
         decode_result(out.value).source.offset for out in stream.outputs if out.topic == RESULTS
@@ -146,7 +152,9 @@ def test_every_record_has_exactly_one_outcome(data: st.DataObject) -> None:
     assert stream.committed == Position.up_to(len(verdicts))
 
 
-async def _until_crash(stream, faults, turns, after_turns) -> None:
+async def _until_crash(
+    stream: FakeStream, faults: Mapping[str, Exception], turns: Mapping[str, int], after_turns: int
+) -> None:
     """Run a worker for some turns of the loop, then end it as a kill would: no last commit."""
     worker = _worker(
         stream,
@@ -217,7 +225,9 @@ async def test_outcomes_share_a_transaction() -> None:
     assert len(stream.commits) == 2
 
 
-async def _read_like_the_service(worker, records, finish_seconds: float = 5.0) -> None:
+async def _read_like_the_service(
+    worker: PartitionWorker, records: Sequence[Record], finish_seconds: float = 5.0
+) -> None:
     """Hand records over, and again from where the worker wants to go back to."""
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(worker.run(_history()))
@@ -358,10 +368,10 @@ async def test_failed_commit_is_no_outcome() -> None:
     """Without a commit nothing counts as done, and the error ends the worker."""
     stream = FakeStream(_records(["good"]))
 
-    async def commit(outputs, position) -> None:
+    async def commit(outputs: Sequence[OutgoingRecord], position: Position) -> None:
         raise FatalError(ExitCode.FENCED, "fenced")
 
-    stream.commit = commit
+    stream.commit = commit  # type: ignore[method-assign]
     with pytest.raises(ExceptionGroup):
         await _run(_worker(stream), stream.records)
     assert stream.outputs == []

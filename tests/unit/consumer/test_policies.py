@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 
 from consumer.images.retry import RetryPolicy
 from consumer.record.replay_window import ReplayWindow
-from schemas import Freshness, ImageReference, Request, TimestampType
+from schemas import Freshness, ImageReference, Record, Request, TimestampType
 from tests.fakes import signed_record
 
 
-def _record(timestamp_type, seconds, offset):
+def _record(timestamp_type: TimestampType, seconds: int, offset: int) -> Record:
     return signed_record(
         Request(id="any", image=ImageReference(uri="file:///a.png")),
         timestamp_type=timestamp_type,
@@ -19,12 +19,12 @@ def _record(timestamp_type, seconds, offset):
     )
 
 
-def _is_repeat(window, name, record, now):
+def _is_repeat(window: ReplayWindow, name: str, record: Record, now: float) -> bool:
     return window.is_repeat(window.sighting(name, record, now))
 
 
 @pytest.mark.parametrize("timestamp_type", TimestampType)
-def test_repeat_inside_the_window_is_seen(timestamp_type) -> None:
+def test_repeat_inside_the_window_is_seen(timestamp_type: TimestampType) -> None:
     """The same id again within the window is a repeat, and another id is not."""
     window = ReplayWindow(Freshness(append_window_seconds=300, create_window_seconds=300))
     first, last = _record(timestamp_type, 1_000, 0), _record(timestamp_type, 1_600, 1)
@@ -34,7 +34,7 @@ def test_repeat_inside_the_window_is_seen(timestamp_type) -> None:
 
 
 @pytest.mark.parametrize("timestamp_type", TimestampType)
-def test_id_is_forgotten_after_the_window(timestamp_type) -> None:
+def test_id_is_forgotten_after_the_window(timestamp_type: TimestampType) -> None:
     """Beyond the window the signature would be stale, so the id need not be kept."""
     window = ReplayWindow(Freshness(append_window_seconds=300, create_window_seconds=300))
     _is_repeat(window, "a", _record(timestamp_type, 1_000, 0), now=1_000)
@@ -81,7 +81,7 @@ def test_replay_memory_is_bounded() -> None:
     chance=st.floats(0, 1, exclude_max=True),
 )
 def test_retries_are_bounded_and_patient(
-    failures: int, age: float, retry_after, chance: float
+    failures: int, age: float, retry_after: float | None, chance: float
 ) -> None:
     """No try too many, none too late, and none before the source said."""
     policy = RetryPolicy()

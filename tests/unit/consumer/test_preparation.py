@@ -2,8 +2,10 @@
 
 import asyncio
 import io
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -46,9 +48,11 @@ class ScriptedSource:
         return picture.getvalue()
 
 
-def _preparation(source, decoder, budget_bytes: int = 10_000, **changes):
+def _preparation(
+    source: ScriptedSource, decoder: Decoder, budget_bytes: int = 10_000, **changes: Any
+) -> FetchAndDecode:
     sources = Sources(by_scheme={"test": source}, max_bytes=1000)
-    fields = {
+    fields: dict[str, Any] = {
         "sources": sources,
         "decoder": decoder,
         "resizes": {Task.EMBED: SMALL, Task.CAPTION: SMALL},
@@ -69,7 +73,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def decoder():
+async def decoder() -> AsyncIterator[Decoder]:
     """Two decoding processes."""
     async with Decoder(DecodeLimits(), timeout_seconds=20, workers=2) as decoder:
         yield decoder
@@ -79,7 +83,7 @@ REQUEST = Request(id="a", image=ImageReference(uri="test:x"), tasks=(Task.EMBED,
 BUSY = Unavailable(Code.IMAGE_UNAVAILABLE, "busy")
 
 
-async def test_only_the_pixels_asked_for_are_made(decoder) -> None:
+async def test_only_the_pixels_asked_for_are_made(decoder: Decoder) -> None:
     """An embedding alone needs no second resize."""
     prepared = await _prepared(_preparation(ScriptedSource(), decoder))
     assert set(prepared.pixels) == {Task.EMBED}
@@ -87,14 +91,14 @@ async def test_only_the_pixels_asked_for_are_made(decoder) -> None:
     assert (prepared.image.width, prepared.image.height) == (20, 10)
 
 
-async def test_what_can_heal_is_tried_again(decoder) -> None:
+async def test_what_can_heal_is_tried_again(decoder: Decoder) -> None:
     """Two failures that may pass, then the picture."""
     source = ScriptedSource(BUSY, BUSY)
     await _prepared(_preparation(source, decoder))
     assert source.tries == 3
 
 
-async def test_retries_end_and_are_counted(decoder) -> None:
+async def test_retries_end_and_are_counted(decoder: Decoder) -> None:
     """A source that never answers fails the record, with the number of tries."""
     source = ScriptedSource(*[BUSY] * 9)
     with pytest.raises(Failed) as caught:
@@ -102,7 +106,7 @@ async def test_retries_end_and_are_counted(decoder) -> None:
     assert (caught.value.code, caught.value.attempts) == (Code.IMAGE_UNAVAILABLE, 4)
 
 
-async def test_what_cannot_heal_is_not_tried_again(decoder) -> None:
+async def test_what_cannot_heal_is_not_tried_again(decoder: Decoder) -> None:
     """A missing image is missing at once."""
     source = ScriptedSource(BUSY, Failed(Code.NOT_FOUND, "gone"))
     with pytest.raises(Failed) as caught:
@@ -110,7 +114,7 @@ async def test_what_cannot_heal_is_not_tried_again(decoder) -> None:
     assert source.tries == caught.value.attempts == 2
 
 
-async def test_failure_while_our_loop_stood_still_is_no_try(decoder) -> None:
+async def test_failure_while_our_loop_stood_still_is_no_try(decoder: Decoder) -> None:
     """Every deadline is over at the end of a pause, and there is one try only."""
     time = [100.0]
 
@@ -126,7 +130,7 @@ async def test_failure_while_our_loop_stood_still_is_no_try(decoder) -> None:
     assert source.tries == 2
 
 
-async def test_source_that_asks_for_too_much_patience_is_given_up(decoder) -> None:
+async def test_source_that_asks_for_too_much_patience_is_given_up(decoder: Decoder) -> None:
     """A Retry-After beyond the age bound is not waited for."""
     source = ScriptedSource(Unavailable(Code.IMAGE_UNAVAILABLE, "later", 3600))
     with pytest.raises(Failed) as caught:
@@ -134,7 +138,7 @@ async def test_source_that_asks_for_too_much_patience_is_given_up(decoder) -> No
     assert caught.value.attempts == 1
 
 
-async def test_what_fails_says_where_its_time_went(decoder) -> None:
+async def test_what_fails_says_where_its_time_went(decoder: Decoder) -> None:
     """A fetch that fails has its own time, an image that fails in decoding both."""
 
     class NoImage(ScriptedSource):
@@ -153,7 +157,7 @@ async def test_what_fails_says_where_its_time_went(decoder) -> None:
     assert None not in (broken.value.fetch_ms, broken.value.decode_ms)
 
 
-async def test_fetches_stay_within_the_budget_of_bytes(decoder) -> None:
+async def test_fetches_stay_within_the_budget_of_bytes(decoder: Decoder) -> None:
     """No more images are in memory at once than the budget has room for, until they are pixels."""
     source = ScriptedSource()
     limit = 3000 + 3 * SMALL.byte_length
@@ -163,20 +167,21 @@ async def test_fetches_stay_within_the_budget_of_bytes(decoder) -> None:
     assert limit // 3 <= source.most_bytes <= limit
 
 
-async def test_pixels_stay_in_the_budget_until_they_are_used(decoder) -> None:
+async def test_pixels_stay_in_the_budget_until_they_are_used(decoder: Decoder) -> None:
     """What is ready for the models counts; no more is made than there is room for."""
-    preparation = _preparation(ScriptedSource(), decoder, budget_bytes=1000 + SMALL.byte_length)
+    source = ScriptedSource()
+    preparation = _preparation(source, decoder, budget_bytes=1000 + SMALL.byte_length)
     async with preparation.prepare(REQUEST):
         assert preparation.budget.held_bytes == SMALL.byte_length
         second = asyncio.create_task(_prepared(preparation))
         await asyncio.sleep(0.05)
-        assert preparation.sources.by_scheme["test"].fetched == 1
+        assert source.fetched == 1
     await second
     assert preparation.budget.held_bytes == 0
 
 
 @pytest.mark.parametrize("fault", [BUSY, Failed(Code.NOT_FOUND, "gone")])
-async def test_what_fails_holds_nothing(decoder, fault) -> None:
+async def test_what_fails_holds_nothing(decoder: Decoder, fault: Failed) -> None:
     """Neither between two tries nor afterwards."""
     preparation = _preparation(ScriptedSource(fault), decoder)
     with suppress(Failed):

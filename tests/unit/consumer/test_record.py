@@ -1,19 +1,21 @@
 """The way of one record: each verdict becomes its outcome, and anything else passes through."""
 
+from typing import Any
+
 import pytest
 
 from consumer.errors import Failed
 from consumer.outcome import ErrorOutcome, OkOutcome, RefusedOutcome, RepeatOutcome
-from consumer.record.process import process
+from consumer.record.process import Pipeline, process
 from schemas import Code, ImageReference, Request, Task, TimingMs
 from tests.fakes import NOW, FakeInferences, FakePreparation, fake_pipeline, signed_record
 
 
-def _stages(**changes):
+def _stages(**changes: Any) -> Pipeline:
     return fake_pipeline(**({"now": lambda: NOW + 1.5} | changes))
 
 
-def _request(name: str = "a", tasks=(Task.EMBED, Task.CAPTION)):
+def _request(name: str = "a", tasks: tuple[Task, ...] = (Task.EMBED, Task.CAPTION)) -> Request:
     return Request(id=name, image=ImageReference(uri="file:///a.png"), tasks=tasks)
 
 
@@ -81,7 +83,7 @@ async def test_forged_record_is_refused_before_anything_is_fetched() -> None:
     assert outcome.code is Code.UNSIGNED
 
 
-def _text(text: str = "a red car", **changes):
+def _text(text: str = "a red car", **changes: Any) -> Request:
     return Request(id="t", text=text, **changes)
 
 

@@ -143,7 +143,7 @@ def test_success_forgets_the_failures() -> None:
 @pytest.mark.parametrize(
     ("policy", "move"), [(GPU, Move.OFFLOAD), (CPU, Move.UNLOAD)], ids=["gpu", "cpu"]
 )
-def test_what_makes_room(policy, move) -> None:
+def test_what_makes_room(policy: ResidencyPolicy, move: Move | None) -> None:
     """Room for CLIP is made by what frees the device's memory."""
     assert on_device(policy).leaving() is move
 
@@ -152,7 +152,9 @@ def test_what_makes_room(policy, move) -> None:
     wants=st.lists(st.tuples(st.booleans(), st.floats(0, 1000), st.booleans()), max_size=60),
     policy=st.sampled_from([GPU, CPU, ResidencyPolicy(idle_seconds=0, host_seconds=0)]),
 )
-def test_any_script_keeps_the_promises(wants: list[tuple[bool, float, bool]], policy) -> None:
+def test_any_script_keeps_the_promises(
+    wants: list[tuple[bool, float, bool]], policy: ResidencyPolicy
+) -> None:
     """For any script: never off while wanted, one load at a time, and gone in the end."""
     residency, now = Residency(policy), 0.0
     for wanted, seconds, works in wants:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from typing import Any
 
 import numpy as np
 import orjson
@@ -21,6 +22,9 @@ from consumer.record.results import MAX_REASON_BYTES, MAX_RESULT_KEY_BYTES, Outc
 from schemas import (
     Code,
     ImageReference,
+    JsonObject,
+    OutgoingRecord,
+    Record,
     Request,
     Signer,
     Task,
@@ -34,11 +38,13 @@ from tests.fakes import DLQ, FACTS, INGEST, KEYS, NOW, RESULTS, signed_record
 
 KAFKA_LIMIT_BYTES = 1_048_588  # message.max.bytes by default, of a batch
 VECTOR = np.array([0.6, -0.8], np.float32)
-REQUEST = Request(id="a", image=ImageReference(uri="file:///a.png"), metadata={"album": 7})
+REQUEST = Request(
+    id="a", image=ImageReference(uri="file:///a.png"), metadata=JsonObject(b'{"album":7}')
+)
 
 
-def _writer(**changes):
-    fields = {
+def _writer(**changes: Any) -> OutcomeEncoder:
+    fields: dict[str, Any] = {
         "signer": Signer(KEYS, RESULTS),
         "results_topic": RESULTS,
         "dlq_topic": DLQ,
@@ -49,7 +55,7 @@ def _writer(**changes):
     return OutcomeEncoder(**(fields | changes))
 
 
-def _ok(tasks=(Task.EMBED, Task.CAPTION)):
+def _ok(tasks: tuple[Task, ...] = (Task.EMBED, Task.CAPTION)) -> OkOutcome:
     return OkOutcome(
         request=REQUEST,
         image=FACTS,
@@ -64,18 +70,20 @@ def _ok(tasks=(Task.EMBED, Task.CAPTION)):
     )
 
 
-def _refused(record, code: Code = Code.UNSIGNED, reason: str = "no header"):
+def _refused(
+    record: Record, code: Code = Code.UNSIGNED, reason: str = "no header"
+) -> RefusedOutcome:
     kept = keep_refused(record, DeadLetterRate(2**40), NOW)
     return RefusedOutcome(code=code, reason=reason, kept=kept)
 
 
-def _batch_length(record):
+def _batch_length(record: OutgoingRecord | Record) -> int:
     batch = DefaultRecordBatchBuilder(2, 0, 1, -1, -1, -1, 2**31 - 1)
     batch.append(0, NOW * 1000, record.key, record.value, list(record.headers))
     return len(batch.build())
 
 
-def _headers(record):
+def _headers(record: OutgoingRecord) -> dict[str, str]:
     return {name: value.decode() for name, value in record.headers}
 
 
@@ -115,7 +123,7 @@ def test_result_names_the_place_of_its_request_and_the_group() -> None:
 @pytest.mark.parametrize("metadata", [None, {"album": 7}])
 @pytest.mark.parametrize("tasks", [(Task.EMBED,), (Task.CAPTION,), (Task.EMBED, Task.CAPTION)])
 def test_result_is_what_the_schema_says_and_no_more(
-    tasks, metadata: dict[str, int] | None, encoding: str
+    tasks: tuple[Task, ...], metadata: dict[str, int] | None, encoding: str
 ) -> None:
     """Read as a `Result` and written again it has every field and no other: none was misspelt."""
     ok = dataclasses.replace(_ok(tasks), request=REQUEST.model_copy(update={"metadata": None}))
@@ -137,7 +145,7 @@ def test_result_holds_only_what_was_asked_for() -> None:
 
 def test_result_of_a_text_has_an_embedding_and_no_image() -> None:
     """Of the same model and revision as the images, with no stage of theirs."""
-    request = Request(id="t", text="a red car", metadata={"search": 1})
+    request = Request(id="t", text="a red car", metadata=JsonObject(b'{"search":1}'))
     ok = dataclasses.replace(_ok((Task.EMBED,)), request=request, image=None)
     [out] = _writer().write(signed_record(request), ok, NOW)
     written, result = orjson.loads(out.value), decode_result(out.value)
@@ -150,7 +158,7 @@ def test_result_of_a_text_has_an_embedding_and_no_image() -> None:
 
 
 @pytest.mark.parametrize("request_", [REQUEST, Request(id="t", text="x")], ids=["image", "text"])
-def test_error_names_the_image_that_failed(request_) -> None:
+def test_error_names_the_image_that_failed(request_: Request) -> None:
     """By its URI, as sent; a text has none."""
     error = ErrorOutcome(
         request=request_, code=Code.TEXT_TOO_LONG, message="", attempts=1, timing=TimingMs()
@@ -276,7 +284,7 @@ def test_headers_too_large_for_the_topic_are_left_out() -> None:
     ],
 )
 def test_record_that_fitted_the_ingest_topic_fits_the_dead_letters(
-    key: bytes | None, value: bytes | None, sent
+    key: bytes | None, value: bytes | None, sent: tuple[tuple[str, bytes], ...]
 ) -> None:
     """However its bytes are spread: anybody can write it, and a partition would stop at it."""
     record = signed_record(REQUEST, key=key, value=value, headers=sent)

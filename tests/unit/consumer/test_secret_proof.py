@@ -2,10 +2,11 @@
 
 import pytest
 
+from consumer.outcome import RefusedOutcome
 from consumer.record.secret_proof import UNVERIFIED, Refusals, SecretProof
-from schemas import Code, ImageReference, Record, Request, Stage, TimestampType
+from schemas import Code, ImageReference, Record, Request, Signer, Stage, TimestampType
 from schemas.admission import MAX_HEADERS
-from tests.fakes import INGEST, KEYS, NOW, Signer, fake_pipeline, signed_record
+from tests.fakes import INGEST, KEYS, NOW, fake_pipeline, signed_record
 
 REQUEST = Request(id="a", image=ImageReference(uri="file:///a.png"))
 VERIFIED = [code for code in Code if code.stage is Stage.ADMIT and code not in UNVERIFIED]
@@ -25,7 +26,7 @@ def test_nothing_seen_is_no_doubt() -> None:
 
 
 @pytest.mark.parametrize("code", sorted(UNVERIFIED))
-def test_refusal_without_a_right_signature_proves_nothing(code) -> None:
+def test_refusal_without_a_right_signature_proves_nothing(code: Code) -> None:
     """However many there are, and the doubt says how many of which."""
     proof = SecretProof()
     for _ in range(1000):
@@ -36,7 +37,7 @@ def test_refusal_without_a_right_signature_proves_nothing(code) -> None:
 
 
 @pytest.mark.parametrize("code", [None, *VERIFIED])
-def test_right_signature_proves_the_secret_whatever_it_signs(code) -> None:
+def test_right_signature_proves_the_secret_whatever_it_signs(code: Code) -> None:
     """For good: no refusal after it takes the proof away."""
     for note in (SecretProof.look, SecretProof.recall):
         proof = SecretProof()
@@ -67,11 +68,13 @@ def test_refusal_of_before_this_run_is_no_doubt() -> None:
     ],
     ids=["version 2", "unknown field", "malformed", "null", "other id", "clock 330 s off"],
 )
-async def test_signed_record_that_is_refused_proves_the_secret(record, code: Code) -> None:
+async def test_signed_record_that_is_refused_proves_the_secret(record: Record, code: Code) -> None:
     """Its signature was found right before it was looked into: each kind, by the real admission."""
     pipeline = fake_pipeline(proof=SecretProof())
     assert pipeline.proves(record)
-    assert (await pipeline.process(record)).code is code
+    outcome = await pipeline.process(record)
+    assert isinstance(outcome, RefusedOutcome)
+    assert outcome.code is code
     recalling = fake_pipeline(proof=SecretProof())
     assert recalling.recall(record) is None
     assert recalling.secret_proven
@@ -88,7 +91,7 @@ async def test_signed_record_that_is_refused_proves_the_secret(record, code: Cod
     ],
     ids=["unsigned", "bad signature", "twice", "headers", "large"],
 )
-def test_unverified_record_proves_nothing(record) -> None:
+def test_unverified_record_proves_nothing(record: Record) -> None:
     """Nobody without the secret can have a record processed while it is not proven."""
     pipeline = fake_pipeline(proof=SecretProof())
     assert not pipeline.proves(record)

@@ -8,7 +8,8 @@ import pytest
 
 from consumer.errors import Failed
 from consumer.images.byte_budget import ByteBudget, Reservation
-from consumer.images.sources import Fetched, Sources, display
+from consumer.images.sources import Fetched, Sources
+from imagelane.uris import display
 from schemas import Code, ImageReference
 
 

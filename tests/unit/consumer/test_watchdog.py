@@ -1,6 +1,7 @@
 """What counts as stuck, and what does not."""
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def _at_work(*progress: int, in_flight: int = 3, recalling: bool = False) -> Sna
     return Snapshot(joined=True, work={f"t-{number}": one for number, one in enumerate(work)})
 
 
-def _looks(watchdog, sights):
+def _looks(watchdog: Watchdog, sights: Iterable[Snapshot]) -> list[str | None]:
     """Look once a second; return the faults."""
     return [watchdog.look(snapshot, now) for now, snapshot in enumerate(sights, start=1)]
 

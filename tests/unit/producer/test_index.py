@@ -1,5 +1,7 @@
 """The matrix of vectors: what is nearest is what a plain loop finds."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -26,7 +28,8 @@ def test_nearest_is_what_a_loop_over_all_finds(
     changes: list[tuple[int, int, bool]], asked: int, count: int
 ) -> None:
     """Whatever was put, replaced and removed before."""
-    index, plain = VectorIndex(DIM), {}
+    index: VectorIndex[int] = VectorIndex(DIM)
+    plain: dict[int, Any] = {}
     for key, seed, remove in changes:
         if remove:
             index.remove(key)
@@ -44,7 +47,7 @@ def test_nearest_is_what_a_loop_over_all_finds(
 
 def test_it_grows() -> None:
     """Beyond its first rows, with all that was there."""
-    index = VectorIndex(DIM)
+    index: VectorIndex[int] = VectorIndex(DIM)
     for key in range(3000):
         index.put(key, unit(key))
     assert [key for key, _ in index.nearest(unit(2500), 1)] == [2500]
@@ -52,7 +55,7 @@ def test_it_grows() -> None:
 
 
 @pytest.mark.parametrize("wrong", [[1.0], [2.0] + [0.0] * 7, [float("nan")] * 8, [0.0] * 8])
-def test_what_is_no_unit_vector_is_refused(wrong) -> None:
+def test_what_is_no_unit_vector_is_refused(wrong: Any) -> None:
     """A vector of another length, or one that would be nearest to everything."""
     with pytest.raises(ValueError, match=r"numbers in an index|not a unit vector"):
-        VectorIndex(DIM).put("a", wrong)
+        VectorIndex[str](DIM).put("a", wrong)

@@ -50,7 +50,7 @@ def test_metadata_cannot_forge_a_line_of_json() -> None:
     """JSON allows line ends between members, and C1 and bidirectional controls in strings."""
     metadata = b'{"a":1,\n"b":"\xc2\x9b\xe2\x80\xae",\r\t"n":1.50}'
     value = b'{"id":"a1","metadata":%s}' % metadata
-    outcome = outcome_of(ok().result, value)  # type: ignore[arg-type]  # there is one
+    outcome = outcome_of(ok().result, value)  # there is one
 
     line = outcome_line(outcome, None, as_json=True)
 

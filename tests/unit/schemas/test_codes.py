@@ -51,6 +51,6 @@ def test_refusal_says_code_and_reason() -> None:
 @pytest.mark.parametrize("code", Code)
 def test_a_code_is_found_by_its_name(code: Code) -> None:
     """And by no other."""
-    assert Code(str(code)) is code
+    assert Code(str(code)) is code  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="not a valid Code"):
-        Code(code.upper())
+        Code(code.upper())  # type: ignore[call-arg]
