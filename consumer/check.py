@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, Literal
 
-from consumer import service
-from consumer.broker.cluster import NO_QUERIES, Cluster
+from consumer import parts
+from consumer.broker.cluster import NO_QUERIES
 from consumer.image_sources import open_sources
 from consumer.probe import probe
 from consumer.runtime.alive_file import AliveFile
@@ -75,7 +75,7 @@ def http_hosts(settings: ConsumerSettings) -> str:
 
 async def _decoder(settings: ConsumerSettings) -> str:
     settings = settings.model_copy(update={"decode_processes": 1})
-    async with service.open_decoder(settings) as decoder:
+    async with parts.open_decoder(settings) as decoder:
         lacks = decoder.lacks  # its process starts and has what it needs
     return f"{', '.join(settings.decode_formats)} in processes of their own{cage(lacks)}"
 
@@ -86,7 +86,8 @@ def cage(lacks: tuple[str, ...]) -> str:
 
 
 async def _topics(settings: ConsumerSettings) -> str:
-    async with Cluster(settings.model_copy(update={"broker_wait_seconds": 0})) as cluster:
+    hasty = settings.model_copy(update={"broker_wait_seconds": 0})
+    async with parts.open_cluster(hasty) as cluster:
         ingest, *_ = topics = await cluster.topics()
         queries, brokers = await cluster.queries(), cluster.brokers
     topics += [queries] if queries else []
@@ -121,12 +122,10 @@ async def _checkpoint(model: str, revision: str, kind: Literal["clip", "blip"]) 
 
 
 async def _models(settings: ConsumerSettings) -> str:
-    from consumer.inference.models.load import open_models
-
-    models = await asyncio.to_thread(open_models, settings)
+    models = await asyncio.to_thread(parts.open_models, settings)
     one_process = settings.model_copy(update={"decode_processes": 1})
     async with (
-        service.open_engine(settings, models) as engine,
-        service.open_decoder(one_process) as decoder,
+        parts.open_engine(settings, models) as engine,
+        parts.open_decoder(one_process) as decoder,
     ):
         return await probe(engine, decoder, models.resizes)

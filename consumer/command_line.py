@@ -44,7 +44,7 @@ def _run(
     code = ExitCode.OK
     try:
         settings = ConsumerSettings.from_env(environment)
-        live = logging_setup.configure(settings)
+        live = logging_setup.configure(settings.log_format, settings.log_level)
         for line in ConsumerSettings.misspelt(environment):
             structlog.get_logger().warning("unknown setting", reason=line)
         # Never closed: that would wait for every thread of the loop, as the end of Python would.

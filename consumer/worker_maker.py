@@ -1,84 +1,68 @@
 """What makes a worker for each partition, of the parts that all workers of a process share."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from consumer.images.byte_budget import ByteBudget
+from consumer.images.decoding.pool import Decoder
 from consumer.images.prepare import FetchAndDecode
+from consumer.images.sources import Sources
 from consumer.inference.engine import Engine
-from consumer.partition.assigned import MakeWorker
 from consumer.partition.offsets import OffsetTracker
 from consumer.partition.worker import Commit, CommitPolicy, PartitionWorker, Write
+from consumer.pixels import Resize
 from consumer.record.dead_letters import DeadLetterRate
 from consumer.record.process import Pipeline
 from consumer.record.replay_window import ReplayWindow
-from consumer.record.results import OutcomeEncoder
 from consumer.record.secret_proof import Refusals, SecretProof
 from consumer.runtime.tally import OutcomeTally
 from consumer.settings import ConsumerSettings
-from schemas import Freshness, Signer, Verifier
-
-if TYPE_CHECKING:
-    from consumer.inference.models.load import Models
+from schemas import Freshness, Task, Verifier
 
 
-def open_budgets(settings: ConsumerSettings) -> tuple[ByteBudget, ByteBudget]:
-    """Return the memory of the backlog's images, and of those to search by, which are few."""
-    queries_bytes = settings.bytes_in_flight // 8
-    return ByteBudget(settings.bytes_in_flight - queries_bytes), ByteBudget(queries_bytes)
+class WorkerMaker:
+    """Makes workers; what they have in common is counted and refused in one place."""
 
-
-def open_writer(settings: ConsumerSettings, models: "Models") -> OutcomeEncoder:
-    """Return what writes outcomes, signed and with the models' names."""
-    return OutcomeEncoder(
-        signer=Signer(settings.keys, settings.results_topic),
-        results_topic=settings.results_topic,
-        dlq_topic=settings.dlq_topic,
-        group_id=settings.group_id,
-        embedder=models.embedder.identity,
-        captioner=models.captioner.identity,
-        encoding=settings.embedding_encoding,
-    )
-
-
-def worker_maker(
-    settings: ConsumerSettings,
-    preparation: FetchAndDecode,
-    queries_budget: ByteBudget,
-    engine: Engine,
-    write: Write,
-    proof: SecretProof,
-    refusals: Refusals,
-    tally: OutcomeTally,
-) -> MakeWorker:
-    """Return what makes a worker; those of the queries topic have a budget of their own."""
-    freshness = Freshness(
-        append_window_seconds=settings.append_window_seconds,
-        create_window_seconds=settings.create_window_seconds,
-    )
-
-    letter_rate = DeadLetterRate(settings.dlq_bytes_per_second)
-
-    def make_worker(topic: str, completion: OffsetTracker, commit: Commit) -> PartitionWorker:
-        urgent = topic == settings.queries_topic
-        pipeline = Pipeline(
-            verifier=Verifier(settings.keys, topic),
-            freshness=freshness,
-            proof=proof,
-            refusals=refusals,
-            letter_rate=letter_rate,
-            replay=ReplayWindow(freshness),
-            preparation=replace(preparation, budget=queries_budget) if urgent else preparation,
-            inferences=engine,
-            urgent=urgent,
+    def __init__(
+        self,
+        settings: ConsumerSettings,
+        sources: Sources,
+        decoder: Decoder,
+        resizes: dict[Task, Resize],
+        engine: Engine,
+        write: Write,
+    ) -> None:
+        queries_bytes = settings.bytes_in_flight // 8  # images to search by are few
+        self.budgets = {
+            "backlog": ByteBudget(settings.bytes_in_flight - queries_bytes),
+            "queries": ByteBudget(queries_bytes),
+        }
+        self.proof, self.refusals, self.tally = SecretProof(), Refusals(), OutcomeTally()
+        self._settings = settings
+        self._preparation = FetchAndDecode(
+            sources=sources,
+            decoder=decoder,
+            resizes=resizes,
+            retry=settings.retry_policy,
+            budget=self.budgets["backlog"],
         )
-        # Not `write` itself, which is that of all workers.
-        counts = settings.health_port is not None
-        own_write, commit = tally.around(write, commit) if counts else (write, commit)
+        self._engine = engine
+        self._write = write
+        self._freshness = Freshness(
+            append_window_seconds=settings.append_window_seconds,
+            create_window_seconds=settings.create_window_seconds,
+        )
+        self._dead_letter_rate = DeadLetterRate(settings.dlq_bytes_per_second)
+
+    def make_worker(self, topic: str, offsets: OffsetTracker, commit: Commit) -> PartitionWorker:
+        """Return the worker of a partition of this topic."""
+        settings, write = self._settings, self._write
+        if settings.health_port is not None:
+            # Not `write` itself, which is that of all workers.
+            write, commit = self.tally.around(write, commit)
         return PartitionWorker(
-            completion=completion,
-            work=pipeline,
-            write=own_write,
+            completion=offsets,
+            work=self._pipeline(topic),
+            write=write,
             commit=commit,
             policy=CommitPolicy(
                 max_outcomes=settings.commit_outcomes, max_seconds=settings.commit_seconds
@@ -86,4 +70,18 @@ def worker_maker(
             records_in_flight=settings.records_in_flight,
         )
 
-    return make_worker
+    def _pipeline(self, topic: str) -> Pipeline:
+        """Return the way of a topic's records; those of the queries topic have a budget alone."""
+        urgent = topic == self._settings.queries_topic
+        budget = self.budgets["queries" if urgent else "backlog"]
+        return Pipeline(
+            verifier=Verifier(self._settings.keys, topic),
+            freshness=self._freshness,
+            proof=self.proof,
+            refusals=self.refusals,
+            letter_rate=self._dead_letter_rate,
+            replay=ReplayWindow(self._freshness),
+            preparation=replace(self._preparation, budget=budget),
+            inferences=self._engine,
+            urgent=urgent,
+        )

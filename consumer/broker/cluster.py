@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
@@ -11,9 +11,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
-from imagelane.kafka import client
 from imagelane.kafka.admin import (
     RETRY_SECONDS,
     committed_offsets,
@@ -23,6 +21,7 @@ from imagelane.kafka.admin import (
 )
 from imagelane.kafka.diagnosis import no_broker, out_of_reach, refusal_of
 from imagelane.kafka.errors import Unanswered, answers_needed
+from imagelane.kafka.settings import KafkaSettings
 from imagelane.position import Position
 
 log = structlog.get_logger()
@@ -42,11 +41,6 @@ COMPRESSION_UNKNOWN: Final = (
     "whether the topic keeps the producers' compression is not known; a batch is unpacked up to "
     "8 MiB, and compression.type=uncompressed is better"
 )
-
-
-def client_arguments(settings: ConsumerSettings) -> dict[str, Any]:
-    """Return how every client of this process reaches the cluster."""
-    return client.client_arguments(settings, "imagelane")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +78,25 @@ class TopicFacts:
 class Cluster:
     """An administrative client of the cluster."""
 
-    def __init__(self, settings: ConsumerSettings) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        *,
+        kafka: KafkaSettings,
+        client: Mapping[str, Any],
+        topics: Sequence[str],
+        queries_topic: str,
+        group_id: str,
+        broker_wait_seconds: float,
+        position_wait_seconds: float,
+    ) -> None:
+        """Prepare a client; `topics` are ingest, results and dead letters."""
+        self._kafka = kafka
+        self._client = client
+        self._topics = topics
+        self._queries_topic = queries_topic
+        self._group_id = group_id
+        self._broker_wait_seconds = broker_wait_seconds
+        self._position_wait_seconds = position_wait_seconds
         self._admin: AIOKafkaAdminClient | None = None
 
     async def __aenter__(self) -> Self:
@@ -108,12 +119,8 @@ class Cluster:
         Raises:
             FatalError: which of them does not exist, and how to create them.
         """
-        names = [
-            self._settings.ingest_topic,
-            self._settings.results_topic,
-            self._settings.dlq_topic,
-        ]
-        give_up = time.monotonic() + min(TOPIC_SECONDS, self._settings.broker_wait_seconds)
+        names = self._topics
+        give_up = time.monotonic() + min(TOPIC_SECONDS, self._broker_wait_seconds)
         said = False
         while True:
             found = await self._answer(lambda: topic_partitions(self._connected()))
@@ -130,7 +137,7 @@ class Cluster:
 
     async def queries(self) -> TopicFacts | None:
         """Return the queries topic, or None where there is none: it is no condition to start."""
-        name = self._settings.queries_topic
+        name = self._queries_topic
         found = await self._answer(lambda: topic_partitions(self._connected()))
         return await self._facts(name, len(found[name])) if name in found else None
 
@@ -138,7 +145,7 @@ class Cluster:
         """Return the group's committed position of a partition, or None where it has none.
 
         Raises:
-            Unanswered: its coordinator has not answered for `TRANSACTION_TIMEOUT_SECONDS`.
+            Unanswered: its coordinator has not answered for `position_wait_seconds`.
             FatalError: it refuses.
         """
         return (await self.all_committed([partition])).get(partition)
@@ -147,7 +154,7 @@ class Cluster:
         self, partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, Position]:
         """Return the group's committed positions of these partitions; raises as `committed`."""
-        group_id, warned = self._settings.group_id, set[str]()
+        group_id, warned = self._group_id, set[str]()
 
         def warn(reason: Unanswered) -> None:
             if str(reason) not in warned:
@@ -156,7 +163,7 @@ class Cluster:
 
         found = await retried(
             lambda: committed_offsets(self._connected(), group_id, partitions),
-            self._settings.transaction_timeout_seconds,
+            self._position_wait_seconds,
             warn,
         )
         return {p: Position(offset=c.offset, metadata=c.metadata) for p, c in found.items()}
@@ -189,22 +196,22 @@ class Cluster:
 
     async def _connect(self) -> AIOKafkaAdminClient:
         """Connect, and wait for the broker a while: it may be starting as well."""
-        brokers = ", ".join(self._settings.bootstrap_servers)
-        give_up = time.monotonic() + self._settings.broker_wait_seconds
+        brokers = ", ".join(self._kafka.bootstrap_servers)
+        give_up = time.monotonic() + self._broker_wait_seconds
         while True:
-            admin = AIOKafkaAdminClient(**client_arguments(self._settings))
+            admin = AIOKafkaAdminClient(**self._client)
             try:
                 async with asyncio.timeout(10):
                     await admin.start()
-                    fault = await out_of_reach(self._settings, admin._client)
+                    fault = await out_of_reach(self._kafka, admin._client)
                 if fault is None:
                     return admin
                 await admin.close()
             except (TimeoutError, KafkaError, OSError) as exc:
                 await admin.close()
-                if refusal := await refusal_of(self._settings):
+                if refusal := await refusal_of(self._kafka):
                     raise refusal from exc
-                fault = FatalError(ExitCode.BROKER, no_broker(self._settings))
+                fault = FatalError(ExitCode.BROKER, no_broker(self._kafka))
             if time.monotonic() >= give_up:
                 raise fault
             log.warning("waiting for a broker", bootstrap_servers=brokers, reason=str(fault))

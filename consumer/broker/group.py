@@ -8,6 +8,7 @@ the offset that it read itself; those records are dropped, and the seek makes th
 import asyncio
 import time
 from collections.abc import Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol, Self
 
@@ -16,17 +17,17 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError, UnsupportedCodecError
 
 from consumer.broker.beginnings import Beginnings
-from consumer.broker.cluster import Cluster, TopicFacts, client_arguments
+from consumer.broker.cluster import Cluster, TopicFacts
 from consumer.broker.history import read_back, record_of
 from consumer.broker.log_ends import LogEnd, LogEnds
 from consumer.broker.open_transactions import OpenTransactions
 from consumer.broker.rebalance import Rebalance
+from consumer.broker.start_offsets import StartOffsets
 from consumer.broker.transaction_counts import TransactionCounts
 from consumer.broker.transactions import PartitionTransactions
-from consumer.partition.offsets import PartitionId, undone_below
+from consumer.partition.offsets import PartitionId
 from consumer.partition.worker import Commit, History
 from consumer.runtime.readiness import Readiness
-from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.errors import answers_needed
 from imagelane.kafka.header_names import tolerate_header_names
@@ -52,12 +53,24 @@ class Workers(Protocol):
         """Finish or give up what is in flight, and commit it; within a bound."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupOptions:
+    """Which group is joined, and how patient it is. `client`: what every client is made with."""
+
+    client: dict[str, Any]
+    group_id: str
+    group_instance_id: str | None
+    session_timeout_seconds: float
+    transaction_timeout_seconds: float
+    open_transaction_seconds: float
+
+
 class KafkaStream:
     """One member of the consumer group, once it has joined."""
 
     def __init__(
         self,
-        settings: ConsumerSettings,
+        options: GroupOptions,
         cluster: Cluster,
         outputs: Sequence[TopicFacts],
         beginnings: Beginnings,
@@ -65,24 +78,22 @@ class KafkaStream:
         readiness: Readiness,
     ) -> None:
         """Prepare a member that reads the topics of `replay_seconds`: how far back by topic."""
-        self._settings = settings
+        self._options = options
         self._cluster = cluster
         self._outputs = outputs
         self._replay_seconds = replay_seconds
         self._rebalancing: asyncio.Task[None] | None = None
         self._transactions: dict[PartitionId, PartitionTransactions] = {}
-        self._beginnings = beginnings
         # The last positions of partitions that are not held: read before, or given away.
         self._known: dict[PartitionId, Position] = dict(beginnings.positions)
         self._fault: BaseException | None = None
         self.joined = False
-        self.deleted_unread = 0  # records, since the start of the process
         self.transaction_counts = TransactionCounts()
-        session_ms = int(settings.session_timeout_seconds * 1000)
+        session_ms = int(options.session_timeout_seconds * 1000)
         self._consumer = AIOKafkaConsumer(
-            **client_arguments(settings),
-            group_id=settings.group_id,
-            group_instance_id=settings.group_instance_id,
+            **options.client,
+            group_id=options.group_id,
+            group_instance_id=options.group_instance_id,
             enable_auto_commit=False,
             auto_offset_reset="none",  # what the log has lost is said and counted, not jumped over
             isolation_level="read_committed",
@@ -92,9 +103,16 @@ class KafkaStream:
             max_poll_interval_ms=2**31 - 1,
         )
         self._open_transactions = OpenTransactions(
-            self._consumer, readiness, bound_seconds=settings.open_transaction_seconds
+            self._consumer, readiness, bound_seconds=options.open_transaction_seconds
         )
         self._log_ends = LogEnds(self._consumer)
+        self._starts = StartOffsets(
+            self._consumer,
+            beginnings,
+            group_id=options.group_id,
+            # No heartbeat is sent meanwhile.
+            look_seconds=options.session_timeout_seconds / 3,
+        )
 
     async def __aenter__(self) -> Self:
         tolerate_header_names()
@@ -150,7 +168,7 @@ class KafkaStream:
                     max_records=min(room[p] for p in wanted),
                 )
             except OffsetOutOfRangeError as exc:
-                await self._pass_deleted(exc.args[0])
+                await self._starts.pass_deleted(exc.args[0])
                 return []
             except UnsupportedCodecError as exc:
                 line = f"topic: no codec for its records: {exc!r}"
@@ -166,6 +184,11 @@ class KafkaStream:
             if (offset := offsets.get(partition)) is not None:
                 log.info("partition set back", **partition._asdict(), offset=offset)
                 self._consumer.seek(partition, offset)
+
+    @property
+    def deleted_unread(self) -> int:
+        """Records that the log lost before they were read, since the start of the process."""
+        return self._starts.deleted_unread
 
     async def log_ends(self, partitions: Collection[PartitionId]) -> dict[PartitionId, LogEnd]:
         """Return where partitions end; those without a position here are left out."""
@@ -187,22 +210,24 @@ class KafkaStream:
         """Open a worker for each partition, in the order that the head of this file gives."""
         for partition in partitions:
             transactions = PartitionTransactions(
-                group_id=self._settings.group_id,
+                group_id=self._options.group_id,
                 partition=partition,
                 outputs=self._outputs,
-                client=client_arguments(self._settings),
-                timeout_seconds=self._settings.transaction_timeout_seconds,
+                client=self._options.client,
+                timeout_seconds=self._options.transaction_timeout_seconds,
                 committed=lambda p=partition: self._cluster.committed(p),  # type: ignore[misc]
                 known=self._known.get(partition),
                 counts=self.transaction_counts,
             )
             self._transactions[partition] = transactions
             start = time.monotonic()
-            position = await transactions.start() or await self._begin(partition, transactions)
-            self._consumer.seek(partition, await self._first_offset(partition, position))
+            position = await transactions.start() or await self._starts.begin(
+                partition, transactions.commit
+            )
+            self._consumer.seek(partition, await self._starts.first_offset(partition, position))
             history = partial(
                 read_back,
-                client_arguments(self._settings),
+                self._options.client,
                 partition,
                 position.offset,
                 self._replay_seconds[partition.topic],
@@ -238,61 +263,6 @@ class KafkaStream:
         transactions, self._transactions = self._transactions, {}
         await asyncio.gather(*(t.stop() for t in transactions.values()))
         self._known |= {p: t.committed for p, t in transactions.items() if t.committed}
-
-    async def _begin(
-        self, partition: TopicPartition, transactions: PartitionTransactions
-    ) -> Position:
-        """Return where to begin without a position: at the start, or where `BEGIN_AT` says.
-
-        The latter is committed at once, so that it is said once.
-        """
-        seconds = self._settings.session_timeout_seconds / 3  # no heartbeat is sent meanwhile
-        at = await self._beginnings.of(partition, seconds)
-        start, end = await self._edges(partition)
-        if at is None:
-            return Position(offset=start)
-        edges = {"earliest": start, "latest": end}
-        position = Position.up_to(at if isinstance(at, int) else edges[at])
-        await transactions.commit([], position)
-        return position
-
-    async def _first_offset(self, partition: TopicPartition, position: Position) -> int:
-        """Return where to read from: the position, or the log's start if that has passed it.
-
-        Raises:
-            FatalError: `TOPIC`: the log ends below the position. A topic that was made anew would
-                be skipped in silence up to it.
-        """
-        start, end = await self._edges(partition)
-        if position.offset > end:
-            raise FatalError(
-                ExitCode.TOPIC,
-                f"topic: group {self._settings.group_id} is at offset {position.offset} of "
-                f"{partition.topic}-{partition.partition}, which ends at {end}: the log lost "
-                "records or was made anew; reset the group's offsets with kafka-consumer-groups.sh",
-            )
-        if lost := undone_below(position, start):
-            self.deleted_unread += lost
-            log.error(
-                "records were deleted unread",
-                **partition._asdict(),
-                records=lost,
-                first_offset=position.offset,
-                last_offset=start - 1,
-            )
-        return max(position.offset, start)
-
-    async def _edges(self, partition: TopicPartition) -> tuple[int, int]:
-        """Return the offset of the log's first record, and the one behind its last stable one."""
-        start = (await self._consumer.beginning_offsets([partition]))[partition]
-        return start, (await self._consumer.end_offsets([partition]))[partition]
-
-    async def _pass_deleted(self, fetched: Mapping[TopicPartition, int]) -> None:
-        """Go on where the log begins now, if it begins behind an offset that was to be fetched."""
-        for partition, offset in fetched.items():
-            first = await self._first_offset(partition, Position(offset=offset))
-            if partition in self._consumer.assignment():
-                self._consumer.seek(partition, first)
 
     def fail(self, fault: BaseException) -> None:
         """Make the next poll raise: aiokafka swallows what a rebalance callback raises."""

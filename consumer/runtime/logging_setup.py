@@ -10,7 +10,6 @@ import structlog
 
 from consumer.runtime.live_line import LiveLine
 from consumer.runtime.readiness import REPEAT_SECONDS
-from consumer.settings import ConsumerSettings
 from imagelane.terminal import AboveLiveLine, keep_live_line
 
 _SHARED: Final[list[structlog.typing.Processor]] = [
@@ -51,17 +50,18 @@ class ClientErrors(logging.Handler):
         structlog.get_logger().warning("kafka client", part=record.name, reason=reason)
 
 
-def configure(settings: ConsumerSettings) -> LiveLine | None:
-    """Set up structlog, and hand it the warnings of the libraries; return the live line, if any."""
-    console = settings.log_format == "console" or (
-        settings.log_format == "auto" and sys.stderr.isatty()
-    )
+def configure(log_format: str, log_level: str) -> LiveLine | None:
+    """Set up structlog, and hand it the warnings of the libraries; return the live line, if any.
+
+    The format is `console`, `json` or `auto`: which of both, standard error decides.
+    """
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
         if console
         else structlog.processors.JSONRenderer()
     )
-    level = getattr(logging, settings.log_level.upper())
+    level = getattr(logging, log_level.upper())
     live, shared, stream = None, _SHARED, cast(TextIO, sys.stderr)
     if console and sys.stderr.isatty() and level == logging.INFO:
         live = LiveLine()

@@ -5,10 +5,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from consumer.broker.cluster import Cluster
 from consumer.broker.group import KafkaStream
+from consumer.parts import group_options, make_beginnings, open_cluster
 from consumer.runtime.readiness import Readiness
-from consumer.service import make_beginnings
 from consumer.settings import ConsumerSettings
 from tests.conftest import Broker, Topics
 from tests.contract.members import Join, Member, Recorder
@@ -38,14 +37,16 @@ async def join(settings: ConsumerSettings) -> AsyncIterator[Join]:
     async with AsyncExitStack() as stack:
 
         async def start(settings: ConsumerSettings = settings) -> Member:
-            cluster = await stack.enter_async_context(Cluster(settings))
+            cluster = await stack.enter_async_context(open_cluster(settings))
             ingest, *outputs = await cluster.topics()
             read = [ingest, await cluster.queries()]
             beginnings = make_beginnings(settings, cluster, read, outputs[0])
             await beginnings.look_back()
             workers = Recorder()
             reads = dict.fromkeys((settings.ingest_topic, settings.queries_topic), 600)
-            made = KafkaStream(settings, cluster, outputs, beginnings, reads, Readiness())
+            made = KafkaStream(
+                group_options(settings), cluster, outputs, beginnings, reads, Readiness()
+            )
             stream = await stack.enter_async_context(made)
             stream.join(workers)
             return Member(stream, workers, settings.ingest_topic)

@@ -11,8 +11,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from consumer.broker.cluster import Cluster, client_arguments
+from consumer.broker.cluster import Cluster
 from consumer.broker.transactions import PartitionTransactions
+from consumer.parts import kafka_client, open_cluster
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.errors import Unanswered
@@ -72,7 +73,7 @@ def partition(topics: Topics) -> TopicPartition:
 
 @pytest.fixture
 async def cluster(settings: ConsumerSettings) -> AsyncIterator[Cluster]:
-    async with Cluster(settings) as connected:
+    async with open_cluster(settings) as connected:
         yield connected
 
 
@@ -154,7 +155,7 @@ async def test_wait_for_a_coordinator_is_bounded(
 ) -> None:
     """The reason that is given is the broker's."""
     hasty = settings.model_copy(update={"transaction_timeout_seconds": 1.0})
-    async with Cluster(hasty) as cluster:
+    async with open_cluster(hasty) as cluster:
         proxy.alter[OFFSET_FETCH] = refuse(16)
         with pytest.raises(Unanswered, match=r"NOT_COORDINATOR \(16\)"):
             await cluster.committed(partition)
@@ -234,7 +235,7 @@ async def open_transactions(
         group_id=settings.group_id,
         partition=partition,
         outputs=outputs,
-        client=client_arguments(settings),
+        client=kafka_client(settings),
         timeout_seconds=settings.transaction_timeout_seconds,
         committed=lambda: cluster.committed(partition),
         **more,

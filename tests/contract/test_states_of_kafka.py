@@ -9,8 +9,9 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from structlog.testing import capture_logs
 
-from consumer.broker.cluster import CAREFUL_BATCH_BYTES, Cluster, client_arguments
+from consumer.broker.cluster import CAREFUL_BATCH_BYTES
 from consumer.broker.history import read_back
+from consumer.parts import kafka_client, open_cluster
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from schemas import Record
@@ -74,7 +75,7 @@ async def test_right_to_read_settings_of_a_topic_is_missing(
             resource |= {"error_code": 29, "config_entries": []}
 
     proxy.alter[DESCRIBE_CONFIGS] = refuse
-    async with Cluster(proxied) as cluster:
+    async with open_cluster(proxied) as cluster:
         with capture_logs() as logs:
             ingest, *_ = await cluster.topics()
 
@@ -94,7 +95,7 @@ async def test_topics_that_were_just_made_are_waited_for(
             left[0] -= 1
             answer["topics"] = []
 
-    async with Cluster(proxied) as cluster:
+    async with open_cluster(proxied) as cluster:
         proxy.alter[METADATA] = hide
         with capture_logs() as logs:
             assert len(await cluster.topics()) == 3
@@ -105,7 +106,7 @@ async def test_topics_that_were_just_made_are_waited_for(
 async def test_misspelt_topic_ends_the_wait(proxied: ConsumerSettings) -> None:
     """It never comes."""
     misspelt = proxied.model_copy(update={"dlq_topic": "misspelt", "broker_wait_seconds": 0.5})
-    async with Cluster(misspelt) as cluster:
+    async with open_cluster(misspelt) as cluster:
         with pytest.raises(FatalError, match="misspelt") as caught:
             await cluster.topics()
     assert caught.value.code is ExitCode.TOPIC
@@ -148,7 +149,7 @@ async def test_broker_is_away_while_history_is_read(
 
 async def history(settings: ConsumerSettings, topics: Topics) -> list[Record]:
     partition = TopicPartition(topics.ingest, 0)
-    return await read_back(client_arguments(settings), partition, 2, 60, lambda record: record)
+    return await read_back(kafka_client(settings), partition, 2, 60, lambda record: record)
 
 
 async def test_new_partitions_are_noticed(broker: Broker, topics: Topics, join: Join) -> None:

@@ -11,8 +11,9 @@ from aiokafka.admin import NewTopic
 from aiokafka.errors import KafkaError
 
 from consumer.broker import history
-from consumer.broker.cluster import Cluster, client_arguments
+from consumer.broker.cluster import Cluster
 from consumer.broker.transactions import PartitionTransactions
+from consumer.parts import kafka_client, open_cluster
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from imagelane.position import Position
@@ -144,7 +145,7 @@ async def test_history_looks_before_the_window_for_what_proves_the_secret(
         seen.append(record.value)
         return record.value
 
-    client = client_arguments(settings)
+    client = kafka_client(settings)
     recalled = await history.read_back(client, partition, 3, -3600, recall)
     assert recalled == []
     assert seen == [b"0", b"1", b"2"]
@@ -270,7 +271,7 @@ async def _lane_arguments(
         "group_id": settings.group_id,
         "partition": partition,
         "outputs": outputs,
-        "client": client_arguments(settings),
+        "client": kafka_client(settings),
         "timeout_seconds": settings.transaction_timeout_seconds,
         "committed": committed,
     }
@@ -283,7 +284,7 @@ async def test_former_owner_cannot_commit_beside_the_next(
     member = await join()
     await member.assigned()
     former = member.commit
-    async with Cluster(settings) as cluster:
+    async with open_cluster(settings) as cluster:
         partition = TopicPartition(topics.ingest, 0)
         committed = partial(cluster.committed, partition)
         taker = PartitionTransactions(
@@ -319,7 +320,7 @@ async def test_nothing_is_written_again_before_the_position_is_read(
     broker: Broker, topics: Topics, settings: ConsumerSettings
 ) -> None:
     """A doubt stays one until the position settles it, however often it cannot be read."""
-    async with Cluster(settings) as cluster:
+    async with open_cluster(settings) as cluster:
         partition = TopicPartition(topics.ingest, 0)
 
         async def committed() -> Position | None:

@@ -235,7 +235,8 @@ def arm() -> None:
         resizes={Task.EMBED: SIZE, Task.CAPTION: SIZE},
         device_memory=dict,
     )
-    stub.open_models = lambda settings: models  # type: ignore[attr-defined]
+    stub.ModelOptions = dict  # type: ignore[attr-defined]
+    stub.open_models = lambda options: models  # type: ignore[attr-defined]
     sys.modules["consumer.inference.models.load"] = stub
     service.open_sources = lambda settings: nullcontext(  # type: ignore[attr-defined,assignment,return-value]
         Sources(by_scheme={"stub": StubSource()}, max_bytes=settings.max_image_bytes)

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from aiokafka.admin import NewTopic
 
-from consumer.broker.cluster import Cluster
+from consumer.parts import open_cluster
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from producer import ProducerSettings, Publisher, ResultReader, image_request
@@ -222,7 +222,7 @@ async def test_refusal_has_its_own_line_and_code(
     given = base | {name: value.format(**files) for name, value in changes.items()}
     environ = settings_of(granted, secret, given) | {"BROKER_WAIT_SECONDS": "60"}
     with pytest.raises(FatalError, match=line) as ours:
-        async with Cluster(ConsumerSettings.from_env(environ)):
+        async with open_cluster(ConsumerSettings.from_env(environ)):
             pass
     with pytest.raises(FatalError, match=line) as theirs:
         async with administration(ProducerSettings.from_env(environ)):

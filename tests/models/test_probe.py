@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoImageProcessor, CLIPModel
 
-from consumer import service
+from consumer import parts
 from consumer.inference.errors import ModelUnavailable
-from consumer.inference.models.load import open_models
 from consumer.pixels import Pixels
 from consumer.probe import PICTURE, probe
 from consumer.settings import ConsumerSettings
@@ -58,10 +57,10 @@ async def probed(
             "DEVICE": "cpu",
         }
     )
-    models = open_models(settings)
+    models = parts.open_models(settings)
     async with (
-        service.open_engine(settings, models) as engine,
-        service.open_decoder(settings) as decoder,
+        parts.open_engine(settings, models) as engine,
+        parts.open_decoder(settings) as decoder,
     ):
         said = await probe(engine, decoder, models.resizes)
         decoded = await decoder.decode(PICTURE, models.resizes)

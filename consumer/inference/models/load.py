@@ -1,4 +1,4 @@
-"""The models of a process, opened from its settings."""
+"""The models of a process, opened by name and revision."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,8 +12,21 @@ from consumer.inference.models.clip_text import ClipText
 from consumer.inference.models.device import choose_device, memory_bytes
 from consumer.inference.ports import Captioner, Embedder, TextEmbedder
 from consumer.pixels import Resize
-from consumer.settings import ConsumerSettings
 from schemas import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """Which checkpoints are opened, and on what. `torch_threads`: 0 is torch's own choice."""
+
+    clip: str
+    clip_revision: str
+    blip: str
+    blip_revision: str
+    caption_max_tokens: int
+    device: str
+    dtype: str
+    torch_threads: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,22 +45,22 @@ class Models:
         return {Task.EMBED: self.embedder.resize, Task.CAPTION: self.captioner.resize}
 
 
-def open_models(settings: ConsumerSettings) -> Models:
+def open_models(options: ModelOptions) -> Models:
     """Load CLIP's image tower, look at the rest; takes seconds, minutes where the hub is asked.
 
     Raises:
         FatalError: which checkpoint or device cannot be had, and what to do.
     """
-    device = choose_device(settings.device, settings.dtype, settings.torch_threads)
-    clip = inspect(settings.clip_model, settings.revision_of_clip, "clip")
-    blip = inspect(settings.blip_model, settings.revision_of_blip, "blip")
+    device = choose_device(options.device, options.dtype, options.torch_threads)
+    clip = inspect(options.clip, options.clip_revision, "clip")
+    blip = inspect(options.blip, options.blip_revision, "blip")
     try:
         embedder = load_clip(clip, device)
     except DeviceOutOfMemory as exc:
-        raise DeviceFailed(f"{settings.clip_model} does not fit ({exc})") from exc
+        raise DeviceFailed(f"{options.clip} does not fit ({exc})") from exc
     return Models(
         embedder=embedder,
-        captioner=GreedyCaptioner(blip, device, max_new_tokens=settings.caption_max_tokens),
+        captioner=GreedyCaptioner(blip, device, max_new_tokens=options.caption_max_tokens),
         text_embedder=ClipText(clip, device),
         host_is_device=device.is_host,
         device_memory=partial(memory_bytes, device),

@@ -14,13 +14,11 @@ import structlog
 from consumer.runtime.live_line import LiveLine
 
 ROOT = Path(__file__).parents[3]
-SECRET = "a-secret-that-only-this-test-knows-0123456789"
 SCRIPT = """
 import structlog
 from consumer.runtime.logging_setup import configure
-from consumer.settings import ConsumerSettings
 from imagelane.terminal import end_live_line
-configure(ConsumerSettings.from_env({"SECRET_API_KEY": "%s", "LOG_LEVEL": "%s"}))
+configure("auto", "%s")
 log = structlog.get_logger()
 log.info("ready", seconds=1)
 for number in range(100):
@@ -37,7 +35,7 @@ def screen_of(level: str) -> list[str]:
     screen = pyte.Screen(120, 150)
     stream = pyte.ByteStream(screen)
     with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT % (SECRET, level)],
+        [sys.executable, "-c", SCRIPT % level],
         stderr=slave,
         stdout=slave,
         cwd=ROOT,

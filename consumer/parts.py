@@ -1,0 +1,206 @@
+"""Each part of the process, made of the settings that concern it: no part knows the rest."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from consumer.broker.beginnings import Beginnings
+from consumer.broker.cluster import NO_QUERIES, Cluster, TopicFacts
+from consumer.broker.evidence import ResultsEvidence
+from consumer.broker.group import GroupOptions, KafkaStream
+from consumer.images.decoding.limits import DecodeLimits
+from consumer.images.decoding.pool import Decoder
+from consumer.inference.engine import Engine
+from consumer.inference.residency import ResidencyPolicy
+from consumer.partition.beginning import BeginAt
+from consumer.record.results import OutcomeEncoder
+from consumer.runtime.readiness import Readiness
+from consumer.runtime.watchdog import Bounds
+from consumer.settings import ConsumerSettings
+from imagelane.kafka.client import client_arguments
+from schemas import Signer, Verifier
+
+if TYPE_CHECKING:
+    from consumer.inference.models.load import Models
+
+log = structlog.get_logger()
+
+
+def kafka_client(settings: ConsumerSettings) -> dict[str, Any]:
+    """Return how every client of this process reaches the cluster."""
+    return client_arguments(settings, "imagelane")
+
+
+def open_cluster(settings: ConsumerSettings) -> Cluster:
+    """Return the administrative client; opened, it is connected."""
+    return Cluster(
+        kafka=settings,
+        client=kafka_client(settings),
+        topics=(settings.ingest_topic, settings.results_topic, settings.dlq_topic),
+        queries_topic=settings.queries_topic,
+        group_id=settings.group_id,
+        broker_wait_seconds=settings.broker_wait_seconds,
+        position_wait_seconds=settings.transaction_timeout_seconds,
+    )
+
+
+async def open_group(
+    settings: ConsumerSettings, cluster: Cluster, readiness: Readiness
+) -> KafkaStream:
+    """Return the member of the group, once it is known where the group begins.
+
+    Raises:
+        FatalError: a topic is missing or unsafe, or the group has lost its position.
+    """
+    ingest, *outputs = await cluster.topics()
+    queries = await cluster.queries()
+    beginnings = make_beginnings(settings, cluster, [ingest, queries], outputs[0])
+    await beginnings.look_back()
+    replay_seconds = _replay_seconds(settings, ingest, queries)
+    return KafkaStream(
+        group_options(settings), cluster, outputs, beginnings, replay_seconds, readiness
+    )
+
+
+def group_options(settings: ConsumerSettings) -> GroupOptions:
+    """Return which group is joined, and how patient it is."""
+    return GroupOptions(
+        client=kafka_client(settings),
+        group_id=settings.group_id,
+        group_instance_id=settings.group_instance_id,
+        session_timeout_seconds=settings.session_timeout_seconds,
+        transaction_timeout_seconds=settings.transaction_timeout_seconds,
+        open_transaction_seconds=settings.open_transaction_seconds,
+    )
+
+
+def make_beginnings(
+    settings: ConsumerSettings,
+    cluster: Cluster,
+    topics: Sequence[TopicFacts | None],
+    results: TopicFacts,
+) -> Beginnings:
+    """Return what decides where the group begins without a position."""
+    evidence = ResultsEvidence(
+        client=kafka_client(settings),
+        results_topic=results.name,
+        results_partitions=results.partitions,
+        group_id=settings.group_id,
+        verifier=Verifier(settings.keys, results.name),
+    )
+    return Beginnings(
+        cluster=cluster,
+        topics=[topic for topic in topics if topic],
+        group_id=settings.group_id,
+        begin_at=BeginAt.parse(settings.begin_at, settings.ingest_topic),
+        evidence=evidence,
+    )
+
+
+def _replay_seconds(
+    settings: ConsumerSettings, ingest: TopicFacts, queries: TopicFacts | None
+) -> dict[str, float]:
+    """Return how far back repeats are known, by topic that is read, and log what is in force."""
+    if queries is None:
+        log.warning("topic can be better", reason=NO_QUERIES)
+    seconds_by_topic: dict[str, float] = {}
+    for role, topic in (("ingest", ingest), ("queries", queries)):
+        if topic is None:
+            continue
+        if topic.append_time:
+            clock, seconds = "append time", settings.append_window_seconds
+        else:
+            clock, seconds = "own clock (CreateTime topic)", settings.create_window_seconds
+        facts = {role: topic.name, "partitions": topic.partitions}
+        log.info("topics", **facts, freshness=clock, freshness_seconds=seconds)
+        if fault := topic.compression_fault(allowed=settings.allow_compressed):
+            log.warning("topic can be better", topic=topic.name, reason=fault)
+        seconds_by_topic[topic.name] = 2 * seconds
+    return seconds_by_topic
+
+
+def open_models(settings: ConsumerSettings) -> "Models":
+    """Load CLIP's image tower, look at the rest; takes seconds, minutes where the hub is asked.
+
+    Raises:
+        FatalError: which checkpoint or device cannot be had, and what to do.
+    """
+    log.info("models loading", clip=settings.clip_model, blip=settings.blip_model)
+    # Imported here: torch takes seconds, which nobody should wait for to read of a bad setting.
+    from consumer.inference.models import load
+
+    models = load.open_models(
+        load.ModelOptions(
+            clip=settings.clip_model,
+            clip_revision=settings.revision_of_clip,
+            blip=settings.blip_model,
+            blip_revision=settings.revision_of_blip,
+            caption_max_tokens=settings.caption_max_tokens,
+            device=settings.device,
+            dtype=settings.dtype,
+            torch_threads=settings.torch_threads,
+        )
+    )
+    clip, blip = models.embedder.identity, models.captioner.identity
+    log.info(
+        "models",
+        clip=f"{clip.model} at {clip.revision}",
+        blip=f"{blip.model} at {blip.revision}",
+    )
+    return models
+
+
+def open_engine(settings: ConsumerSettings, models: "Models") -> Engine:
+    """Return the engine of a process's models; opened, it is warm."""
+    return Engine(
+        models.embedder,
+        models.captioner,
+        models.text_embedder,
+        embed_batch=settings.embed_batch,
+        caption_batch=settings.caption_batch,
+        residency=ResidencyPolicy(
+            idle_seconds=settings.blip_idle_seconds,
+            host_seconds=settings.blip_host_seconds,
+            host_is_device=models.host_is_device,
+        ),
+        text_residency=ResidencyPolicy(
+            idle_seconds=settings.clip_text_idle_seconds,
+            host_seconds=settings.clip_text_host_seconds,
+            host_is_device=models.host_is_device,
+        ),
+    )
+
+
+def open_decoder(settings: ConsumerSettings) -> Decoder:
+    """Return the decoder; opened, it runs its processes."""
+    return Decoder(
+        DecodeLimits(max_pixels=settings.max_image_pixels, formats=settings.decode_formats),
+        timeout_seconds=settings.decode_seconds,
+        memory_bytes=settings.decode_memory_bytes,
+        workers=settings.decode_processes or None,
+        images_per_process=settings.decode_images_per_process,
+    )
+
+
+def make_encoder(settings: ConsumerSettings, models: "Models") -> OutcomeEncoder:
+    """Return what makes signed records of outcomes, with the models' names."""
+    return OutcomeEncoder(
+        signer=Signer(settings.keys, settings.results_topic),
+        results_topic=settings.results_topic,
+        dlq_topic=settings.dlq_topic,
+        group_id=settings.group_id,
+        embedder=models.embedder.identity,
+        captioner=models.captioner.identity,
+        encoding=settings.embedding_encoding,
+    )
+
+
+def watch_bounds(settings: ConsumerSettings) -> Bounds:
+    """Return how long what may stand still before the process is not live, and ends."""
+    return Bounds(
+        join_seconds=settings.join_seconds,
+        progress_seconds=settings.progress_seconds,
+        loop_seconds=settings.session_timeout_seconds / 3,
+        end_seconds=settings.stuck_seconds,
+    )
