@@ -13,7 +13,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from consumer.record.dead_letters import DeadLetterRate, Kept, keep_refused
+from consumer.outcome import Kept
+from consumer.record.dead_letters import DeadLetterRate, keep_refused
 from schemas import (
     Freshness,
     KeyRing,

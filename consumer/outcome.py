@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.record.dead_letters import Kept
-from schemas import Code, Request, TimingMs
+from schemas import Code, Headers, Request, TimingMs
 
 Vector = NDArray[np.float32]  # shape (dim,), unit length
 
@@ -67,6 +66,16 @@ class ErrorOutcome:
     message: str
     attempts: int
     timing: TimingMs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """The part of a dead letter that comes from the record; `truncated`: it is the remains."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    truncated: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,11 +5,11 @@ refusals are held to a rate. Above it the signature headers and the hashes are k
 """
 
 import hashlib
-from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
+from consumer.outcome import Kept
 from imagelane.token_bucket import TokenBucket
 from schemas import Headers, Record, headers
 from schemas.admission import MAX_HEADERS
@@ -23,16 +23,6 @@ _BATCH_BYTES: Final = 100
 _HEADER_BYTES: Final = 10
 _SIGNATURE_HEADERS: Final = (headers.SIG_ID, headers.SIG_TS, headers.SIG)
 BURST_SECONDS: Final = 60
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """The part of a dead letter that comes from the record; `truncated`: it is the remains."""
-
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-    truncated: bool
 
 
 class DeadLetterRate(TokenBucket):

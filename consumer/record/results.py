@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from consumer.outcome import (
     ErrorOutcome,
+    Kept,
     ModelIdentity,
     OkOutcome,
     Outcome,
     RefusedOutcome,
     RepeatOutcome,
 )
-from consumer.record.dead_letters import Kept, keep
+from consumer.record.dead_letters import keep
 from schemas import (
     Code,
     Failure,

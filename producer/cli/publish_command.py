@@ -18,19 +18,38 @@ from producer.errors import TooLarge
 from producer.settings import ProducerSettings
 from schemas import Task
 
+_References = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="REFERENCES",
+        help="PATH, DIR, GLOB, URI, a list (.jsonl, .ndjson, .txt) or - for standard input. A "
+        "line of the last two is a URI, a path, or JSON: a whole request, or uri, tasks, key, "
+        "metadata; `#` begins a comment, and a NUL ends a line too.",
+        show_default=False,
+    ),
+]
+_Receipts = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Append a line of JSON for each request to FILE."),
+]
+_Resume = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Publish only what is not done by the receipts in FILE; append."
+    ),
+]
+_IdFrom = Annotated[
+    IdFrom,
+    typer.Option(
+        help="Ids: random, or made of the path, or of the picture's bytes; as UUIDs where a "
+        "store demands them. The consumer takes an id once within its replay window."
+    ),
+]
+
 
 def publish(
     context: typer.Context,
-    references: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="REFERENCES",
-            help="PATH, DIR, GLOB, URI, a list (.jsonl, .ndjson, .txt) or - for standard input. A "
-            "line of the last two is a URI, a path, or JSON: a whole request, or uri, tasks, key, "
-            "metadata; `#` begins a comment, and a NUL ends a line too.",
-            show_default=False,
-        ),
-    ],
+    references: _References,
     tasks: Annotated[str, typer.Option(help="What to do, by comma.")] = "embed,caption",
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results; show each.")] = False,
     recursive: Annotated[
@@ -46,23 +65,9 @@ def publish(
         bool, typer.Option("--json", help="A line of JSON for each: the receipt, or the result.")
     ] = False,
     ids: Annotated[bool, typer.Option("--ids", help="With --wait: ids too, last.")] = False,
-    receipts: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Append a line of JSON for each request to FILE."),
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Publish only what is not done by the receipts in FILE; append."
-        ),
-    ] = None,
-    id_from: Annotated[
-        IdFrom,
-        typer.Option(
-            help="Ids: random, or made of the path, or of the picture's bytes; as UUIDs where a "
-            "store demands them. The consumer takes an id once within its replay window."
-        ),
-    ] = IdFrom.RANDOM,
+    receipts: _Receipts = None,
+    resume: _Resume = None,
+    id_from: _IdFrom = IdFrom.RANDOM,
 ) -> None:
     """Publish images; with --wait show what becomes of each.
 

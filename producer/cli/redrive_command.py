@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from imagelane.exits import ExitCode
 from imagelane.terminal import say
 from producer.cli.given import settings_given
+from producer.cli.options import ReplayWindow
 from producer.cli.outcome_lines import place_of
 from producer.cli.times import unix_seconds
 from producer.connection import existing_partitions, reader, writer
@@ -45,15 +46,7 @@ def redrive(
     id: Annotated[list[str] | None, typer.Option(help="Of these ids; repeat it.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")] = False,
-    replay_window: Annotated[
-        int,
-        typer.Option(
-            "--replay-window-seconds",
-            min=0,
-            help="How long the consumer remembers an id: twice its APPEND_WINDOW_SECONDS (twice "
-            "its CREATE_WINDOW_SECONDS where the ingest topic is of CreateTime).",
-        ),
-    ] = 600,
+    replay_window: ReplayWindow = 600,
 ) -> None:
     """Sign dead letters again and publish them once more.
 

@@ -15,6 +15,7 @@ import typer
 from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import printable, say
 from producer.cli.given import settings_given
+from producer.cli.options import ReplayWindow
 from producer.cli.outcome_lines import name_of
 from producer.cli.progress import Tally, display
 from producer.cli.tables import TABLE, table_named
@@ -44,15 +45,7 @@ def reembed(
         typer.Option("--database", help="By what `imagelane index` wrote, not the results topic."),
     ] = False,
     table: Annotated[str, typer.Option(metavar="NAME", help="Its table.")] = TABLE,
-    replay_window: Annotated[
-        int,
-        typer.Option(
-            "--replay-window-seconds",
-            min=0,
-            help="How long the consumer remembers an id: twice its APPEND_WINDOW_SECONDS (twice "
-            "its CREATE_WINDOW_SECONDS where the ingest topic is of CreateTime).",
-        ),
-    ] = 600,
+    replay_window: ReplayWindow = 600,
 ) -> None:
     """Publish anew what another model embedded.
 

@@ -11,13 +11,13 @@ from prometheus_client import CollectorRegistry, Histogram
 from consumer.outcome import (
     ErrorOutcome,
     Inference,
+    Kept,
     OkOutcome,
     Outcome,
     RefusedOutcome,
     RepeatOutcome,
 )
 from consumer.partition.offsets import OffsetTracker
-from consumer.record.dead_letters import Kept
 from consumer.runtime.collector import exposition
 from consumer.runtime.distribution import SECONDS, SIZES, Distribution
 from consumer.runtime.metrics import METRICS, Kind

@@ -11,13 +11,13 @@ from opentelemetry.trace import SpanKind, StatusCode
 from consumer.outcome import (
     ErrorOutcome,
     Inference,
+    Kept,
     ModelIdentity,
     OkOutcome,
     Outcome,
     RefusedOutcome,
     RepeatOutcome,
 )
-from consumer.record.dead_letters import Kept
 from consumer.record.results import OutcomeEncoder
 from consumer.runtime.record_spans import RecordTracer
 from schemas import (
