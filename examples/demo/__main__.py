@@ -13,8 +13,8 @@ import sys
 import time
 
 from examples.demo.plan import Plan
+from examples.demo.run import run
 from examples.demo.screen import Screen
-from examples.demo.stage import play
 from imagelane.exits import ExitCode, FatalError
 
 _INTERRUPTED = 130
@@ -42,7 +42,7 @@ async def _interruptible(plan: Plan, screen: Screen) -> list[str]:
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    return await play(plan, screen, os.environ)
+    return await run(plan, screen, os.environ)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from operator import mul
 from typing import Final
 
-from examples.demo.witness import Place, Seen
+from examples.demo.outputs import Outputs, Place
 from schemas import Code, Stage
 
 LEAST_RIGHT_SHARE: Final = 0.9  # of the captions whose truth is known, with the tiny checkpoints
@@ -26,7 +26,7 @@ class Sent:
         return 0 if self.repeat or (self.code and self.code.stage is Stage.ADMIT) else 1
 
     @property
-    def letters(self) -> int:
+    def dead_letters(self) -> int:
         """How many dead letters it must have."""
         return 1 if self.code else 0
 
@@ -39,32 +39,35 @@ class Neighbour:
     cosine: float
 
 
-def is_complete(sent: Sequence[Sent], seen: Mapping[Place, Seen]) -> bool:
+def is_complete(sent: Sequence[Sent], seen: Mapping[Place, Outputs]) -> bool:
     """Tell whether all that must come has come."""
-    nothing = Seen()
+    nothing = Outputs()
     return all(
         len(seen.get(one.place, nothing).results) >= one.results
-        and len(seen.get(one.place, nothing).letters) >= one.letters
+        and len(seen.get(one.place, nothing).dead_letters) >= one.dead_letters
         for one in sent
     )
 
 
-def faults_of(sent: Sequence[Sent], seen: Mapping[Place, Seen]) -> list[str]:
+def faults_of(sent: Sequence[Sent], seen: Mapping[Place, Outputs]) -> list[str]:
     """Return what is not as it must be: codes, counts, and outcomes of nothing that was sent."""
     faults = [f"{one.what}: {fault}" for one in sent for fault in _faults(one, seen.get(one.place))]
-    strangers = len(seen.keys() - {one.place for one in sent})
-    return [*faults, *([f"{strangers} outcomes of records that nobody sent"] if strangers else [])]
+    unexpected = len(seen.keys() - {one.place for one in sent})
+    return [
+        *faults,
+        *([f"{unexpected} outcomes of records that nobody sent"] if unexpected else []),
+    ]
 
 
-def _faults(sent: Sent, found: Seen | None) -> list[str]:
-    seen, wanted = found or Seen(), sent.code or "ok"
+def _faults(sent: Sent, found: Outputs | None) -> list[str]:
+    seen, wanted = found or Outputs(), sent.code or "ok"
     given = {result.error.code if result.error else "ok" for result in seen.results}
-    given |= {letter.code for letter in seen.letters}
+    given |= {dead_letter.code for dead_letter in seen.dead_letters}
     if given - {wanted}:
         return [f"{', '.join(sorted(given))}, not {wanted}"]
     counts = (
         ("results", len(seen.results), sent.results),
-        ("dead letters", len(seen.letters), sent.letters),
+        ("dead letters", len(seen.dead_letters), sent.dead_letters),
     )
     return [f"{have} {what}, not {want}" for what, have, want in counts if have != want]
 

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from examples.demo.expectations import Neighbour, Sent
+from examples.demo.outputs import Outputs, Place
 from examples.demo.plan import Plan
-from examples.demo.witness import Place, Seen
 from examples.processes import Event
 from imagelane.terminal import printable
 from schemas import Result
@@ -129,18 +129,18 @@ class Screen:
                 _row(table, first, f"{one.cosine:.3f}", one.name)
         self._console.print(table)
 
-    def bad(self, sent: Iterable[Sent], seen: Mapping[Place, Seen]) -> None:
+    def bad(self, sent: Iterable[Sent], seen: Mapping[Place, Outputs]) -> None:
         """Print what was sent that should not be, and what came of it."""
         table = _table("what was sent", "what came", "code", "message")
         for one in sent:
-            what = seen.get(one.place, Seen())
-            letter = what.letters[0] if what.letters else None
+            what = seen.get(one.place, Outputs())
+            dead_letter = what.dead_letters[0] if what.dead_letters else None
             _row(
                 table,
                 one.what,
                 _came(what),
-                letter.code if letter else "-",
-                letter.message if letter else "its id was seen before",
+                dead_letter.code if dead_letter else "-",
+                dead_letter.message if dead_letter else "its id was seen before",
             )
         self._console.print(table)
 
@@ -188,9 +188,9 @@ def _row(table: Table, *cells: str) -> None:
     table.add_row(*(Text(printable(cell)) for cell in cells))
 
 
-def _came(seen: Seen) -> str:
-    if seen.results and seen.letters:
+def _came(seen: Outputs) -> str:
+    if seen.results and seen.dead_letters:
         return "error result + dead letter"
-    if seen.letters:
+    if seen.dead_letters:
         return "dead letter only"
     return "a result" if seen.results else "nothing"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from examples.demo.bad import bad_requests
 from examples.demo.expectations import Sent, caption_faults, faults_of, is_complete, nearest
+from examples.demo.invalid_requests import bad_requests
+from examples.demo.outputs import DeadLetter, Outputs
 from examples.demo.plan import PICTURES, Plan
-from examples.demo.witness import Letter, Seen
 from examples.processes import parse_event
 from imagelane.exits import FatalError
 from schemas import Code, Failure, ImageInfo, Result, Source, TimingMs
@@ -35,14 +35,14 @@ REPEAT = Sent(what="repeat", place=(0, 3), repeat=True)
 SENT = [GOOD, MISSING, FORGED, REPEAT]
 
 
-def as_it_must_be() -> dict[tuple[int, int], Seen]:
+def as_it_must_be() -> dict[tuple[int, int], Outputs]:
     return {
-        GOOD.place: Seen(results=[ok_result(GOOD.place)]),
-        MISSING.place: Seen(
+        GOOD.place: Outputs(results=[ok_result(GOOD.place)]),
+        MISSING.place: Outputs(
             results=[error_result(MISSING.place, Code.NOT_FOUND)],
-            letters=[Letter(code="not_found", message="why")],
+            dead_letters=[DeadLetter(code="not_found", message="why")],
         ),
-        FORGED.place: Seen(letters=[Letter(code="bad_signature", message="why")]),
+        FORGED.place: Outputs(dead_letters=[DeadLetter(code="bad_signature", message="why")]),
     }
 
 
@@ -57,25 +57,33 @@ def test_the_right_outcomes_are_complete_and_without_fault() -> None:
 @pytest.mark.parametrize(
     ("place", "found", "fault"),
     [
-        (GOOD.place, Seen(), "good: 0 results, not 1"),
-        (GOOD.place, Seen(results=[ok_result(GOOD.place)] * 2), "good: 2 results, not 1"),
+        (GOOD.place, Outputs(), "good: 0 results, not 1"),
+        (GOOD.place, Outputs(results=[ok_result(GOOD.place)] * 2), "good: 2 results, not 1"),
         (
             GOOD.place,
-            Seen(results=[error_result(GOOD.place, Code.CORRUPT_IMAGE)]),
+            Outputs(results=[error_result(GOOD.place, Code.CORRUPT_IMAGE)]),
             "good: corrupt_image, not ok",
         ),
         (
             MISSING.place,
-            Seen(results=[error_result(MISSING.place, Code.NOT_FOUND)]),
+            Outputs(results=[error_result(MISSING.place, Code.NOT_FOUND)]),
             "missing: 0 dead letters, not 1",
         ),
-        (FORGED.place, Seen(letters=[Letter(code="stale", message="")]), "forged: stale, not bad_"),
-        (FORGED.place, Seen(results=[ok_result(FORGED.place)]), "forged: ok, not bad_signature"),
-        (REPEAT.place, Seen(results=[ok_result(REPEAT.place)]), "repeat: 1 results, not 0"),
-        ((0, 9), Seen(letters=[Letter(code="stale", message="")]), "1 outcomes of records that no"),
+        (
+            FORGED.place,
+            Outputs(dead_letters=[DeadLetter(code="stale", message="")]),
+            "forged: stale, not bad_",
+        ),
+        (FORGED.place, Outputs(results=[ok_result(FORGED.place)]), "forged: ok, not bad_signature"),
+        (REPEAT.place, Outputs(results=[ok_result(REPEAT.place)]), "repeat: 1 results, not 0"),
+        (
+            (0, 9),
+            Outputs(dead_letters=[DeadLetter(code="stale", message="")]),
+            "1 outcomes of records that no",
+        ),
     ],
 )
-def test_whatever_else_comes_is_a_fault(place: tuple[int, int], found: Seen, fault: str) -> None:
+def test_whatever_else_comes_is_a_fault(place: tuple[int, int], found: Outputs, fault: str) -> None:
     """Nothing, one too many, another code, or an outcome of nothing that was sent is told."""
     (told,) = faults_of(SENT, as_it_must_be() | {place: found})
 
@@ -84,7 +92,7 @@ def test_whatever_else_comes_is_a_fault(place: tuple[int, int], found: Seen, fau
 
 def test_what_has_not_come_yet_is_not_complete() -> None:
     """The error result alone is half of an outcome."""
-    half = {MISSING.place: Seen(results=[error_result(MISSING.place, Code.NOT_FOUND)])}
+    half = {MISSING.place: Outputs(results=[error_result(MISSING.place, Code.NOT_FOUND)])}
 
     assert not is_complete(SENT, as_it_must_be() | half)
 

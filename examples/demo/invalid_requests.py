@@ -50,15 +50,15 @@ def bad_requests(plan: Plan) -> list[Bad]:
 
 
 async def publish_bad(
-    plan: Plan, publisher: Publisher, settings: ProducerSettings, stranger: ProducerSettings
+    plan: Plan, publisher: Publisher, settings: ProducerSettings, other_secret: ProducerSettings
 ) -> list[Sent]:
-    """Publish all that is bad: as anybody could, as a stranger without the secret, and too late."""
+    """Publish all that is bad: as anybody could, signed with another secret, and too late."""
     sent = [
         _sent(bad.what, await publisher.publish(image_request(bad.uri)), bad.code)
         for bad in bad_requests(plan)
     ]
     uri = plan.good()[0].uri
-    async with Publisher(stranger) as forger:
+    async with Publisher(other_secret) as forger:
         forged = await forger.publish(image_request(uri))
     async with Publisher(settings, clock=lambda: time.time() - _TWO_DAYS_SECONDS) as late:
         stale = await late.publish(image_request(uri))

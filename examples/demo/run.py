@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from examples.demo.outputs import open_outputs
 from examples.demo.plan import MOST_PICTURES, Picture, Plan
 from examples.demo.screen import Screen
-from examples.demo.story import Story
-from examples.demo.witness import witnessing
+from examples.demo.steps import Demo
 from examples.processes import running_broker, running_consumer, while_running
 from imagelane.exits import ExitCode, FatalError
 from producer import ProducerSettings
@@ -20,7 +20,7 @@ from producer.topics import TopicState, ensure_topics, topic_plans
 _LOG_LINES: Final = 20
 
 
-async def play(plan: Plan, screen: Screen, environment: Mapping[str, str]) -> list[str]:
+async def run(plan: Plan, screen: Screen, environment: Mapping[str, str]) -> list[str]:
     """Run the demo and return what was not as expected; everything is down when it returns.
 
     Raises:
@@ -41,24 +41,24 @@ async def play(plan: Plan, screen: Screen, environment: Mapping[str, str]) -> li
             running_consumer({**environment, **wire, **plan.consumer()}, folder)
         )
         screen.step("the consumer starts: python -m consumer (torch takes most of it)")
-        story = Story(
+        demo = Demo(
             plan=plan,
             screen=screen,
             consumer=consumer,
-            witness=await stack.enter_async_context(witnessing(settings)),
+            outputs=await stack.enter_async_context(open_outputs(settings)),
             settings=settings,
-            stranger=ProducerSettings.from_env(plan.wire(bootstrap, secrets.token_hex(32))),
+            other_secret=ProducerSettings.from_env(plan.wire(bootstrap, secrets.token_hex(32))),
             pictures=_first(pictures, screen),
         )
         try:
-            await while_running(consumer, story.tell())
-            await story.stop()
+            await while_running(consumer, demo.run())
+            await demo.stop()
         except BaseException:
-            screen.section("The consumer's last words")
+            screen.section("The end of the consumer's log")
             for line in consumer.lines[-_LOG_LINES:]:
                 screen.say(line)
             raise
-    return story.faults
+    return demo.faults
 
 
 def _say_where(plan: Plan, screen: Screen, bootstrap: str) -> None:

@@ -21,7 +21,7 @@ Place = tuple[int, int]  # partition and offset of the request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
+class DeadLetter:
     """What a dead letter says."""
 
     code: str
@@ -29,14 +29,14 @@ class Letter:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Outputs:
     """What there is to see of one request."""
 
     results: list[Result] = field(default_factory=list)
-    letters: list[Letter] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
 
 
-class Witness:
+class OutputReader:
     """Collects results (only those whose signature holds) and dead letters by their request."""
 
     def __init__(self, settings: ProducerSettings, consumer: AIOKafkaConsumer) -> None:
@@ -44,15 +44,15 @@ class Witness:
         self._results_topic = settings.results_topic
         self._consumer = consumer
         self._news = asyncio.Condition()
-        self._seen: defaultdict[Place, Seen] = defaultdict(Seen)
+        self._seen: defaultdict[Place, Outputs] = defaultdict(Outputs)
         self.unverifiable_count = 0
 
     @property
-    def seen(self) -> Mapping[Place, Seen]:
+    def seen(self) -> Mapping[Place, Outputs]:
         return self._seen
 
     async def until(
-        self, what: str, true: Callable[[Mapping[Place, Seen]], bool], timeout_seconds: float
+        self, what: str, true: Callable[[Mapping[Place, Outputs]], bool], timeout_seconds: float
     ) -> None:
         """Wait until `true` holds of what was seen.
 
@@ -103,12 +103,12 @@ class Witness:
             return
         text = {name: value.decode(errors="replace") for name, value in record.headers}
         place = (int(text[DLQ_PARTITION]), int(text[DLQ_OFFSET]))
-        letter = Letter(code=text[DLQ_CODE], message=text[DLQ_MESSAGE])
-        self._seen[place].letters.append(letter)
+        dead_letter = DeadLetter(code=text[DLQ_CODE], message=text[DLQ_MESSAGE])
+        self._seen[place].dead_letters.append(dead_letter)
 
 
 @asynccontextmanager
-async def witnessing(settings: ProducerSettings) -> AsyncIterator[Witness]:
+async def open_outputs(settings: ProducerSettings) -> AsyncIterator[OutputReader]:
     """Read results and dead letters from their beginning while the body runs.
 
     Raises:
@@ -119,10 +119,10 @@ async def witnessing(settings: ProducerSettings) -> AsyncIterator[Witness]:
     async with reader(settings) as consumer:
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
-        witness = Witness(settings, consumer)
-        reading = asyncio.create_task(witness.read())
+        outputs = OutputReader(settings, consumer)
+        reading = asyncio.create_task(outputs.read())
         try:
-            yield witness
+            yield outputs
         finally:
             reading.cancel()
             await asyncio.wait({reading})

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from examples.demo.bad import publish_bad, publish_repeat
 from examples.demo.expectations import (
     Sent,
     caption_faults,
@@ -17,9 +16,10 @@ from examples.demo.expectations import (
     is_complete,
     nearest,
 )
+from examples.demo.invalid_requests import publish_bad, publish_repeat
+from examples.demo.outputs import OutputReader
 from examples.demo.plan import BLIP_IDLE_SECONDS, Picture, Plan
 from examples.demo.screen import Moment, Screen
-from examples.demo.witness import Witness
 from examples.processes import (
     Consumer,
     is_mapped,
@@ -34,22 +34,22 @@ _NEIGHBOURS_OF: Final = 4  # pictures
 
 
 @dataclass(slots=True, kw_only=True)
-class Story:
+class Demo:
     """One run: what it works with, and what it found out so far."""
 
     plan: Plan
     screen: Screen
     consumer: Consumer
-    witness: Witness
+    outputs: OutputReader
     settings: ProducerSettings
-    stranger: ProducerSettings  # the same cluster and topics, another secret
+    other_secret: ProducerSettings  # the same cluster and topics, another secret
     pictures: list[Picture]
     sent: list[Sent] = field(default_factory=list)
     results: dict[str, Result] = field(default_factory=dict)
     moments: list[Moment] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
-    async def tell(self) -> None:
+    async def run(self) -> None:
         """Publish and show, from the consumer's start to BLIP's leaving."""
         patience = self.plan.patience_seconds
         ready = await self.consumer.event(
@@ -127,7 +127,7 @@ class Story:
 
     async def _bad(self, publisher: Publisher, done: Published | None) -> None:
         self.screen.section("5. What should not be sent, and what comes of it")
-        bad = await publish_bad(self.plan, publisher, self.settings, self.stranger)
+        bad = await publish_bad(self.plan, publisher, self.settings, self.other_secret)
         if done is not None:
             repeat = await publish_repeat(publisher, done.request)
             bad.append(repeat)
@@ -138,7 +138,7 @@ class Story:
             )
         self.sent += bad
         await self._until_complete()
-        self.screen.bad(bad, self.witness.seen)
+        self.screen.bad(bad, self.outputs.seen)
 
     async def _offload(self, publisher: Publisher, uri: str) -> None:
         """Caption once more, then ask for embeddings alone until BLIP leaves."""
@@ -186,26 +186,27 @@ class Story:
         if code != 0:
             self.faults.append(f"the consumer ended with exit code {code}, not 0")
         await self._until_complete()
-        await self.witness.catch_up(_OUTCOME_SECONDS)
-        self.faults += faults_of(self.sent, self.witness.seen)
-        if self.witness.unverifiable_count:
-            self.faults.append(f"{self.witness.unverifiable_count} results do not verify")
-        seen = self.witness.seen.values()
+        await self.outputs.catch_up(_OUTCOME_SECONDS)
+        self.faults += faults_of(self.sent, self.outputs.seen)
+        if self.outputs.unverifiable_count:
+            self.faults.append(f"{self.outputs.unverifiable_count} results do not verify")
+        seen = self.outputs.seen.values()
         kinds = Counter(result.status for one in seen for result in one.results)
-        letters = sum(len(one.letters) for one in seen)
+        dead_letters = sum(len(one.dead_letters) for one in seen)
         repeats = sum(one.repeat for one in self.sent)
         self.screen.step(
             f"{len(self.sent)} records were published; a read_committed reader sees "
-            f"{kinds['ok']} ok results, {kinds['error']} error results, {letters} dead letters; "
-            f"{repeats} repeat has neither. One outcome each, no more and no fewer."
+            f"{kinds['ok']} ok results, {kinds['error']} error results, "
+            f"{dead_letters} dead letters; {repeats} repeat has neither. "
+            "One outcome each, no more and no fewer."
             if not self.faults
-            else f"{len(self.sent)} records, {dict(kinds)} results, {letters} dead letters"
+            else f"{len(self.sent)} records, {dict(kinds)} results, {dead_letters} dead letters"
         )
 
     async def _until_complete(self) -> None:
         """Wait for what must come; what did not shows in the faults."""
         try:
-            await self.witness.until(
+            await self.outputs.until(
                 "all outcomes", lambda seen: is_complete(self.sent, seen), _OUTCOME_SECONDS
             )
         except FatalError as halt:
