@@ -19,9 +19,9 @@ _FIRST_FORMAT: Final = "il1:"  # a bitmap of what is done; read, no longer writt
 _CHECKSUM_BYTES: Final = 4
 # Base64 turns three bytes into four characters.
 _MAX_PACKED_BYTES: Final = (MAX_METADATA_BYTES - len(_FORMAT)) // 4 * 3 - _CHECKSUM_BYTES
-# With one record open it is 128 offsets a byte; each other open one takes a byte of that.
+# One open record lets the span reach 128 offsets a byte; every further one costs one byte.
 MAX_SPAN: Final = STEP * (_MAX_PACKED_BYTES - 1)
-MAX_OPEN: Final = 3000  # and 65 bytes are left for distances that take two
+MAX_OPEN: Final = 3000  # they fit; 65 bytes remain for two-byte distances
 
 
 class ForeignMetadata(ValueError):

@@ -48,7 +48,7 @@ class TopicFacts:
     """A topic as the cluster has it.
 
     `append_time`: the broker sets the time of its records. `unpacked`: it unpacks compressed ones
-    and holds them to `max_batch_bytes`, so that none can be a bomb for us; None: nobody told.
+    and holds them to `max_batch_bytes`, so that none can be a bomb for us; None: not known.
     """
 
     name: str

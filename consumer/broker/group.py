@@ -145,7 +145,7 @@ class KafkaStream:
         self._consumer.subscribe(list(self._replay_seconds), listener=listener)
 
     async def poll(self, room: Mapping[PartitionId, int], timeout_seconds: float) -> list[Record]:
-        """Return the next records of partitions that have room, no more than the least room of one.
+        """Return the next records of partitions with room, at most what the fullest one can take.
 
         Raises:
             FatalError: an assignment failed, or the group does.

@@ -1,11 +1,18 @@
 """The transactional producer of one worker: outputs and input position together, or not at all.
 
-Its transactional id is made of group, topic and partition, so that whoever starts a producer for a
-partition fences whoever held it before. aiokafka speaks the first version of the transaction
-protocol: no fencing by group generation, and an answer that does not come says nothing about the
-transaction. So after any doubt the producer is thrown away, a new one is started (which settles
-what was open), and the committed position says what became of it. Outcomes stay in memory
-meanwhile.
+The transactional id is made of group, topic and partition, so a start fences the former owner of
+the partition. A commit is in one of three states:
+
+    written ──answer──► committed
+       │ no answer, or an error
+       ▼
+    unknown ──a new producer reads the position──► committed, or written again
+
+Invariant: nothing is written again before the position was read. aiokafka speaks the first version
+of the transaction protocol: no fencing by group generation, and a missing answer says nothing about
+the transaction. So an unknown commit costs the producer: its successor aborts what was open, and
+only then does the committed position tell which of both happened. Outcomes stay in memory
+meanwhile. A position that neither commit explains is another owner's: the process ends.
 """
 
 import asyncio
@@ -38,7 +45,7 @@ from schemas import OutgoingRecord
 
 log = structlog.get_logger()
 
-MAX_COMMIT_TIMEOUTS: Final = 10  # how long a commit waits for the broker to come back
+MAX_COMMIT_TIMEOUTS: Final = 10  # then a commit that gets no answer is given up
 RETRY_SECONDS: Final = 1
 STOP_SECONDS: Final = 2
 MAX_REQUEST_BYTES: Final = 8 * 2**20  # the topic's own limit is the one that counts
@@ -160,7 +167,7 @@ class PartitionTransactions:
             await producer.start()
 
     async def _abort_orphaned_transaction(self) -> None:
-        """Abort a transaction of nothing over everything that a former one may have touched.
+        """Abort an empty transaction over all output partitions and the group's position.
 
         A broker that dies right after the answer to a commit can end the transaction without
         writing its markers (seen on Kafka 4.3.1, one broker): outputs and position stay hidden
@@ -269,7 +276,7 @@ class PartitionTransactions:
 
 
 def _went_back(found: Position | None, before: Position | None) -> bool:
-    """Tell whether the group's position went back behind a commit that was answered.
+    """Tell whether the committed position is older than one that the broker has acknowledged.
 
     A broker that dies between the answer and the markers can lose the position and keep the outputs
     (seen on Kafka 4.3.1, one broker). Kafka lets nobody move the position of a group with members,

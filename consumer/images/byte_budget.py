@@ -4,11 +4,13 @@ A reservation grows before its bytes are read and shrinks when they are gone. It
 fetched, and with it `kept_bytes` for the pixels that are made of that: both at once, so that nobody
 who holds an image waits for room for its pixels.
 
-Two queues, each first come, first served, so that a large one at the head never starves: those that
-have bytes and want more go before those that arrive. If all that is held is held by reservations
-that wait to grow, none of them would ever leave: one of them is overcommitted, and grows above the
-limit as it needs to until it ends or shrinks. So what is above the limit is one image at most; one
-that is larger than the whole budget gets in alone.
+A reservation is arriving (no bytes yet), growing (has bytes, wants more) or running. Growing ones
+go before arriving ones, each queue first come, first served, so a large one at its head never
+starves. If growing reservations hold every byte, none of them would ever end (deadlock): the first
+is overcommitted, and exceeds the limit until it ends or shrinks.
+
+Invariant: without the overcommitted reservation, at most one, all others fit into the limit. An
+image larger than the whole budget gets in alone.
 """
 
 import asyncio

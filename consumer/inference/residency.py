@@ -4,9 +4,11 @@
         ▲                     │          │
         └─────────────────────┴──────────┘
 
-The owner asks `next_move`, makes it, and reports how it went. It makes one move at a time, so the
-model is loaded once however many jobs wait for it, and it never leaves while one is wanted.
-On a CPU host and device memory are one thing: it goes from DEVICE straight to UNLOADED.
+The owner asks `next_move`, makes that move, and reports how it went.
+
+Invariants: one move at a time, so a model is loaded once however many jobs wait for it; a wanted
+model never leaves; the idle clock starts at the end of a batch, so health checks and metrics cannot
+keep a model resident. On a CPU host and device memory are one: DEVICE goes straight to UNLOADED.
 """
 
 from dataclasses import dataclass
@@ -67,7 +69,7 @@ class Residency:
         return self.leaving() if due_at is not None and now >= due_at else None
 
     def next_change_at(self, *, wanted: bool) -> float | None:
-        """Return when `next_move` may answer otherwise though nothing happened, None if never."""
+        """Return the next time at which `next_move` changes without an event, None if never."""
         if self.state is State.UNLOADED:
             return self._retry_at if wanted and self._failures else None
         return None if wanted else self._leaves_at()

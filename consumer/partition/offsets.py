@@ -1,7 +1,19 @@
 """Which records of a partition are done, in whatever order they finish. Pure.
 
-A restart skips what is done above the committed offset, and one hanging image costs the others
-nothing: `imagelane.position` has what is committed.
+Each offset is in one of four states:
+
+    new ─────────take──► open ──done──► done
+    unfinished ──take──► open
+
+- new: at or above both `next_offset` and `done_to`; no owner has finished it.
+- unfinished: taken by the previous owner and left open below `done_to`.
+- open: taken by this owner, without an outcome.
+- done: every other offset, gaps of the log among them.
+
+Invariant: the watermark, the lowest offset that is not done, is the committed offset and never
+falls. Open and unfinished offsets above it travel in the commit's metadata (`imagelane.position`),
+so a restart takes those alone again and one hanging image costs the others nothing. Metadata are
+bounded, so `room` bounds how far above the watermark records are taken.
 """
 
 from collections import deque
@@ -16,8 +28,7 @@ PartitionId = tuple[str, int]  # topic and number
 class OffsetTracker:
     """Follows the records of one partition from being taken to being done.
 
-    `again` are the offsets above `offset`, and it itself, that are not done although `done_to` was
-    reached before.
+    `again`: offsets from `offset` on that the previous owner left unfinished below `done_to`.
     """
 
     def __init__(self, offset: int, again: Sequence[int] = (), done_to: int = 0) -> None:
@@ -49,13 +60,13 @@ class OffsetTracker:
 
     @property
     def limit(self) -> int:
-        """The lowest offset that might not fit into the metadata, were it done now."""
+        """The first offset that must not be done yet: its position may overflow the metadata."""
         others = max(0, len(self._open) + len(self._again) - 1)
         return self.watermark + max(1, MAX_SPAN - STEP * others)
 
     @property
     def room(self) -> int:
-        """How many more records may be taken so that each of them will fit, done before others."""
+        """How many more records may be taken: the position fits, whichever is done first."""
         return max(0, self.limit - self._next_offset) // (STEP + 1)
 
     def untaken(self, *, position: int, end: int) -> int:

@@ -93,7 +93,7 @@ class PartitionWorker:
         self.committed = 0  # outcomes, since the worker was opened
         self._skipped_from: int | None = None  # the first record passed by while looking ahead
         self._working: dict[int, asyncio.Task[None]] = {}  # by offset
-        self._deferred: list[Finished] = []  # done, and too far above the watermark to be told
+        self._deferred: list[Finished] = []  # done, too far above the watermark for the metadata
         self._finished: asyncio.Queue[Finished | None] = asyncio.Queue()  # None: no more will come
 
     @property
