@@ -14,11 +14,10 @@ from consumer.inference.engine import Engine
 from consumer.inference.residency import ResidencyPolicy
 from consumer.partition.offsets import OffsetTracker
 from consumer.partition.worker import PartitionWorker
+from consumer.parts import make_encoder
 from consumer.record.replay_window import Seen
-from consumer.record.secret_proof import Refusals, SecretProof
-from consumer.runtime.tally import OutcomeTally
 from consumer.settings import ConsumerSettings
-from consumer.worker_maker import open_budgets, open_writer, worker_maker
+from consumer.worker_maker import WorkerMaker, open_budgets
 from imagelane.position import Position
 from schemas import (
     ImageReference,
@@ -38,7 +37,7 @@ _FULL_SECONDS: Final = 0.005  # a full partition is looked at again, as the cons
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:
-    """What `open_writer` names."""
+    """What `make_encoder` names."""
 
     embedder: InstantModel
     captioner: InstantModel
@@ -132,14 +131,11 @@ async def carry(
     """Return the seconds, by the clock and of CPU, until each record has its result."""
     model = InstantModel()
     partition = Partition(len(records), settings.results_topic)
-    proof, refusals, tally = SecretProof(), Refusals(), OutcomeTally()
-    proof.recall(None)
     _, queries_budget = open_budgets(settings)
-    write = open_writer(settings, Models(embedder=model, captioner=model)).write  # type: ignore[arg-type]
-    make = worker_maker(
-        settings, preparation, queries_budget, engine, write, proof, refusals, tally
-    )
-    worker = make(settings.ingest_topic, OffsetTracker(0), partition.commit)
+    write = make_encoder(settings, Models(embedder=model, captioner=model)).write  # type: ignore[arg-type]
+    maker = WorkerMaker(settings, preparation, queries_budget, engine, write)
+    maker.proof.recall(None)
+    worker = maker.make_worker(settings.ingest_topic, OffsetTracker(0), partition.commit)
 
     async def no_history(recall: object) -> Sequence[Seen]:
         return ()

@@ -17,8 +17,9 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from examples.demo.plan import Plan
 from examples.demo.witness import witnessing
+
+from examples.demo.plan import Plan
 from examples.processes import ROOT, Consumer, running_broker, running_consumer, while_running
 from producer import ProducerSettings, Publisher
 from producer.topics import ensure_topics, topic_plans

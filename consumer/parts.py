@@ -9,8 +9,11 @@ from consumer.broker.beginnings import Beginnings
 from consumer.broker.cluster import NO_QUERIES, Cluster, TopicFacts
 from consumer.broker.evidence import ResultsEvidence
 from consumer.broker.group import GroupOptions, KafkaStream
+from consumer.images.byte_budget import ByteBudget
 from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.decoding.pool import Decoder
+from consumer.images.prepare import FetchAndDecode
+from consumer.images.sources import Sources
 from consumer.inference.engine import Engine
 from consumer.inference.residency import ResidencyPolicy
 from consumer.partition.beginning import BeginAt
@@ -180,6 +183,23 @@ def open_decoder(settings: ConsumerSettings) -> Decoder:
         memory_bytes=settings.decode_memory_bytes,
         workers=settings.decode_processes or None,
         images_per_process=settings.decode_images_per_process,
+    )
+
+
+def make_preparation(
+    settings: ConsumerSettings,
+    sources: Sources,
+    decoder: Decoder,
+    models: "Models",
+    budget: ByteBudget,
+) -> FetchAndDecode:
+    """Return what makes pixels of a reference."""
+    return FetchAndDecode(
+        sources=sources,
+        decoder=decoder,
+        resizes=models.resizes,
+        retry=settings.retry_policy,
+        budget=budget,
     )
 
 

@@ -24,7 +24,7 @@ from consumer.runtime.stop import StopRequest
 from consumer.runtime.tracing import open_tracing
 from consumer.runtime.watchdog import watch
 from consumer.settings import ConsumerSettings
-from consumer.worker_maker import WorkerMaker
+from consumer.worker_maker import WorkerMaker, open_budgets
 
 log = structlog.get_logger()
 
@@ -42,8 +42,7 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
     start = time.monotonic()
     closing = Closing(is_json=settings.log_format == "json")
     state = ProcessState(readiness=Readiness(), stop=stop)
-    alive = AliveFile.open(settings.alive_file)
-    _prepare_process()
+    alive = _prepare_process(settings)
     health = open_port(state, host=settings.health_host, port=settings.health_port)
     async with (
         closing.bound("health", health),
@@ -61,20 +60,21 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
         ):
             log.info("models tried", found=await probe(engine, decoder, models.resizes))
             write = traced(parts.make_encoder(settings, models).write)
-            maker = WorkerMaker(settings, sources, decoder, models.resizes, engine, write)
+            budget, queries_budget = open_budgets(settings)
+            preparation = parts.make_preparation(settings, sources, decoder, models, budget)
+            maker = WorkerMaker(settings, preparation, queries_budget, engine, write)
             workers = PartitionWorkers(maker.make_worker, tasks, settings.stop_seconds)
-            state.rooms = Rooms(
+            state.rooms = rooms = Rooms(
                 tally=maker.tally,
                 workers=workers,
                 stream=stream,
                 engine=engine,
                 decoder=decoder,
-                budgets=maker.budgets,
+                budgets={"backlog": budget, "queries": queries_budget},
                 device_memory=models.device_memory,
             )
-            beside = _beside(settings, state.rooms, state, alive, live)
-            background = [tasks.create_task(each) for each in beside]
             stop.stop_in_order(lambda: closing.begin(settings.stop_seconds))
+            background = [*map(tasks.create_task, _beside(settings, rooms, state, alive, live))]
             stream.join(workers)
             log.info("ready", seconds=round(time.monotonic() - start, 3))
             await _consume(stream, workers, maker, state, closing)
@@ -83,11 +83,13 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
     log.info("stopped")
 
 
-def _prepare_process() -> None:
-    """Set what holds for the whole process: memory, descriptors, and that nobody looks into it."""
+def _prepare_process(settings: ConsumerSettings) -> AliveFile | None:
+    """Set what holds for the whole process, and return the file that says that it is alive."""
+    alive = AliveFile.open(settings.alive_file)
     limits.tune()
     forbid_inspection()
     limits.allow_descriptors()
+    return alive
 
 
 def _beside(

@@ -3,20 +3,23 @@
 from dataclasses import replace
 
 from consumer.images.byte_budget import ByteBudget
-from consumer.images.decoding.pool import Decoder
 from consumer.images.prepare import FetchAndDecode
-from consumer.images.sources import Sources
 from consumer.inference.engine import Engine
 from consumer.partition.offsets import OffsetTracker
 from consumer.partition.worker import Commit, CommitPolicy, PartitionWorker, Write
-from consumer.pixels import Resize
 from consumer.record.dead_letters import DeadLetterRate
 from consumer.record.process import Pipeline
 from consumer.record.replay_window import ReplayWindow
 from consumer.record.secret_proof import Refusals, SecretProof
 from consumer.runtime.tally import OutcomeTally
 from consumer.settings import ConsumerSettings
-from schemas import Freshness, Task, Verifier
+from schemas import Freshness, Verifier
+
+
+def open_budgets(settings: ConsumerSettings) -> tuple[ByteBudget, ByteBudget]:
+    """Return the memory of the backlog's images, and of those to search by, which are few."""
+    queries_bytes = settings.bytes_in_flight // 8
+    return ByteBudget(settings.bytes_in_flight - queries_bytes), ByteBudget(queries_bytes)
 
 
 class WorkerMaker:
@@ -25,26 +28,15 @@ class WorkerMaker:
     def __init__(
         self,
         settings: ConsumerSettings,
-        sources: Sources,
-        decoder: Decoder,
-        resizes: dict[Task, Resize],
+        preparation: FetchAndDecode,
+        queries_budget: ByteBudget,
         engine: Engine,
         write: Write,
     ) -> None:
-        queries_bytes = settings.bytes_in_flight // 8  # images to search by are few
-        self.budgets = {
-            "backlog": ByteBudget(settings.bytes_in_flight - queries_bytes),
-            "queries": ByteBudget(queries_bytes),
-        }
         self.proof, self.refusals, self.tally = SecretProof(), Refusals(), OutcomeTally()
         self._settings = settings
-        self._preparation = FetchAndDecode(
-            sources=sources,
-            decoder=decoder,
-            resizes=resizes,
-            retry=settings.retry_policy,
-            budget=self.budgets["backlog"],
-        )
+        self._preparation = preparation
+        self._queries_budget = queries_budget
         self._engine = engine
         self._write = write
         self._freshness = Freshness(
@@ -73,7 +65,9 @@ class WorkerMaker:
     def _pipeline(self, topic: str) -> Pipeline:
         """Return the way of a topic's records; those of the queries topic have a budget alone."""
         urgent = topic == self._settings.queries_topic
-        budget = self.budgets["queries" if urgent else "backlog"]
+        preparation = self._preparation
+        if urgent:
+            preparation = replace(preparation, budget=self._queries_budget)
         return Pipeline(
             verifier=Verifier(self._settings.keys, topic),
             freshness=self._freshness,
@@ -81,7 +75,7 @@ class WorkerMaker:
             refusals=self.refusals,
             letter_rate=self._dead_letter_rate,
             replay=ReplayWindow(self._freshness),
-            preparation=replace(self._preparation, budget=budget),
+            preparation=preparation,
             inferences=self._engine,
             urgent=urgent,
         )
