@@ -17,8 +17,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from examples.demo.witness import witnessing
-
+from examples.demo.outputs import open_outputs
 from examples.demo.plan import Plan
 from examples.processes import ROOT, Consumer, running_broker, running_consumer, while_running
 from producer import ProducerSettings, Publisher
@@ -80,14 +79,14 @@ async def first_result(plan: Plan, bootstrap: str, folder: Path) -> Start:
     async with Publisher(settings) as publisher:
         await publisher.publish(plan.good()[0].request())
     environment = {**os.environ, **wire, **plan.consumer()}
-    async with witnessing(settings) as witness:
+    async with open_outputs(settings) as outputs:
         start = time.monotonic()
         async with running_consumer(environment, folder) as consumer:
             await while_running(
-                consumer, witness.until("the first result", bool, timeout_seconds=120)
+                consumer, outputs.until("the first result", bool, timeout_seconds=120)
             )
             seconds = time.monotonic() - start
-            (seen,) = witness.seen.values()
+            (seen,) = outputs.seen.values()
             assert seen.results[0].status == "ok", seen.results[0].error
             return Start(first_result=seconds, milestones=milestones(consumer, start))
 
