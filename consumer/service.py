@@ -59,10 +59,10 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
             asyncio.TaskGroup() as tasks,
         ):
             log.info("models tried", found=await probe(engine, decoder, models.resizes))
-            write = traced(parts.make_encoder(settings, models).write)
+            write = parts.make_encoder(settings, models).write
             budget, queries_budget = open_budgets(settings)
             preparation = parts.make_preparation(settings, sources, decoder, models, budget)
-            maker = WorkerMaker(settings, preparation, queries_budget, engine, write)
+            maker = WorkerMaker(settings, preparation, queries_budget, engine, write, traced)
             workers = PartitionWorkers(maker.make_worker, tasks, settings.stop_seconds)
             state.rooms = rooms = Rooms(
                 tally=maker.tally,

@@ -12,6 +12,7 @@ from consumer.record.process import Pipeline
 from consumer.record.replay_window import ReplayWindow
 from consumer.record.secret_proof import Refusals, SecretProof
 from consumer.runtime.tally import OutcomeTally
+from consumer.runtime.tracing import Around
 from consumer.settings import ConsumerSettings
 from schemas import Freshness, Verifier
 
@@ -32,6 +33,7 @@ class WorkerMaker:
         queries_budget: ByteBudget,
         engine: Engine,
         write: Write,
+        traced: Around,
     ) -> None:
         self.proof, self.refusals, self.tally = SecretProof(), Refusals(), OutcomeTally()
         self._settings = settings
@@ -39,6 +41,7 @@ class WorkerMaker:
         self._queries_budget = queries_budget
         self._engine = engine
         self._write = write
+        self._traced = traced
         self._freshness = Freshness(
             append_window_seconds=settings.append_window_seconds,
             create_window_seconds=settings.create_window_seconds,
@@ -47,9 +50,9 @@ class WorkerMaker:
 
     def make_worker(self, topic: str, offsets: OffsetTracker, commit: Commit) -> PartitionWorker:
         """Return the worker of a partition of this topic."""
-        settings, write = self._settings, self._write
+        settings = self._settings
+        write, commit = self._traced(self._write, commit)  # not what all workers share
         if settings.health_port is not None:
-            # Not `write` itself, which is that of all workers.
             write, commit = self.tally.around(write, commit)
         return PartitionWorker(
             completion=offsets,

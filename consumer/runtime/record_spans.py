@@ -1,20 +1,32 @@
-"""A span for each record, by OpenTelemetry's API, made when its outcome is written.
+"""A span for each record, by OpenTelemetry's API, made when its outcome is written; one a commit.
 
-Times come from the outcome, so the record's own way knows nothing of it. Only a record that
-verified is traced, and only its `traceparent` is adopted: a stranger joins nobody's trace.
+Times come from the outcome, so the record's own way knows nothing of it. The span of a commit links
+to those of the records whose outcomes it makes visible. Only a record that verified is traced, and
+only its `traceparent` is adopted: a stranger joins nobody's trace.
 """
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Final, Self
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
+from opentelemetry.trace import (
+    Link,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TracerProvider,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from consumer.outcome import ErrorOutcome, OkOutcome, Outcome
-from consumer.partition.worker import Write
+from consumer.partition.worker import Commit, Write
+from imagelane.position import Position
 from schemas import OutgoingRecord, Record, headers
 
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
@@ -39,24 +51,51 @@ class RecordTracer:
         if flush is not None:
             await asyncio.to_thread(flush, _FLUSH_MS)
 
-    def around(self, write: Write) -> Write:
-        """Return what a worker is to write with instead."""
+    def around(self, write: Write, commit: Commit) -> tuple[Write, Commit]:
+        """Return what one worker is to write and commit with instead."""
+        written: list[SpanContext] = []
 
         def write_and_trace(record: Record, outcome: Outcome, now: float) -> list[OutgoingRecord]:
             outputs = write(record, outcome, now)
             if not isinstance(outcome, OkOutcome | ErrorOutcome):
                 return outputs
-            parent = self._trace(record, outcome)
+            span = self._trace(record, outcome)
+            written.append(span.get_span_context())
+            parent = _traceparent(span)
             result, *dead_letters = outputs
             return [
                 _with_header(result, headers.TRACEPARENT, parent),
                 *(_with_header(each, headers.DLQ_TRACEPARENT, parent) for each in dead_letters),
             ]
 
-        return write_and_trace
+        async def commit_and_trace(outputs: Sequence[OutgoingRecord], position: Position) -> None:
+            links = [Link(context) for context in written if context.is_valid]
+            written.clear()
+            with self._commit_span(outputs, links):
+                await commit(outputs, position)
 
-    def _trace(self, record: Record, outcome: _Traced) -> str | None:
-        """Return the `traceparent` of the record's span; None where it is not recorded."""
+        return write_and_trace, commit_and_trace
+
+    def _commit_span(
+        self, outputs: Sequence[OutgoingRecord], links: list[Link]
+    ) -> AbstractContextManager[Span]:
+        # A transaction holds records of several traces, so it has a trace of its own.
+        return self._tracer.start_as_current_span(
+            "send",
+            context=Context(),
+            kind=SpanKind.PRODUCER,
+            links=links,
+            attributes={
+                "messaging.system": "kafka",
+                "messaging.operation.name": "send",
+                "messaging.operation.type": "send",
+                "messaging.consumer.group.name": self._group_id,
+                "messaging.batch.message_count": len(outputs),
+            },
+        )
+
+    def _trace(self, record: Record, outcome: _Traced) -> Span:
+        """Return the record's span, which has ended."""
         stages, start_ms, total_ms = _times(record, outcome)
         span = self._tracer.start_span(
             f"process {record.topic}",
@@ -82,7 +121,7 @@ class RecordTracer:
             span.set_attribute("error.type", str(outcome.code))
             span.set_status(Status(StatusCode.ERROR))
         span.end(_ns(start_ms + total_ms))
-        return _traceparent(span)
+        return span
 
 
 def _times(record: Record, outcome: _Traced) -> tuple[list[tuple[str, float, float]], float, float]:

@@ -3,19 +3,21 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from consumer.partition.worker import Write
+from consumer.partition.worker import Commit, Write
 from imagelane.exits import ExitCode, FatalError
+
+Around = Callable[[Write, Commit], tuple[Write, Commit]]
 
 
 @asynccontextmanager
-async def open_tracing(wanted: bool, group_id: str) -> AsyncIterator[Callable[[Write], Write]]:
-    """Open what has to be put around a worker's `write`: nothing, unless it is wanted.
+async def open_tracing(wanted: bool, group_id: str) -> AsyncIterator[Around]:
+    """Open what is put around each worker's `write` and `commit`: nothing, unless it is wanted.
 
     Raises:
         FatalError: `SETTINGS`: it is wanted, and the extra `otel` is not installed.
     """
     if not wanted:
-        yield lambda write: write
+        yield lambda write, commit: (write, commit)
         return
     try:
         from consumer.runtime.record_spans import RecordTracer

@@ -1,5 +1,6 @@
 """Spans of records, as the SDK's exporter sees them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,7 @@ from consumer.outcome import (
 )
 from consumer.record.results import OutcomeEncoder
 from consumer.runtime.record_spans import RecordTracer
+from imagelane.position import Position
 from schemas import (
     Code,
     ImageReference,
@@ -61,10 +63,15 @@ def _record(*extra: tuple[str, bytes]) -> Record:
     return replace(record, headers=[*record.headers, *extra])
 
 
+async def _committed(_: Sequence[OutgoingRecord], __: Position) -> None:
+    """Commit to nowhere."""
+
+
 def _traced(record: Record, outcome: Outcome) -> tuple[list[ReadableSpan], list[OutgoingRecord]]:
     exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    outputs = RecordTracer("g", provider).around(WRITER.write)(record, outcome, float(NOW))
+    write, _ = RecordTracer("g", provider).around(WRITER.write, _committed)
+    outputs = write(record, outcome, float(NOW))
     return list(exporter.get_finished_spans()), outputs
 
 
@@ -160,3 +167,31 @@ def test_stranger_joins_no_trace(outcome: Outcome) -> None:
     spans, outputs = _traced(_record((headers.TRACEPARENT, TRACEPARENT)), outcome)
     assert not spans
     assert not [name for out in outputs for name, _ in out.headers if "traceparent" in name]
+
+
+async def test_commit_has_a_span_with_links_to_its_records() -> None:
+    """Of this commit alone; one that fails says so, and fails all the same."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    faults: list[Exception] = []
+
+    async def commit(_: Sequence[OutgoingRecord], __: Position) -> None:
+        for fault in faults:
+            raise fault
+
+    write, commit_and_trace = RecordTracer("g", provider).around(WRITER.write, commit)
+    outputs = [*write(_record(), OK, float(NOW)), *write(_record(), ERROR, float(NOW))]
+    await commit_and_trace(outputs, Position.up_to(9))
+    faults.append(OSError("the brokers are away"))
+    with pytest.raises(OSError, match="away"):
+        await commit_and_trace([], Position.up_to(9))
+
+    spans = exporter.get_finished_spans()
+    processed = [span.context.span_id for span in spans if span.name == f"process {INGEST}"]
+    sent, failed = [span for span in spans if span.name == "send"]
+    assert [link.context.span_id for link in sent.links] == processed
+    assert len(processed) == 2
+    assert sent.kind is SpanKind.PRODUCER
+    assert sent.attributes is not None
+    assert sent.attributes["messaging.batch.message_count"] == len(outputs) == 3
+    assert (failed.links, failed.status.status_code) == ((), StatusCode.ERROR)
