@@ -95,7 +95,7 @@ class ConstantEngine(Engine):
 
     async def infer(self, pixels: object, *, urgent: bool = False) -> Inference:
         return Inference(
-            vector=self._embedder.embed([None])[0],  # type: ignore[list-item]
+            vector=self._embedder.embed([None])[0],
             caption=None,
             embed_ms=1.0,
             caption_ms=None,

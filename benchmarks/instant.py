@@ -5,7 +5,7 @@ import io
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -53,18 +53,18 @@ class InstantModel:
         self._vectors = np.full((1024, numbers), numbers**-0.5, np.float32)
         self._step = step
 
-    def embed(self, images: list[Pixels]) -> Vector:
+    def embed(self, images: Sequence[Pixels]) -> Vector:
         self._step(len(images))
         return self._vectors[: len(images)]
 
-    def caption(self, images: list[Pixels]) -> list[str]:
+    def caption(self, images: Sequence[Pixels]) -> list[str]:
         self._step(len(images))
         return ["a caption of the usual length of eight words"] * len(images)
 
     def tokenize(self, text: str) -> tuple[int, ...]:
         return (len(text),)
 
-    def embed_texts(self, texts: list[tuple[int, ...]]) -> Vector:
+    def embed_texts(self, texts: Sequence[tuple[int, ...]]) -> Vector:
         return self._vectors[: len(texts)]
 
     def load(self) -> None: ...
