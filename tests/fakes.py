@@ -10,7 +10,7 @@ import numpy as np
 
 from consumer.errors import Failed
 from consumer.images.byte_budget import ByteBudget
-from consumer.images.sources import Source
+from consumer.images.sources import Fetched, Source
 from consumer.outcome import ImageFacts, Inference
 from consumer.pixels import Pixels
 from consumer.record.dead_letters import DeadLetterRate
@@ -66,7 +66,8 @@ async def fetching(
 ) -> AsyncIterator[bytes]:
     """Return what a source has, reserved from `budget` until the block ends."""
     async with budget.reserve() as reservation:
-        yield await source.fetch(uri, max_bytes, reservation)
+        content = await source.fetch(uri, max_bytes, reservation)
+        yield content.data if isinstance(content, Fetched) else content
 
 
 class FakeStream:

@@ -35,6 +35,10 @@ class Reservation:
         """
         await self._budget.resize(self, byte_length + self._kept_bytes if byte_length else 0)
 
+    def try_hold(self, byte_length: int) -> bool:
+        """Hold `byte_length` bytes, and tell so, if nobody waits and half the budget stays free."""
+        return self._budget.try_hold(self, byte_length + self._kept_bytes)
+
     async def keep_pixels(self) -> None:
         """Give the bytes back, and keep the room for the pixels."""
         await self._budget.resize(self, self._kept_bytes)
@@ -95,6 +99,14 @@ class ByteBudget:
                 self._overcommitted = None  # it may wait for long now, as if it had ended
             self._add(reservation, more)
             self._admit()
+
+    def try_hold(self, reservation: Reservation, byte_length: int) -> bool:
+        """Hold `byte_length` bytes in all, if nobody waits and at most half is held then."""
+        more = byte_length - reservation.held_bytes
+        if self.waiting or 2 * (self._held_bytes + more) > self._limit_bytes:
+            return False
+        self._add(reservation, more)
+        return True
 
     async def _wait(self, reservation: Reservation, more_bytes: int) -> None:
         entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()

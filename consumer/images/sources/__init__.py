@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from consumer.errors import Failed, Unavailable
 from consumer.images.byte_budget import Reservation
@@ -29,11 +29,24 @@ _SETTINGS: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """The bytes of an image and their SHA-256, 64 lower-case hex."""
+
+    data: bytes
+    sha256: str
+
+    @classmethod
+    def of(cls, data: bytes) -> Self:
+        """Hash `data`."""
+        return cls(data=data, sha256=hashlib.sha256(data).hexdigest())
+
+
 class Source(Protocol):
     """Fetches what one scheme names."""
 
-    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
-        """Return the bytes at `uri`, at most `max_bytes` of them.
+    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes | Fetched:
+        """Return the bytes at `uri`, at most `max_bytes` of them; `Fetched` where it hashed them.
 
         Bytes are reserved before they are read: what hangs without an answer holds none.
 
@@ -42,14 +55,6 @@ class Source(Protocol):
             Unavailable: the place does not answer now.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """The bytes of an image and their SHA-256, 64 lower-case hex."""
-
-    data: bytes
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +83,15 @@ class Sources:
             setting = _SETTINGS.get(uri.partition(":")[0].lower() if ":" in uri else "")
             opens = f"; {setting} opens it" if setting else ""
             raise forbidden(uri, f"its scheme is not allowed ({allowed} is{opens})")
-        data = await source.fetch(uri, self.max_bytes, reservation)
-        sha256 = await _sha256(data)
-        if reference.sha256 is not None and reference.sha256 != sha256:
+        content = await source.fetch(uri, self.max_bytes, reservation)
+        fetched = content if isinstance(content, Fetched) else await _hashed(content)
+        if reference.sha256 is not None and reference.sha256 != fetched.sha256:
             raise Failed(
                 Code.DIGEST_MISMATCH,
-                f"{display(uri)}: its SHA-256 is {sha256}, the request says {reference.sha256}",
+                f"{display(uri)}: its SHA-256 is {fetched.sha256}, the request says "
+                f"{reference.sha256}",
             )
-        return Fetched(data=data, sha256=sha256)
+        return fetched
 
 
 def forbidden(uri: str, reason: str) -> Failed:
@@ -103,7 +109,7 @@ def unavailable(uri: str, reason: str, seconds: float | None = None) -> Unavaila
     return Unavailable(Code.IMAGE_UNAVAILABLE, f"{display(uri)}: {reason}", seconds)
 
 
-async def _sha256(data: bytes) -> str:
+async def _hashed(data: bytes) -> Fetched:
     if len(data) <= _HASH_ON_LOOP_BYTES:
-        return hashlib.sha256(data).hexdigest()
-    return (await asyncio.to_thread(hashlib.sha256, data)).hexdigest()
+        return Fetched.of(data)
+    return await asyncio.to_thread(Fetched.of, data)

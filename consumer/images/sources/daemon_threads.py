@@ -27,8 +27,12 @@ class DaemonThreads:
         self._idle: list[_Jobs] = []
         self._hung = 0
 
-    async def run(self, call: Callable[[], T], seconds: float) -> T:
+    async def run(
+        self, call: Callable[[], T], seconds: float, placed: Callable[[], None] | None = None
+    ) -> T:
         """Return what `call` returns, or raise what it raises; waiting for a place is free.
+
+        `placed` is called before it, by the event loop, once there is a place.
 
         Raises:
             TimeoutError: it does not return in time, or too many calls have not returned.
@@ -36,6 +40,8 @@ class DaemonThreads:
         async with self._places:
             if self._hung >= self._max_hung:
                 raise TimeoutError
+            if placed:
+                placed()
             result = self._begin(call)
             try:
                 async with asyncio.timeout(seconds):

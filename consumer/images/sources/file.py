@@ -4,7 +4,7 @@ import errno
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
@@ -13,7 +13,7 @@ from typing import Final, Self, TypeVar
 
 from consumer.errors import Failed
 from consumer.images.byte_budget import Reservation
-from consumer.images.sources import forbidden, too_large, unavailable
+from consumer.images.sources import Fetched, forbidden, too_large, unavailable
 from consumer.images.sources.daemon_threads import DaemonThreads
 from imagelane.exits import ExitCode, FatalError
 from imagelane.files import BadPath, Root, path_of
@@ -21,10 +21,12 @@ from imagelane.uris import display
 from schemas import Code
 
 _CHUNK_BYTES: Final = 1 << 20
+_SMALL_BYTES: Final = 512 << 10  # read at once; hung threads hold that much each
 _AT_ONCE: Final = 16  # accesses to one root
 _MAX_HUNG: Final = 64  # threads of one root that are given up and have not returned
 
 T = TypeVar("T")
+_OpenFile = Callable[[], AbstractContextManager[int]]
 
 _NAMES_NOTHING: Final = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 _NOT_ALLOWED: Final = {
@@ -61,50 +63,82 @@ class FileSource:
             raise FatalError(ExitCode.SETTINGS, f"FILE_ROOTS: {exc}") from exc
         return cls(roots=roots, total_seconds=total_seconds)
 
-    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
-        """Return the content of the file, read in a thread.
+    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> Fetched:
+        """Return the content of the file, read and hashed in a thread.
 
         Raises:
             Failed: `forbidden_source` (outside the roots, a link, not a regular file, no
                 permission, not a plain file URI), `not_found`, `image_too_large`.
             Unavailable: the file system fails (input/output error, stale handle, ...) or hangs.
         """
-        byte_length = await self._in_thread(self._measure, uri, max_bytes)
-        # Thousands may wait here, so none of them has a descriptor. Some files do not say how long
-        # they are; those count as the longest allowed.
-        await reservation.resize(byte_length or max_bytes)
-        data = await self._in_thread(self._read, uri, max_bytes)
-        await reservation.resize(len(data))  # it may be another file by now
-        return data
+        root, parts = self._locate(uri)
+        file = partial(self._open, root, parts, uri, max_bytes)
+        at_once_bytes = 0
 
-    async def _in_thread(self, call: Callable[[str, int], T], uri: str, max_bytes: int) -> T:
-        root, _ = self._locate(uri)
+        def hold() -> None:
+            nonlocal at_once_bytes
+            most = min(_SMALL_BYTES, max_bytes)
+            at_once_bytes = most if reservation.try_hold(most) else 0
+
+        # One hop for a small file, whose memory is held while its thread reads.
+        found = await self._in_thread(
+            root, uri, lambda: self._read_if_small(file, at_once_bytes), hold
+        )
+        if isinstance(found, int):
+            # Thousands may wait here, so none of them has a descriptor. Some files do not say how
+            # long they are; those count as the longest allowed.
+            await reservation.resize(0)
+            await reservation.resize(found or max_bytes)
+            found = await self._in_thread(root, uri, lambda: self._read_whole(file, uri, max_bytes))
+        await reservation.resize(len(found.data))  # it may be another file by now
+        return found
+
+    async def _in_thread(
+        self, root: Root, uri: str, call: Callable[[], T], placed: Callable[[], None] | None = None
+    ) -> T:
         try:
-            return await self.threads[root].run(partial(call, uri, max_bytes), self.total_seconds)
+            return await self.threads[root].run(call, self.total_seconds, placed)
         except TimeoutError as exc:
             raise unavailable(uri, "the file system does not answer in time") from exc
 
-    def _measure(self, uri: str, max_bytes: int) -> int:
-        with self._open(uri, max_bytes) as file:
-            return os.fstat(file).st_size
+    def _read_if_small(self, open_file: _OpenFile, most_bytes: int) -> Fetched | int:
+        """Return the content of up to `most_bytes`, or the byte length; 0 if that is not said."""
+        with open_file() as file:
+            byte_length = os.fstat(file).st_size
+            if 0 < byte_length <= most_bytes:
+                data = self._read(file, byte_length, most_bytes)
+                if len(data) <= most_bytes:
+                    return Fetched.of(data)
+                byte_length = os.fstat(file).st_size  # it grew
+            return byte_length
 
-    def _read(self, uri: str, max_bytes: int) -> bytes:
+    def _read_whole(self, open_file: _OpenFile, uri: str, max_bytes: int) -> Fetched:
         """Read with the limit, whatever length the file had: it may grow."""
-        content = BytesIO()  # hands out what it holds without a copy
-        left, deadline = max_bytes + 1, monotonic() + self.total_seconds
-        with self._open(uri, max_bytes) as file:
-            while left and (chunk := os.read(file, min(_CHUNK_BYTES, left))):
-                left -= content.write(chunk)
-                if monotonic() > deadline:
-                    raise TimeoutError  # nobody waits for it any more
-        if not left:
+        with open_file() as file:
+            data = self._read(file, os.fstat(file).st_size, max_bytes)
+        if len(data) > max_bytes:
             raise too_large(uri, max_bytes)
+        return Fetched.of(data)
+
+    def _read(self, file: int, byte_length: int, max_bytes: int) -> bytes:
+        """Read up to one byte more than `max_bytes`; without a copy if `byte_length` is right."""
+        left, deadline = max_bytes + 1, monotonic() + self.total_seconds
+        first = os.read(file, min(byte_length + 1, _CHUNK_BYTES, left))
+        left -= len(first)
+        if not first or not left or not (chunk := os.read(file, min(_CHUNK_BYTES, left))):
+            return first
+        content = BytesIO()  # hands out what it holds without a copy
+        content.write(first)
+        while chunk:
+            left -= content.write(chunk)
+            if monotonic() > deadline:
+                raise TimeoutError  # nobody waits for it any more
+            chunk = os.read(file, min(_CHUNK_BYTES, left)) if left else b""
         return content.getvalue()
 
     @contextmanager
-    def _open(self, uri: str, max_bytes: int) -> Iterator[int]:
+    def _open(self, root: Root, parts: tuple[str, ...], uri: str, max_bytes: int) -> Iterator[int]:
         """Open a descriptor of the file, which is checked anew each time."""
-        root, parts = self._locate(uri)
         try:
             descriptor = root.open(parts)
             try:

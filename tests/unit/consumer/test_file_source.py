@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import hashlib
 import os
 import socket
 import threading
@@ -11,6 +12,7 @@ import pytest
 
 from consumer.errors import Failed, Unavailable
 from consumer.images.byte_budget import ByteBudget, Reservation
+from consumer.images.sources import Fetched
 from consumer.images.sources.file import FileSource
 from imagelane.exits import ExitCode, FatalError
 from imagelane.files import Root
@@ -360,6 +362,48 @@ async def test_file_that_waits_for_memory_has_no_descriptor(root: Path) -> None:
         await budget.wait_for(1 + 50)
         assert _open_descriptors() == before
     assert [task.result() for task in pending] == [b"cat"] * 50
+
+
+@pytest.mark.parametrize("byte_length", [1, 9, 10, 600_000])
+async def test_small_and_large_files_hold_what_they_have(root: Path, byte_length: int) -> None:
+    """A file of whatever length is whole, hashed, and counted to the byte."""
+    source, budget = FileSource.under([str(root)]), ByteBudget(2**30)
+    data = os.urandom(byte_length)
+    (root / "some.jpg").write_bytes(data)
+    async with budget.reserve(kept_bytes=7) as reservation:
+        found = await source.fetch(f"file://{root}/some.jpg", 700_000, reservation)
+        assert found == Fetched(data=data, sha256=hashlib.sha256(data).hexdigest())
+        assert budget.held_bytes == byte_length + 7
+    assert budget.held_bytes == 0
+
+
+async def test_file_that_hangs_holds_at_most_half_of_the_budget(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is not at that root goes on, however many hang there."""
+    source, budget = FileSource.under([str(root)]), ByteBudget(4 * LIMIT)
+    inside, may_go, held = threading.Semaphore(0), threading.Event(), []
+
+    def hang(*_: object) -> int:
+        inside.release()
+        may_go.wait(30)
+        return os.open(root / "cat.jpg", os.O_RDONLY)
+
+    monkeypatch.setattr(Root, "open", hang)
+
+    async def fetch() -> None:
+        async with fetching(source, f"file://{root}/cat.jpg", LIMIT, budget):
+            pass
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(5):
+            tasks.create_task(fetch())
+        for _ in range(5):
+            await asyncio.to_thread(inside.acquire)
+        held.append(budget.held_bytes)
+        may_go.set()
+    assert held == [2 * LIMIT]
+    assert budget.held_bytes == 0
 
 
 async def test_file_that_changes_while_it_waits_is_checked_and_counted_again(root: Path) -> None:
