@@ -120,9 +120,12 @@ def cases(folder: Path, port: int) -> list[Case]:
     ]
 
 
-async def measure(folder: Path, port: int, count: int, rounds: int) -> dict[Case, Measured]:
+async def measure(
+    folder: Path, port: int, count: int, rounds: int, only: str | None
+) -> dict[Case, Measured]:
     """Run every row `rounds` times, in turn, after a round that does not count."""
-    settings, rows = settings_for(folder, port), cases(folder, port)
+    settings = settings_for(folder, port)
+    rows = [row for row in cases(folder, port) if only in (None, row.scheme) or row.scheme == "-"]
     measured = {row: Measured() for row in rows}
     async with AsyncExitStack() as opened:
         enter = opened.enter_async_context
@@ -193,6 +196,7 @@ def main() -> None:
     )
     parser.add_argument("--count", type=int, default=2000, help="images a run (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="of each row (%(default)s)")
+    parser.add_argument("--only", choices=("data", "file", "http", "s3"), help="one scheme")
     parser.add_argument("--json", type=Path, help="write every round's values to this file")
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
@@ -200,7 +204,9 @@ def main() -> None:
         folder = Path(name)
         bodies = {f"{byte_length}.jpg": jpeg(byte_length) for byte_length in SIZES.values()}
         with http_host(bodies) as port:
-            measured = asyncio.run(measure(folder, port, options.count, options.rounds))
+            measured = asyncio.run(
+                measure(folder, port, options.count, options.rounds, options.only)
+            )
     report(measured, options.json)
     print(f"load of the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 

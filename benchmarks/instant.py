@@ -47,7 +47,7 @@ class InstantModel:
     identity = ModelIdentity(model="instant", revision="0")
 
     def __init__(
-        self, *, numbers: int = 512, resize: Resize = CLIP_SIZE, step: Callable[[int], None] = id
+        self, *, numbers: int = 512, resize: Resize = CLIP_SIZE, step: Callable[[int], object] = int
     ) -> None:
         self.resize = resize
         self._vectors = np.full((1024, numbers), numbers**-0.5, np.float32)

@@ -48,7 +48,8 @@ class Source(Protocol):
     async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes | Fetched:
         """Return the bytes at `uri`, at most `max_bytes` of them; `Fetched` where it hashed them.
 
-        Bytes are reserved before they are read: what hangs without an answer holds none.
+        Bytes are reserved before they are read. A host that hangs without an answer holds none;
+        files that hang hold half of the budget at most.
 
         Raises:
             Failed: the reference is not allowed, names nothing, or too much.
