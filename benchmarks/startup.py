@@ -2,8 +2,8 @@
 
 `python -m benchmarks.startup`: on the embedded broker, with the tiny checkpoints; one request, for
 embedding and caption, waits in the topic already. The clock starts before the process does and
-stops when a read_committed reader has the signed result. Exit code 1 if the median is over the
-promise. `--demo` times `make demo` once as well.
+stops when a read_committed reader has the signed result; on the way are the lines of the
+consumer's log. Exit code 1 if a median is over its promise. `--demo` times `make demo` once as well.
 """
 
 import argparse
@@ -23,10 +23,18 @@ from examples.processes import ROOT, Consumer, running_broker, running_consumer,
 from producer import ProducerSettings, Publisher
 from producer.topics import ensure_topics, topic_plans
 
-PROMISED_SECONDS = 8.0
+PROMISED_SECONDS = {"ready": 3.5, "first result": 8.0}
 PROMISED_DEMO_SECONDS = 60.0
 SECRET = "a secret of the benchmark alone, 32 bytes long"
-MILESTONES = ("topics", "ready", "blip loading", "blip loaded", "blip on device")
+MILESTONES = (
+    "topics",
+    "models",
+    "models tried",
+    "ready",
+    "blip loading",
+    "blip loaded",
+    "blip on device",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +105,19 @@ def milestones(consumer: Consumer, start: float) -> dict[str, float]:
 
 
 def report(starts: list[Start]) -> bool:
-    """Print the spread and the promise; return whether it holds."""
-    seconds = [start.first_result for start in starts]
-    median = statistics.median(seconds)
-    print(
-        f"first result: median {median:.2f} s, {min(seconds):.2f} to {max(seconds):.2f} s; "
-        f"promised at most {PROMISED_SECONDS:g} s; ratio {median / PROMISED_SECONDS:.2f}"
-    )
-    return median <= PROMISED_SECONDS
+    """Print the spreads and the promises; return whether all hold."""
+    held = True
+    for name, promised in PROMISED_SECONDS.items():
+        seconds = [
+            {**start.milestones, "first result": start.first_result}[name] for start in starts
+        ]
+        median = statistics.median(seconds)
+        held &= median <= promised
+        print(
+            f"{name}: median {median:.2f} s, {min(seconds):.2f} to {max(seconds):.2f} s; "
+            f"promised at most {promised:g} s; ratio {median / promised:.2f}"
+        )
+    return held
 
 
 def time_demo() -> bool:

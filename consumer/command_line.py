@@ -1,4 +1,4 @@
-"""The commands: run, or `check` the surroundings."""
+"""What the commands do: run, or `check` the surroundings, and how the process ends."""
 
 import asyncio
 import os
@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NoReturn
 
 import structlog
-import typer
 
 from consumer import check as surroundings
 from consumer import service
@@ -25,16 +24,9 @@ def run(environment: Mapping[str, str], stop: StopRequest) -> NoReturn:
     _run(environment, lambda settings, live: service.run(settings, stop, live))
 
 
-def check(context: typer.Context) -> None:
-    """Look at settings, broker, topics, device and models.
-
-    A line for each, with what is wrong and what to do; ends with the code of the first fault.
-
-    \b
-    Example:
-      imagelane check
-    """
-    _run(context.obj, lambda settings, _: surroundings.run(settings))
+def check(environment: Mapping[str, str]) -> NoReturn:
+    """Look at the surroundings, and end the process."""
+    _run(environment, lambda settings, _: surroundings.run(settings))
 
 
 def _run(

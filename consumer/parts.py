@@ -18,6 +18,7 @@ from consumer.inference.engine import Engine
 from consumer.inference.residency import ResidencyPolicy
 from consumer.partition.beginning import BeginAt
 from consumer.record.results import OutcomeEncoder
+from consumer.runtime import limits
 from consumer.runtime.readiness import Readiness
 from consumer.runtime.watchdog import Bounds
 from consumer.settings import ConsumerSettings
@@ -130,21 +131,22 @@ def open_models(settings: ConsumerSettings) -> "Models":
         FatalError: which checkpoint or device cannot be had, and what to do.
     """
     log.info("models loading", clip=settings.clip_model, blip=settings.blip_model)
-    # Imported here: torch takes seconds, which nobody should wait for to read of a bad setting.
-    from consumer.inference.models import load
+    with limits.kept():
+        # Imported here: torch takes seconds, which nobody should wait for to read of a bad setting.
+        from consumer.inference.models import load
 
-    models = load.open_models(
-        load.ModelOptions(
-            clip=settings.clip_model,
-            clip_revision=settings.revision_of_clip,
-            blip=settings.blip_model,
-            blip_revision=settings.revision_of_blip,
-            caption_max_tokens=settings.caption_max_tokens,
-            device=settings.device,
-            dtype=settings.dtype,
-            torch_threads=settings.torch_threads,
+        models = load.open_models(
+            load.ModelOptions(
+                clip=settings.clip_model,
+                clip_revision=settings.revision_of_clip,
+                blip=settings.blip_model,
+                blip_revision=settings.revision_of_blip,
+                caption_max_tokens=settings.caption_max_tokens,
+                device=settings.device,
+                dtype=settings.dtype,
+                torch_threads=settings.torch_threads,
+            )
         )
-    )
     clip, blip = models.embedder.identity, models.captioner.identity
     log.info(
         "models",

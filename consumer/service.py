@@ -43,6 +43,9 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
     closing = Closing(is_json=settings.log_format == "json")
     state = ProcessState(readiness=Readiness(), stop=stop)
     alive = _prepare_process(settings)
+    # Beside what waits for the broker: torch and transformers take seconds to import, and a fault
+    # of the settings or the broker is said while they do.
+    opening = asyncio.create_task(asyncio.to_thread(parts.open_models, settings))
     health = open_port(state, host=settings.health_host, port=settings.health_port)
     async with (
         closing.bound("health", health),
@@ -51,13 +54,13 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
         closing.bound("tracing", open_tracing(settings.tracing, settings.group_id)) as traced,
     ):
         group = await parts.open_group(settings, cluster, state.readiness)
-        models = parts.open_models(settings)
         async with (
-            closing.bound("engine", parts.open_engine(settings, models)) as engine,
             closing.bound("decoder", parts.open_decoder(settings)) as decoder,
+            closing.bound("engine", parts.open_engine(settings, await opening)) as engine,
             closing.bound("group", group) as stream,
             asyncio.TaskGroup() as tasks,
         ):
+            models = opening.result()
             log.info("models tried", found=await probe(engine, decoder, models.resizes))
             write = parts.make_encoder(settings, models).write
             budget, queries_budget = open_budgets(settings)

@@ -90,7 +90,7 @@ CONSUMER: Final = {
         extra="consumer",
     ),
     "check": Subcommand(
-        target="consumer.command_line:check",
+        target="consumer.check_command:check",
         summary="Look at settings, broker, topics, device and models.",
         extra="consumer",
     ),

@@ -3,7 +3,8 @@
 import ctypes
 import gc
 import resource
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 # As many as the records in flight hold. Python's 700 begin a collection every few records, which
@@ -23,6 +24,22 @@ def tune() -> None:
     gc.set_threshold(_COLLECT_OBJECTS)
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Hide from the garbage collector whatever exists at the end of this.
+
+    torch and transformers make half a million objects that stay: collections meanwhile are a fifth
+    of their import, and each later one of all generations took 0.25 to 1 s, with every thread
+    waiting.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def allow_descriptors() -> None:

@@ -1,6 +1,9 @@
 """What the process takes of its machine."""
 
+import gc
 import resource
+
+import pytest
 
 from consumer.runtime import limits
 
@@ -14,3 +17,25 @@ def test_as_many_descriptors_as_allowed() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_kept_is_not_collected_again(fails: bool) -> None:
+    """The collector sees what came later alone, and works as before."""
+    kept: list[object] = []
+    try:
+        with limits.kept():
+            assert not gc.isenabled()
+            kept.append([])
+            if fails:
+                raise ValueError
+    except ValueError:
+        assert fails
+    later: list[object] = []
+    try:
+        seen = set(map(id, gc.get_objects()))
+        assert gc.isenabled()
+        assert id(kept[0]) not in seen
+        assert id(later) in seen
+    finally:
+        gc.unfreeze()

@@ -65,6 +65,25 @@ def test_help_loads_no_side() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("name", CONSUMER)
+def test_help_of_the_gpu_side_imports_nothing_that_takes_long(name: str) -> None:
+    """Its own broker client, torch and decoders come when it runs."""
+    heavy = ("torch", "transformers", "numpy", "aiokafka", "aiohttp", "botocore")
+    code = (
+        "import sys; from imagelane.cli import main; main();"
+        f"print('loaded', sorted(set(sys.modules) & set({heavy!r})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, name, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=ROOT,
+    )
+    assert done.stdout.splitlines()[-1] == "loaded []"
+
+
 def test_version_is_the_distributions() -> None:
     """With its name."""
     assert imagelane("--version").startswith("imagelane ")
