@@ -16,6 +16,7 @@ from consumer.partition.offsets import OffsetTracker
 from consumer.partition.worker import PartitionWorker
 from consumer.parts import make_encoder
 from consumer.record.replay_window import Seen
+from consumer.runtime.tracing import untraced
 from consumer.settings import ConsumerSettings
 from consumer.worker_maker import WorkerMaker, open_budgets
 from imagelane.position import Position
@@ -133,7 +134,7 @@ async def carry(
     partition = Partition(len(records), settings.results_topic)
     _, queries_budget = open_budgets(settings)
     write = make_encoder(settings, Models(embedder=model, captioner=model)).write  # type: ignore[arg-type]
-    maker = WorkerMaker(settings, preparation, queries_budget, engine, write)
+    maker = WorkerMaker(settings, preparation, queries_budget, engine, write, untraced)
     maker.proof.recall(None)
     worker = maker.make_worker(settings.ingest_topic, OffsetTracker(0), partition.commit)
 

@@ -3,7 +3,7 @@
 `python -m benchmarks.startup`: on the embedded broker, with the tiny checkpoints; one request, for
 embedding and caption, waits in the topic already. The clock starts before the process does and
 stops when a read_committed reader has the signed result; on the way are the lines of the
-consumer's log. Exit code 1 if a median is over its promise. `--demo` times `make demo` once as well.
+consumer's log. Exit code 1 if a median is over its promise. `--demo` times `make demo` once.
 """
 
 import argparse

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 import structlog
@@ -34,8 +35,6 @@ POLL_SECONDS: Final = 0.1  # also how long a signal to stop may go unnoticed
 async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | None) -> None:
     """Consume until somebody asks to stop; STOP_SECONDS + 2 later it has returned, or ended.
 
-    `live` is the line of a terminal, which is told how much waits.
-
     Raises:
         FatalError: what is wrong and what to do, bare or in an exception group.
     """
@@ -43,12 +42,10 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
     closing = Closing(is_json=settings.log_format == "json")
     state = ProcessState(readiness=Readiness(), stop=stop)
     alive = _prepare_process(settings)
-    # Beside what waits for the broker: torch and transformers take seconds to import, and a fault
-    # of the settings or the broker is said while they do.
+    # torch takes seconds to import: a fault of the broker or of a topic is said meanwhile.
     opening = asyncio.create_task(asyncio.to_thread(parts.open_models, settings))
-    health = open_port(state, host=settings.health_host, port=settings.health_port)
     async with (
-        closing.bound("health", health),
+        closing.bound("health", _health(state, settings)),
         closing.bound("sources", open_sources(settings)) as sources,
         closing.bound("cluster", parts.open_cluster(settings)) as cluster,
         closing.bound("tracing", open_tracing(settings.tracing, settings.group_id)) as traced,
@@ -93,6 +90,10 @@ def _prepare_process(settings: ConsumerSettings) -> AliveFile | None:
     forbid_inspection()
     limits.allow_descriptors()
     return alive
+
+
+def _health(state: ProcessState, settings: ConsumerSettings) -> AbstractAsyncContextManager[None]:
+    return open_port(state, host=settings.health_host, port=settings.health_port)
 
 
 def _beside(

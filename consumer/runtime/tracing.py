@@ -9,6 +9,11 @@ from imagelane.exits import ExitCode, FatalError
 Around = Callable[[Write, Commit], tuple[Write, Commit]]
 
 
+def untraced(write: Write, commit: Commit) -> tuple[Write, Commit]:
+    """Return both as they are."""
+    return write, commit
+
+
 @asynccontextmanager
 async def open_tracing(wanted: bool, group_id: str) -> AsyncIterator[Around]:
     """Open what is put around each worker's `write` and `commit`: nothing, unless it is wanted.
@@ -17,7 +22,7 @@ async def open_tracing(wanted: bool, group_id: str) -> AsyncIterator[Around]:
         FatalError: `SETTINGS`: it is wanted, and the extra `otel` is not installed.
     """
     if not wanted:
-        yield lambda write, commit: (write, commit)
+        yield untraced
         return
     try:
         from consumer.runtime.record_spans import RecordTracer
