@@ -64,7 +64,7 @@ async def test_slow_picture_has_a_process_of_its_own_that_yields(
         for _ in range(2):
             assert (await decoder.decode(costly, TARGETS)).width == 1984
             (slow,) = child_workers() - normal
-            assert niceness(slow) == 10 + niceness(os.getpid())
+            assert niceness(slow) == min(19, 10 + niceness(os.getpid()))
         assert child_workers() > normal
     assert not child_workers()
 
