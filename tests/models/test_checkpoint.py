@@ -1,6 +1,7 @@
 """A checkpoint is loaded whole or not at all, and the refusal says which and why, in one line."""
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -255,6 +256,22 @@ def test_hub_that_cannot_be_reached_is_named(hub_cache: Path) -> None:
 
     assert "nobody/no-such-model at main cannot be had from the hub" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_libraries_print_nothing_beside_the_log(
+    hub_cache: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What they warn of reaches the root logger, once: there it is JSON where the log is."""
+    with pytest.raises(ModelUnavailable):
+        inspect("nobody/no-such-model", "main", "clip")
+
+    for library in ("huggingface_hub", "transformers"):
+        logging.getLogger(library).error("a word of %s", library)
+    assert capfd.readouterr().err == ""
+    assert [record.getMessage() for record in caplog.records] == [
+        "a word of huggingface_hub",
+        "a word of transformers",
+    ]
 
 
 def test_revision_from_the_hub_is_the_commit(

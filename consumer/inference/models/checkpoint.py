@@ -7,6 +7,7 @@ configuration and of the first values of every tensor: no training leaves all of
 """
 
 import json
+import logging
 import re
 import threading
 import time
@@ -28,7 +29,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 from consumer.inference.errors import ModelUnavailable
 from consumer.outcome import ModelIdentity
@@ -40,6 +41,7 @@ MODEL_TYPES: Final[Mapping[str, Sequence[str]]] = {
     "clip": ("clip", "siglip", "metaclip_2"),
     "blip": ("blip", "blip-2", "git"),
 }
+_CHATTY: Final = ("huggingface_hub", "transformers")  # libraries that print their own log
 _SMALL_FILES: Final = ("*.json", "*.txt", "*.model")
 _TOKENIZERS: Final = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
 _WEIGHTS: Final = ("model.safetensors", "model-*-of-*.safetensors")
@@ -182,10 +184,14 @@ def _download(model: str, revision: str) -> Path:
 
 
 def _silence() -> None:
-    """Keep the libraries from printing progress bars and reports."""
+    """Keep the libraries from printing: no progress bars, no reports, no lines beside the log's."""
     disable_progress_bars()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    for library in _CHATTY:
+        logger = logging.getLogger(library)
+        logger.handlers.clear()  # each has one of its own, in a form of its own
+        logger.propagate = True
 
 
 def _weights(folder: Path, model: str) -> list[Path]:
