@@ -125,7 +125,7 @@ def test_from_an_empty_folder_to_a_restart(embedded_broker: EmbeddedBroker, tmp_
         assert "ok      a.jpg: a large red circle on a white background" in first.said
         assert "failed  b.jpg: not_an_image" in first.said
         assert "a large red circle" in pasted(first.said, "results")
-        assert "group imagelane: stable, 1 members" in pasted(first.said, "status")
+        assert "group imagelane: stable, 1 member" in pasted(first.said, "status")
         first.process.send_signal(signal.SIGINT)
         assert first.process.wait(PATIENCE_SECONDS) == 0
         assert "everything is down" in first.said
