@@ -144,7 +144,7 @@ endif
 
 .PHONY: lock
 lock: ## write requirements/*.txt anew from pyproject.toml: versions and hashes (needs uv)
-	@lock() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	@lock() { uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" pyproject.toml "$$@"; }; \
 	lock $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) --group dev -o requirements/dev.txt; \
 	lock --extra consumer -o requirements/consumer.txt -c requirements/dev.txt; \
