@@ -108,8 +108,7 @@ async def _topics(settings: ConsumerSettings) -> str:
 async def _device(settings: ConsumerSettings) -> str:
     from consumer.inference.models.device import choose_device
 
-    device = await asyncio.to_thread(choose_device, settings.device, settings.dtype)
-    return f"{device.torch_device}, {device.dtype}"
+    return str(await asyncio.to_thread(choose_device, settings.device, settings.dtype))
 
 
 async def _checkpoint(model: str, revision: str, kind: Literal["clip", "blip"]) -> str:

@@ -152,6 +152,7 @@ def open_models(settings: ConsumerSettings) -> "Models":
         "models",
         clip=f"{clip.model} at {clip.revision}",
         blip=f"{blip.model} at {blip.revision}",
+        device=models.device,
     )
     return models
 

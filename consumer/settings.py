@@ -128,7 +128,8 @@ class ConsumerSettings(ImageSettings):
         description="`auto`, `cpu`, `cuda` or `cuda:N`",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="`auto`: bfloat16 or float16 on a GPU, float32 on a CPU"
+        default="auto",
+        description="`auto`: bfloat16 or float16 on a GPU, bfloat16 on a CPU with AMX, else float32",
     )
     torch_threads: int = Field(
         default=0, ge=0, description="threads of one model step on a CPU; 0: torch's choice"

@@ -1,8 +1,10 @@
 """BLIP's captions, against transformers' own processor and model."""
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +13,7 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from transformers.models.blip.processing_blip import BlipProcessor
 
 from consumer.inference.errors import ModelUnavailable
+from consumer.inference.models.blip_attention import fuse_attention
 from consumer.inference.models.captioner import GreedyCaptioner
 from consumer.inference.models.checkpoint import inspect
 from consumer.inference.models.device import Device
@@ -65,6 +68,48 @@ def test_captions_are_those_of_transformers(
 
     assert captions == reference(folder, images)
     assert len(set(captions)) > 1
+
+
+def test_attention_is_fused_everywhere(
+    folder: Path, make_blip: Callable[..., GreedyCaptioner]
+) -> None:
+    """No layer of either tower computes as transformers' eager one does."""
+    blip = make_blip(folder)
+    blip.load()
+
+    kinds = [type(module).__name__ for module in blip._weights.model.modules()]
+
+    assert "FusedVisionAttention" in kinds
+    assert "FusedTextAttention" in kinds
+    assert not {"BlipAttention", "BlipTextSelfAttention"} & set(kinds)
+
+
+@pytest.mark.parametrize("with_cache", [True, False])
+def test_fused_logits_are_those_of_eager_attention(
+    folder: Path, noise: Noise, with_cache: bool
+) -> None:
+    """Every step of a caption, not only its words: the logits differ by rounding alone."""
+    eager = BlipForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    fused = copy.deepcopy(eager)
+    fuse_attention(fused)
+    side = eager.config.vision_config.image_size
+    pixels = torch.from_numpy(np.stack(noise(4, side))).permute(0, 3, 1, 2) / 255
+
+    with torch.inference_mode():
+        steps = [
+            model.generate(
+                pixel_values=pixels,
+                max_new_tokens=MAX_NEW_TOKENS,
+                use_cache=with_cache,
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+            for model in (eager, fused)
+        ]
+
+    assert torch.equal(steps[0].sequences, steps[1].sequences)
+    for expected, logits in zip(steps[0].logits, steps[1].logits, strict=True):
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_captions_are_the_same_after_a_reload(

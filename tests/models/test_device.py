@@ -22,10 +22,28 @@ class Elsewhere(Device):
         return False
 
 
-def test_cpu_computes_in_float32() -> None:
-    """Half precision is an explicit choice there."""
-    assert choose_device("cpu").dtype is torch.float32
-    assert choose_device("cpu", "bfloat16").dtype is torch.bfloat16
+@pytest.mark.parametrize(
+    ("has", "dtype"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": True}, torch.float32),
+        ({"amx_bf16": False}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_cpu_computes_in_bfloat16_where_it_has_amx(
+    has: dict[str, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Instructions of AVX-512 alone make it slower, and are no reason."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+
+    assert choose_device("cpu").dtype is dtype
+
+
+def test_dtype_that_is_asked_for_is_taken() -> None:
+    """Whatever the processor has."""
+    assert choose_device("cpu", "float32").dtype is torch.float32
+    assert str(choose_device("cpu", "bfloat16")) == "cpu, bfloat16"
     assert choose_device("cpu").is_host
 
 

@@ -14,6 +14,7 @@ from transformers.models.blip.modeling_blip import BlipForConditionalGeneration
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 from transformers.models.git.modeling_git import GitForCausalLM
 
+from consumer.inference.models.blip_attention import fuse_attention
 from consumer.inference.models.checkpoint import Checkpoint, load, unreadable
 from consumer.inference.models.device import Device, device_errors
 from consumer.inference.models.preprocessing import preprocessing
@@ -113,7 +114,9 @@ class GreedyCaptioner:
         self._weights.unload()
 
     def _read(self) -> PreTrainedModel:
-        return load(self._checkpoint, self._captioning.model, self._device.dtype)
+        model = load(self._checkpoint, self._captioning.model, self._device.dtype)
+        fuse_attention(model)
+        return model
 
 
 def _identity(checkpoint: Checkpoint, max_new_tokens: int) -> ModelIdentity:

@@ -36,6 +36,7 @@ class Models:
     embedder: Embedder
     captioner: Captioner
     text_embedder: TextEmbedder
+    device: str  # and the dtype, for the log
     host_is_device: bool
     device_memory: Callable[[], Mapping[str, int]]  # bytes by kind
 
@@ -62,6 +63,7 @@ def open_models(options: ModelOptions) -> Models:
         embedder=embedder,
         captioner=GreedyCaptioner(blip, device, max_new_tokens=options.caption_max_tokens),
         text_embedder=ClipText(clip, device),
+        device=str(device),
         host_is_device=device.is_host,
         device_memory=partial(memory_bytes, device),
     )

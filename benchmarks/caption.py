@@ -1,0 +1,140 @@
+"""Captions a second, beside transformers' own `generate` as its documentation calls it.
+
+`python -m benchmarks.caption`: BLIP of the real size with random weights, on the CPU, batches of 1, 4
+and 8. Both sides get pictures of the model's size and give text; every caption has as many tokens as
+it may, since random weights never end one. The reference computes in float32 with eager attention,
+which is what `from_pretrained` gives. The sides take turns.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import BlipForConditionalGeneration
+from transformers.models.blip.processing_blip import BlipProcessor
+
+from benchmarks.checkpoints import BLIP_BASE, SMALL, Size, save_random_blip
+from consumer.inference.models.captioner import GreedyCaptioner
+from consumer.inference.models.checkpoint import inspect
+from consumer.inference.models.device import Device, choose_device
+from consumer.pixels import Pixels
+
+Caption = Callable[[Sequence[Pixels]], list[str]]
+GOALS = {("float32", 1): 1.0, ("float32", 8): 1.5, ("bfloat16", 8): 3.0}
+BATCHES = (1, 4, 8)
+
+
+def main() -> int:
+    """Measure, print, and return the exit code: 1 if a goal is not reached."""
+    parser = argparse.ArgumentParser(description="captions against transformers' generate")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=10, help="tokens of each caption")
+    parser.add_argument("--small", action="store_true", help="a small model: to try the benchmark")
+    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    arguments = parser.parse_args()
+    size = SMALL if arguments.small else BLIP_BASE
+    with tempfile.TemporaryDirectory() as folder:
+        save_random_blip(Path(folder), size)
+        figures = measure(Path(folder), size, arguments.rounds, arguments.tokens)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return 0 if report(figures) else 1
+
+
+def measure(folder: Path, size: Size, rounds: int, tokens: int) -> list[dict[str, object]]:
+    """Return a row of figures for each dtype and batch."""
+    dtypes = ["float32"]
+    if choose_device("cpu").dtype is torch.bfloat16:
+        dtypes.append("bfloat16")
+    sides = {"generate": reference(folder, tokens)}
+    sides |= {dtype: ours(folder, dtype, tokens) for dtype in dtypes}
+    side = size.image_side
+    random = np.random.default_rng(5)
+    images = list(random.integers(0, 256, (max(BATCHES), side, side, 3), dtype=np.uint8))
+    rows: list[dict[str, object]] = []
+    for batch in BATCHES:
+        seconds = in_turns(sides, images[:batch], rounds)
+        for dtype in dtypes:
+            ratios = [
+                theirs / own
+                for theirs, own in zip(seconds["generate"], seconds[dtype], strict=True)
+            ]
+            rows.append(
+                {
+                    "dtype": dtype,
+                    "batch": batch,
+                    "captions_per_second": batch / statistics.median(seconds[dtype]),
+                    "generate_per_second": batch / statistics.median(seconds["generate"]),
+                    "ratio": statistics.median(ratios),
+                    "ratios": sorted(ratios),
+                }
+            )
+    return rows
+
+
+def in_turns(
+    sides: dict[str, Caption], images: Sequence[Pixels], rounds: int
+) -> dict[str, list[float]]:
+    """Return each side's seconds, a value a round; one round more warms all up."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(rounds + 1):
+        for name, caption in sides.items():
+            started = time.perf_counter()
+            captions = caption(images)
+            if len(captions) != len(images):
+                raise RuntimeError(f"{name} gave {len(captions)} captions of {len(images)}")
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def ours(folder: Path, dtype: str, tokens: int) -> Caption:
+    """Return the consumer's captioner."""
+    device = Device(torch_device=torch.device("cpu"), dtype=getattr(torch, dtype))
+    captioner = GreedyCaptioner(inspect(str(folder), "main", "blip"), device, max_new_tokens=tokens)
+    captioner.load()
+    captioner.to_device()
+    return captioner.caption
+
+
+def reference(folder: Path, tokens: int) -> Caption:
+    """Return what transformers' documentation shows, with the pictures resized already."""
+    processor = BlipProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
+    model = BlipForConditionalGeneration.from_pretrained(folder)
+
+    def caption(images: Sequence[Pixels]) -> list[str]:
+        inputs = processor(images=list(images), return_tensors="pt")
+        outputs = model.generate(**inputs, max_new_tokens=tokens)
+        texts: list[str] = processor.batch_decode(outputs, skip_special_tokens=True)
+        return texts
+
+    return caption
+
+
+def report(figures: Sequence[dict[str, object]]) -> bool:
+    """Print the table; return whether all goals are reached."""
+    reached = True
+    print("| dtype | batch | captions/s | generate, captions/s | ratio | goal |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for row in figures:
+        goal = GOALS.get((str(row["dtype"]), int(str(row["batch"]))))
+        ratio, ratios = float(str(row["ratio"])), row["ratios"]
+        assert isinstance(ratios, list)
+        reached &= goal is None or ratio >= goal
+        print(
+            f"| {row['dtype']} | {row['batch']} | {row['captions_per_second']:.2f} | "
+            f"{row['generate_per_second']:.2f} | {ratio:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) | "
+            f"{goal or ''} |"
+        )
+    return reached
+
+
+if __name__ == "__main__":
+    sys.exit(main())
