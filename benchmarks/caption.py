@@ -1,9 +1,9 @@
 """Captions a second, beside transformers' own `generate` as its documentation calls it.
 
-`python -m benchmarks.caption`: BLIP of the real size with random weights, on the CPU, batches of 1, 4
-and 8. Both sides get pictures of the model's size and give text; every caption has as many tokens as
-it may, since random weights never end one. The reference computes in float32 with eager attention,
-which is what `from_pretrained` gives. The sides take turns.
+`python -m benchmarks.caption`: BLIP of the real size with random weights, on the CPU, batches of 1,
+4 and 8. Both sides get pictures of the model's size and give text; every caption has as many tokens
+as it may, since random weights never end one. The reference computes in float32 with eager
+attention, which is what `from_pretrained` gives. The sides take turns.
 """
 
 import argparse
@@ -130,8 +130,8 @@ def report(figures: Sequence[dict[str, object]]) -> bool:
         reached &= goal is None or ratio >= goal
         print(
             f"| {row['dtype']} | {row['batch']} | {row['captions_per_second']:.2f} | "
-            f"{row['generate_per_second']:.2f} | {ratio:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) | "
-            f"{goal or ''} |"
+            f"{row['generate_per_second']:.2f} | {ratio:.2f} "
+            f"({ratios[0]:.2f} to {ratios[-1]:.2f}) | {goal or ''} |"
         )
     return reached
 

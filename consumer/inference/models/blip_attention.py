@@ -16,7 +16,9 @@ from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 class FusedVisionAttention(BlipAttention):
     """Attention of the image tower. Gives no weights of attention, which nobody asks for."""
 
-    def forward(self, hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
+    def forward(  # type: ignore[override]  # no weights
+        self, hidden_states: torch.Tensor, **_: Any
+    ) -> tuple[torch.Tensor, None]:
         """Return the layer's output, shape (images, patches, width)."""
         images, patches, width = hidden_states.shape
         heads = self.qkv(hidden_states).view(images, patches, 3, self.num_heads, self.head_dim)
@@ -68,11 +70,12 @@ class FusedTextAttention(BlipTextSelfAttention):
         return self._heads(self.key(states)), self._heads(self.value(states))
 
     def _heads(self, states: torch.Tensor) -> torch.Tensor:
-        return states.unflatten(-1, (-1, self.attention_head_size)).transpose(1, 2)
+        heads = states.view(*states.shape[:-1], -1, self.attention_head_size)
+        return heads.transpose(1, 2)
 
 
 def fuse_attention(model: torch.nn.Module) -> None:
-    """Let every attention of a BLIP compute by the fused kernel; its weights stay where they are."""
+    """Let every attention of a BLIP compute by the fused kernel, with the weights it has."""
     for module in model.modules():
         # Only the class itself: a subclass may compute something else.
         if type(module) is BlipAttention:
