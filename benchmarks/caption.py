@@ -106,7 +106,7 @@ def ours(folder: Path, dtype: str, tokens: int) -> Caption:
 
 def reference(folder: Path, tokens: int) -> Caption:
     """Return what transformers' documentation shows, with the pictures resized already."""
-    processor = BlipProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
+    processor = BlipProcessor.from_pretrained(folder)
     model = BlipForConditionalGeneration.from_pretrained(folder)
 
     def caption(images: Sequence[Pixels]) -> list[str]:
