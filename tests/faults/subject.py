@@ -231,6 +231,7 @@ def arm() -> None:
         embedder=StubModel(),
         captioner=StubModel(),
         text_embedder=StubModel(),
+        device="cpu, float32",
         host_is_device=True,
         resizes={Task.EMBED: SIZE, Task.CAPTION: SIZE},
         device_memory=dict,
