@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from consumer.images.loop_clock import LoopClock, every_tick
-from consumer.images.sources import Source, Sources
+from consumer.images.sources import ImageSource, Sources
 from consumer.images.sources.body import FetchLimits
 from consumer.images.sources.data import DataSource
 from consumer.images.sources.file import FileSource
@@ -20,7 +20,7 @@ async def open_sources(settings: ConsumerSettings) -> AsyncIterator[Sources]:
     Raises:
         FatalError: one of them cannot be opened as the settings say.
     """
-    by_scheme: dict[str, Source] = {}
+    by_scheme: dict[str, ImageSource] = {}
     limits = fetch_limits(settings)
     async with AsyncExitStack() as opened:
         clock = LoopClock()

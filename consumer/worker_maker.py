@@ -76,7 +76,7 @@ class WorkerMaker:
             freshness=self._freshness,
             proof=self.proof,
             refusals=self.refusals,
-            letter_rate=self._dead_letter_rate,
+            dead_letter_rate=self._dead_letter_rate,
             replay=ReplayWindow(self._freshness),
             preparation=preparation,
             inferences=self._engine,

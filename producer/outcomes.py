@@ -53,28 +53,28 @@ class Outcome:
 class Waiting:
     """One request whose outcome may come before or after the broker's acknowledgement."""
 
-    __slots__ = ("__weakref__", "_letters", "_place", "outcome")
+    __slots__ = ("__weakref__", "_dead_letters", "_place", "outcome")
 
     def __init__(self) -> None:
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._place: Place | None = None
-        self._letters: dict[Place, Outcome] = {}
+        self._dead_letters: dict[Place, Outcome] = {}
 
     def acknowledged(self, place: Place) -> None:
         """Take in where the record stands: a dead letter is ours when it names that place."""
         self._place = place
-        if place in self._letters:
-            self.settle(self._letters[place])
-        self._letters.clear()
+        if place in self._dead_letters:
+            self.conclude(self._dead_letters[place])
+        self._dead_letters.clear()
 
     def refused(self, place: Place, outcome: Outcome) -> None:
         """Take in a dead letter that names our id."""
         if self._place is None:
-            self._letters[place] = outcome
+            self._dead_letters[place] = outcome
         elif self._place == place:
-            self.settle(outcome)
+            self.conclude(outcome)
 
-    def settle(self, outcome: Outcome) -> None:
+    def conclude(self, outcome: Outcome) -> None:
         """End the wait; the first outcome stands."""
         if not self.outcome.done():
             self.outcome.set_result(outcome)
@@ -119,7 +119,7 @@ class Outcomes:
         self._hear((source.topic, source.partition, source.offset))
         waiting = self._waiting.get(result.id)
         if waiting is not None:
-            waiting.settle(outcome_of(result, record.value))
+            waiting.conclude(outcome_of(result, record.value))
 
     def _hear(self, place: Place) -> None:
         """Count an outcome, of whomever, of the record at `place`."""

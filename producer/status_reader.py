@@ -30,7 +30,7 @@ _LAST_RESULTS: Final = 100  # offsets of each partition among which the last res
 _OTHER: Final = "other"
 _CODES: Final = frozenset(map(str, Code))
 
-Answer = TypeVar("Answer")
+Reply = TypeVar("Reply")
 
 
 async def read_status(settings: StatusSettings, *, since: float) -> Status:
@@ -52,7 +52,7 @@ async def read_status(settings: StatusSettings, *, since: float) -> Status:
         )
 
 
-async def _told(answer: Awaitable[Answer]) -> Answer | Fault:
+async def _told(answer: Awaitable[Reply]) -> Reply | Fault:
     """Return the answer or its fault; brokers that are away are no matter of one part."""
     try:
         return await answer
@@ -194,7 +194,7 @@ class _Look:
         group_id = self._settings.group_id
         return await committed_offsets(self._admin, group_id, self._requests())
 
-    async def _asked(self, doing: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _asked(self, doing: str, ask: Callable[[], Awaitable[Reply]]) -> Reply:
         """Ask until there is an answer: a coordinator may be moving."""
         async with answering(self._settings, f"group {self._settings.group_id}: {doing}"):
             return await retried(ask, self._settings.broker_timeout_seconds)

@@ -99,7 +99,7 @@ class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
-class _Answer(BaseModel):
+class _ResultModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
 
 
@@ -165,7 +165,7 @@ class Request(_Message):
         return self.image.uri if self.image is not None else self.text or ""
 
 
-class ImageInfo(_Answer):
+class ImageInfo(_ResultModel):
     """The image: `sha256` of its bytes as fetched, `width` and `height` after EXIF orientation.
 
     Of an image that failed only `uri` is known; an `ok` result has all five.
@@ -178,7 +178,7 @@ class ImageInfo(_Answer):
     format: str | None = None
 
 
-class Embedding(_Answer):
+class Embedding(_ResultModel):
     """A unit vector of `dim` float32: base64 of their bytes, or JSON numbers.
 
     The bytes of `base64` are little-endian, those of `base64-be` big-endian.
@@ -212,13 +212,13 @@ class Embedding(_Answer):
         return vector
 
 
-class Caption(_Answer):
+class Caption(_ResultModel):
     model: str
     revision: str
     text: str
 
 
-class Failure(_Answer):
+class Failure(_ResultModel):
     """Why there is nothing else. `message` is for a person; `attempts` counts the tries.
 
     `code` is any string: a newer consumer may give one that is not in this version's `Code`.
@@ -229,7 +229,7 @@ class Failure(_Answer):
     attempts: int
 
 
-class TimingMs(_Answer):
+class TimingMs(_ResultModel):
     """Milliseconds; a stage not reached or not asked for is absent. `queue`: append to start."""
 
     queue: float | None = None
@@ -240,7 +240,7 @@ class TimingMs(_Answer):
     total: float | None = None
 
 
-class Source(_Answer):
+class Source(_ResultModel):
     """Where the request stands in the log, and the consumer group of the result (if it is told)."""
 
     topic: str
@@ -249,7 +249,7 @@ class Source(_Answer):
     group: str | None = None
 
 
-class Result(_Answer):
+class Result(_ResultModel):
     """The outcome of one request: `ok` with what was asked for, or `error` with the reason.
 
     The `ok` result of a text has no `image`; an `error` may have one, with its `uri` alone.

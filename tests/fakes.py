@@ -10,7 +10,7 @@ import numpy as np
 
 from consumer.errors import Failed
 from consumer.images.byte_budget import ByteBudget
-from consumer.images.sources import Fetched, Source
+from consumer.images.sources import Fetched, ImageSource
 from consumer.outcome import ImageFacts, Inference
 from consumer.pixels import Pixels
 from consumer.record.dead_letters import DeadLetterRate
@@ -54,7 +54,7 @@ def signed_record(request: Request, offset: int = 0, **changes: Any) -> Record:
     return Record(**(fields | changes))
 
 
-async def fetched(source: Source, uri: str, max_bytes: int) -> bytes:
+async def fetched(source: ImageSource, uri: str, max_bytes: int) -> bytes:
     """Return what a source has, with all the memory it may want."""
     async with fetching(source, uri, max_bytes, ByteBudget(2**40)) as data:
         return data
@@ -62,7 +62,7 @@ async def fetched(source: Source, uri: str, max_bytes: int) -> bytes:
 
 @asynccontextmanager
 async def fetching(
-    source: Source, uri: str, max_bytes: int, budget: ByteBudget
+    source: ImageSource, uri: str, max_bytes: int, budget: ByteBudget
 ) -> AsyncIterator[bytes]:
     """Return what a source has, reserved from `budget` until the block ends."""
     async with budget.reserve() as reservation:
@@ -170,7 +170,7 @@ def fake_pipeline(**changes: Any) -> Pipeline:
         "freshness": Freshness(),
         "proof": proven(),
         "refusals": Refusals(),
-        "letter_rate": DeadLetterRate(2**40),
+        "dead_letter_rate": DeadLetterRate(2**40),
         "replay": ReplayWindow(Freshness()),
         "preparation": FakePreparation(),
         "inferences": FakeInferences(),

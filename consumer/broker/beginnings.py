@@ -9,7 +9,7 @@ from aiokafka import TopicPartition
 
 from consumer.broker.cluster import Cluster, TopicFacts
 from consumer.broker.evidence import WINDOW_RECORDS, ResultsEvidence
-from consumer.partition.beginning import BeginAt, Edge, Evidence, refusal
+from consumer.partition.beginning import BeginAt, Edge, Evidence, no_position_message
 from consumer.partition.offsets import PartitionId
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.errors import answers_needed
@@ -74,7 +74,7 @@ class Beginnings:
         found = await self._read(unsaid, seconds)
         for partition, evidence in found.items():
             if evidence.was_here:
-                message = refusal(self.group_id, partition, evidence)
+                message = no_position_message(self.group_id, partition, evidence)
                 raise FatalError(ExitCode.NO_POSITION, message)
         if others := sorted({group for evidence in found.values() for group in evidence.others}):
             log.warning(

@@ -30,7 +30,7 @@ ANSWER_SECONDS: Final = 10  # how long an answer about the topics is waited for
 TOPIC_SECONDS: Final = 10  # how long topics are waited for that were made a moment ago
 # Of a batch where we may not read the topic's limit: far below what any sensible topic takes.
 CAREFUL_BATCH_BYTES: Final = 64 * 1024
-_Answer = TypeVar("_Answer")
+_Reply = TypeVar("_Reply")
 NO_QUERIES: Final = "there is no queries topic, `imagelane topics` creates it"
 COMPRESSION_WARNING: Final = (
     "the topic keeps the producers' compression: whoever can write to it decides what a batch "
@@ -189,7 +189,7 @@ class Cluster:
             max_batch_bytes=int(configs.get("max.message.bytes", CAREFUL_BATCH_BYTES)),
         )
 
-    async def _answer(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    async def _answer(self, ask: Callable[[], Awaitable[_Reply]]) -> _Reply:
         """Ask, and again while that may heal; no answer in time ends the process."""
         with answers_needed("asking for the topics"):
             return await retried(ask, ANSWER_SECONDS)

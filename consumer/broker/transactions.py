@@ -215,7 +215,7 @@ class PartitionTransactions:
         while time.monotonic() < give_up:
             try:
                 # Nothing is written again before the position was read.
-                if outcome_unknown and await self._settle(position):
+                if outcome_unknown and await self._resolve(position):
                     break
                 outcome_unknown = False
                 async with asyncio.timeout(self._timeout_seconds):
@@ -249,7 +249,7 @@ class PartitionTransactions:
         offset = OffsetAndMetadata(position.offset, position.metadata)
         await producer.send_offsets_to_transaction({self._partition: offset}, self._group_id)
 
-    async def _settle(self, position: Position) -> bool:
+    async def _resolve(self, position: Position) -> bool:
         """Start a new producer and tell whether the transaction in doubt went through."""
         await self.stop()
         await self._start()

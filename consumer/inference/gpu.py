@@ -32,7 +32,7 @@ class StepFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer(Generic[T]):
+class Output(Generic[T]):
     """What a model said of one input, and how long its whole batch took."""
 
     value: T
@@ -45,9 +45,9 @@ class Job(Generic[X, T]):
 
     content: X
     urgent: bool
-    answer: "asyncio.Future[Answer[T] | Failed]"
+    answer: "asyncio.Future[Output[T] | Failed]"
 
-    async def result(self) -> Answer[T]:
+    async def result(self) -> Output[T]:
         """Wait for the answer.
 
         Raises:
@@ -120,7 +120,7 @@ class JobQueue(Generic[X, T]):
     def fail(self, reason: str) -> None:
         """Fail all that waits."""
         for job in self._jobs:
-            _settle(job, Failed(Code.INFERENCE_FAILED, reason))
+            _deliver(job, Failed(Code.INFERENCE_FAILED, reason))
         self._jobs.clear()
 
     def cancel(self) -> None:
@@ -155,8 +155,8 @@ class JobQueue(Generic[X, T]):
         self.batches[len(jobs)] += 1
         self.busy_seconds += seconds
         for job, outcome in zip(jobs, outcomes, strict=True):
-            answer = outcome if isinstance(outcome, Failed) else Answer(outcome, batch_ms)
-            _settle(job, answer)
+            answer = outcome if isinstance(outcome, Failed) else Output(outcome, batch_ms)
+            _deliver(job, answer)
 
     def _next_jobs(self, most: int) -> list[Job[X, T]]:
         waiting = [job for job in self._jobs if not job.answer.done()]
@@ -195,6 +195,6 @@ class JobQueue(Generic[X, T]):
         return outcomes
 
 
-def _settle(job: Job[X, T], outcome: Answer[T] | Failed) -> None:
+def _deliver(job: Job[X, T], outcome: Output[T] | Failed) -> None:
     if not job.answer.done():  # else its record went away
         job.answer.set_result(outcome)

@@ -100,9 +100,9 @@ class OnDemandModel(Generic[X, T]):
         """Take in what time and the load have done; begin a load where one is due."""
         if self._load is not None and self._load.done():
             self._end_load(self._load, now)
-        refusal = self._residency.refusal(now)
-        if refusal is not None:
-            self.queue.fail(refusal)
+        reason = self._residency.unavailable_reason(now)
+        if reason is not None:
+            self.queue.fail(reason)
         self._move = self._residency.next_move(now, wanted=self.wanted)
         if self._move is Move.LOAD:
             self._begin_load(now)

@@ -74,7 +74,7 @@ class Residency:
             return self._retry_at if wanted and self._failures else None
         return None if wanted else self._leaves_at()
 
-    def refusal(self, now: float) -> str | None:
+    def unavailable_reason(self, now: float) -> str | None:
         """Return why the model cannot be had now: its last load failed, too recently to retry.
 
         None means that its jobs are served, or that it is worth waiting for them.
@@ -138,7 +138,7 @@ class Residency:
     def _towards_device(self, now: float) -> Move | None:
         if self.state is State.HOST:
             return Move.TO_DEVICE
-        if self.state is State.UNLOADED and self.refusal(now) is None:
+        if self.state is State.UNLOADED and self.unavailable_reason(now) is None:
             return Move.LOAD
         return None
 

@@ -71,7 +71,7 @@ class Evidence:
         return self.highest is not None or not self.complete
 
 
-def refusal(group_id: str, partition: PartitionId, found: Evidence) -> str:
+def no_position_message(group_id: str, partition: PartitionId, found: Evidence) -> str:
     """Say why the group cannot begin at the start of a partition, and what to do."""
     topic, number = partition
     if found.highest is not None:

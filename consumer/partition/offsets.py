@@ -28,13 +28,13 @@ PartitionId = tuple[str, int]  # topic and number
 class OffsetTracker:
     """Follows the records of one partition from being taken to being done.
 
-    `again`: offsets from `offset` on that the previous owner left unfinished below `done_to`.
+    `unfinished`: offsets from `offset` on that the previous owner left unfinished below `done_to`.
     """
 
-    def __init__(self, offset: int, again: Sequence[int] = (), done_to: int = 0) -> None:
+    def __init__(self, offset: int, unfinished: Sequence[int] = (), done_to: int = 0) -> None:
         self._next_offset = offset
         self._open: dict[int, None] = {}  # taken and not done, in order of their offsets
-        self._again = deque(again)  # not done, and to be taken; all above those
+        self._unfinished = deque(unfinished)  # not done, and to be taken; all above those
         self._done_to = max(offset, done_to)  # from here on nothing is done
 
     @classmethod
@@ -59,22 +59,22 @@ class OffsetTracker:
         return next(self._not_done(), max(self._next_offset, self._done_to))
 
     @property
-    def limit(self) -> int:
+    def offset_limit(self) -> int:
         """The first offset that must not be done yet: its position may overflow the metadata."""
-        others = max(0, len(self._open) + len(self._again) - 1)
+        others = max(0, len(self._open) + len(self._unfinished) - 1)
         return self.watermark + max(1, MAX_SPAN - STEP * others)
 
     @property
     def room(self) -> int:
         """How many more records may be taken: the position fits, whichever is done first."""
-        return max(0, self.limit - self._next_offset) // (STEP + 1)
+        return max(0, self.offset_limit - self._next_offset) // (STEP + 1)
 
     def untaken(self, *, position: int, end: int) -> int:
         """Return how many offsets below `end` are to be taken, were the log read from `position`.
 
         What was done above the committed offset before this start is not.
         """
-        return len(self._again) + max(0, end - max(self._next_offset, self._done_to, position))
+        return len(self._unfinished) + max(0, end - max(self._next_offset, self._done_to, position))
 
     def take(self, offset: int) -> bool:
         """Note that a record was read; True if it is to be processed, False if it was before.
@@ -84,10 +84,10 @@ class OffsetTracker:
         if offset < self._next_offset:
             return False
         self._next_offset = offset + 1
-        while self._again and self._again[0] < offset:  # the log has lost it
-            self._again.popleft()
-        if self._again and self._again[0] == offset:
-            self._again.popleft()
+        while self._unfinished and self._unfinished[0] < offset:  # the log has lost it
+            self._unfinished.popleft()
+        if self._unfinished and self._unfinished[0] == offset:
+            self._unfinished.popleft()
         elif offset < self._done_to:
             return False
         self._open[offset] = None
@@ -110,7 +110,7 @@ class OffsetTracker:
         return sum(o < offset for o in self._not_done()) + max(0, offset - first_unknown)
 
     def _not_done(self) -> Iterator[int]:
-        return chain(self._open, self._again)
+        return chain(self._open, self._unfinished)
 
 
 def undone_below(position: Position, offset: int) -> int:

@@ -166,13 +166,13 @@ class PartitionWorker:
         """
         self._deferred += batch
         ready: list[Finished] = []
-        limit = self._offsets.limit
+        limit = self._offsets.offset_limit
         while fits := [f for f in self._deferred if f.record.offset < limit]:
             self._deferred = [f for f in self._deferred if f.record.offset >= limit]
             for finished in fits:
                 self._offsets.done(finished.record.offset)
             ready += fits
-            limit = self._offsets.limit
+            limit = self._offsets.offset_limit
         return ready
 
     async def close(self, finish_seconds: float) -> None:

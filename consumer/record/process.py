@@ -70,7 +70,7 @@ class Pipeline:
     freshness: Freshness
     proof: SecretProof
     refusals: Refusals
-    letter_rate: DeadLetterRate
+    dead_letter_rate: DeadLetterRate
     replay: ReplayWindow
     preparation: Preparation
     inferences: InferenceEngine
@@ -117,7 +117,7 @@ async def process(record: Record, pipeline: Pipeline) -> Outcome:
     start, now = pipeline.clock(), pipeline.now()
     request = _verdict(record, pipeline, now)
     if isinstance(request, Refused):
-        kept = keep_refused(record, pipeline.letter_rate, now)
+        kept = keep_refused(record, pipeline.dead_letter_rate, now)
         pipeline.refusals.note(request.code, truncated=kept.truncated)
         return RefusedOutcome(code=request.code, reason=request.reason, kept=kept)
     if pipeline.replay.is_repeat(pipeline.replay.sighting(request.id, record, now)):

@@ -28,7 +28,7 @@ _SET_FOR_TOPIC: Final = 1  # a config's source: Kafka's DYNAMIC_TOPIC_CONFIG
 # What aiokafka raises where an answer does not hold what it says, or no version is spoken by both.
 _UNREADABLE: Final = (ValueError, TypeError, AssertionError, NotImplementedError, struct.error)
 
-Answer = TypeVar("Answer")
+Reply = TypeVar("Reply")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Committed:
     metadata: str
 
 
-async def asked(answer: Awaitable[Answer], doing: str) -> Answer:
+async def asked(answer: Awaitable[Reply], doing: str) -> Reply:
     """Return the answer of one call of the client, with its errors translated."""
     try:
         with translated(doing):
@@ -49,10 +49,10 @@ async def asked(answer: Awaitable[Answer], doing: str) -> Answer:
 
 
 async def retried(
-    ask: Callable[[], Awaitable[Answer]],
+    ask: Callable[[], Awaitable[Reply]],
     seconds: float,
     on_retry: Callable[[Unanswered], None] = lambda _: None,
-) -> Answer:
+) -> Reply:
     """Ask again while there is no usable answer, `seconds` at most.
 
     Raises:

@@ -79,7 +79,7 @@ class StubSource:
         self._answers["broken"] = picture.getvalue()[:40]
 
     async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
-        """Satisfy `consumer.images.sources.Source`."""
+        """Satisfy `consumer.images.sources.ImageSource`."""
         name = uri.removeprefix("stub:").partition("?")[0]
         if FAULTS.reached("block_loop"):
             time.sleep(float(os.environ["BLOCK_SECONDS"]))  # noqa: ASYNC251 - the fault itself
@@ -180,7 +180,7 @@ def _log(event: str, **fields: object) -> None:
 
 
 _write = transactions.PartitionTransactions._transaction
-_settle = transactions.PartitionTransactions._settle
+_resolve = transactions.PartitionTransactions._resolve
 
 
 async def _commit_before_produce(
@@ -213,14 +213,14 @@ async def _no_seek_after_abort(
     and writes them again unless the committed position says that they went through; what is left
     out here is that look.
     """
-    await _settle(self, position)
+    await _resolve(self, position)
     return True
 
 
 VARIANTS = {
     "commit_before_produce": ("_transaction", _commit_before_produce),
     "no_transactional_id": ("_transaction", _no_transactional_id),
-    "no_seek_after_abort": ("_settle", _no_seek_after_abort),
+    "no_seek_after_abort": ("_resolve", _no_seek_after_abort),
 }
 
 

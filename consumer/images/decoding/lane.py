@@ -8,7 +8,7 @@ import structlog
 
 from consumer.errors import Failed
 from consumer.images.decoding.channel import WorkerOptions
-from consumer.images.decoding.process import Crashed, Worker
+from consumer.images.decoding.process import DecoderCrashed, Worker
 from consumer.pixels import DecodedImage, Resize
 from schemas import Code, Task
 
@@ -98,10 +98,10 @@ class Lane:
         try:
             try:
                 return await worker.decode(data, targets, cpu_seconds)
-            except Crashed as crash:
+            except DecoderCrashed as crash:
                 log.warning("decoder replaced", reason=str(crash))
             return await worker.decode(data, targets, cpu_seconds)
-        except Crashed as crash:
+        except DecoderCrashed as crash:
             failed = Failed(Code.DECODER_CRASHED, f"the decoder crashed twice: {crash}")
             failed.attempts = 2
             raise failed from crash

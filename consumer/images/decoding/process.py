@@ -33,7 +33,7 @@ from schemas import Task
 START_SECONDS: Final = 60.0
 
 
-class Crashed(Exception):
+class DecoderCrashed(Exception):
     """The process died at this image, or answered what it may not; a new one is in its place."""
 
 
@@ -138,7 +138,7 @@ class Worker:
         Raises:
             Failed: the image's own fault.
             OutOfTime: over the time limit, or over `cpu_seconds`.
-            Crashed: the process is gone, or not to be believed.
+            DecoderCrashed: the process is gone, or not to be believed.
             FatalError: a new process cannot be started, or the targets take more than the segment.
         """
         if sum(to.byte_length for to in targets.values()) > PIXEL_BYTES:
@@ -156,12 +156,12 @@ class Worker:
         except TimeoutError as exc:
             raise OutOfTime(self._timeout_seconds, of_cpu=False) from exc
         except ValueError as exc:
-            raise Crashed("its process answered what it may not") from exc
+            raise DecoderCrashed("its process answered what it may not") from exc
         except (OSError, EOFError) as exc:
             ended = await self._end()
             if ended.endswith(signal.SIGXCPU.name):
                 raise OutOfTime(cpu_seconds, of_cpu=True) from exc
-            raise Crashed(f"its process {ended}") from exc
+            raise DecoderCrashed(f"its process {ended}") from exc
         finally:
             self._decoded += 1
             if not sound or self._decoded == self._images_per_process:

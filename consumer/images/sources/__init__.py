@@ -42,7 +42,7 @@ class Fetched:
         return cls(data=data, sha256=hashlib.sha256(data).hexdigest())
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Fetches what one scheme names."""
 
     async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes | Fetched:
@@ -65,7 +65,7 @@ class Sources:
     `clock` tells the time of the hosts from that of our own pauses.
     """
 
-    by_scheme: Mapping[str, Source]
+    by_scheme: Mapping[str, ImageSource]
     max_bytes: int
     clock: LoopClock = field(default_factory=LoopClock)
 

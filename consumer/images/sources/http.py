@@ -25,7 +25,7 @@ from consumer.images.sources.body import Body, FetchLimits, left_seconds
 from consumer.images.sources.host_headers import HostHeaders
 from consumer.images.sources.host_limiter import HostLimiter, HostOverloaded
 from consumer.images.sources.hosts import HostRules, NotAllowedError
-from consumer.images.sources.responses import refusal, verdicts
+from consumer.images.sources.responses import error_of_response, verdicts
 from consumer.images.sources.sessions import open_session
 from imagelane.uris import display
 from schemas import Code
@@ -168,7 +168,7 @@ def _encoded(url: str) -> str:
 
 def _check(uri: str, response: ClientResponse) -> None:
     if response.status != 200:
-        raise refusal(uri, response, time.time(), "its host")
+        raise error_of_response(uri, response, time.time(), "its host")
     # Not asked for, and what it would unpack to has no bound.
     if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise Failed(Code.IMAGE_UNAVAILABLE, f"{display(uri)}: its host sends it compressed")

@@ -34,7 +34,7 @@ _CODES: Final = {
 }
 
 
-def refusal(uri: str, response: ClientResponse, now: float, host: str) -> Failed:
+def error_of_response(uri: str, response: ClientResponse, now: float, host: str) -> Failed:
     """Return the verdict of an answer that is not 200. Its body is not read."""
     status = response.status
     # 2xx and 3xx without an image may have one later.

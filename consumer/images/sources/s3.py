@@ -26,7 +26,7 @@ from consumer.errors import Failed
 from consumer.images.byte_budget import Reservation
 from consumer.images.sources import forbidden, unavailable
 from consumer.images.sources.body import Body, FetchLimits
-from consumer.images.sources.responses import refusal, verdicts
+from consumer.images.sources.responses import error_of_response, verdicts
 from consumer.images.sources.sessions import open_trusted_session
 from imagelane.exits import ExitCode, FatalError
 from imagelane.files import BROKEN_PERCENT
@@ -133,7 +133,7 @@ class S3Source:
             ) as response,
         ):
             if response.status != 200:
-                raise await _refusal(uri, response)
+                raise await _store_error(uri, response)
             return await body.read(response, clock)
 
     def _url(self, uri: str) -> str:
@@ -216,7 +216,7 @@ def _credentials(options: S3Options) -> CredentialSource:
     return found
 
 
-async def _refusal(uri: str, response: ClientResponse) -> Failed:
+async def _store_error(uri: str, response: ClientResponse) -> Failed:
     """Return the verdict of an answer without the object. Its body is shown to nobody."""
     try:
         body = await response.content.readexactly(_ERROR_BYTES)
@@ -230,7 +230,7 @@ async def _refusal(uri: str, response: ClientResponse) -> Failed:
         return unavailable(uri, f"the store answers {status}: S3_ENDPOINT or S3_REGION is another")
     if response.headers.get("x-amz-delete-marker") == "true":  # 405 where its version is asked for
         return Failed(Code.NOT_FOUND, f"{display(uri)}: the object is deleted")
-    refused = refusal(uri, response, time.time(), "the store")
+    refused = error_of_response(uri, response, time.time(), "the store")
     if refused.code is Code.ACCESS_DENIED:
         return Failed(
             refused.code,

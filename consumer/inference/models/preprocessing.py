@@ -47,7 +47,7 @@ def preprocessing(
         normalization = _normalization(processor)
     sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if (resize.height, resize.width) != sides:
-        raise _refusal(
+        raise _unsupported(
             checkpoint,
             f"makes pictures of {resize.height} x {resize.width}, the model takes "
             f"{' x '.join(map(str, sides))}",
@@ -59,11 +59,13 @@ def _check_steps(checkpoint: Checkpoint, processor: Any) -> None:
     kind = type(processor)
     own = [name for name in _STEPS if getattr(kind, name, None) is not getattr(PilBackend, name)]
     if own:
-        raise _refusal(checkpoint, f"is a {kind.__name__}, which has a way of its own to {own[0]}")
+        raise _unsupported(
+            checkpoint, f"is a {kind.__name__}, which has a way of its own to {own[0]}"
+        )
     if not processor.do_resize:
-        raise _refusal(checkpoint, "does not resize")
+        raise _unsupported(checkpoint, "does not resize")
     if getattr(processor, "do_pad", False):
-        raise _refusal(checkpoint, "pads")
+        raise _unsupported(checkpoint, "pads")
 
 
 def _resize(checkpoint: Checkpoint, processor: Any) -> Resize:
@@ -72,10 +74,10 @@ def _resize(checkpoint: Checkpoint, processor: Any) -> Resize:
     if final.keys() != {"height", "width"}:
         named = ", ".join(f"{name} {value}" for name, value in final.items())
         lack = f"has a crop_size of {named}" if crop else f"resizes to {named} and does not crop"
-        raise _refusal(checkpoint, f"{lack}: its pictures would be of different sizes")
+        raise _unsupported(checkpoint, f"{lack}: its pictures would be of different sizes")
     if crop and size.keys() not in ({"height", "width"}, {"shortest_edge"}):
         named = ", ".join(f"{name} {value}" for name, value in size.items())
-        raise _refusal(checkpoint, f"resizes to {named}, which is not made here")
+        raise _unsupported(checkpoint, f"resizes to {named}, which is not made here")
     return Resize(
         height=final["height"],
         width=final["width"],
@@ -109,5 +111,5 @@ def _channels(values: float | Sequence[float]) -> tuple[float, ...]:
     return channels
 
 
-def _refusal(checkpoint: Checkpoint, reason: str) -> ModelUnavailable:
+def _unsupported(checkpoint: Checkpoint, reason: str) -> ModelUnavailable:
     return ModelUnavailable(f"{checkpoint.identity.model}: its image processor {reason}")

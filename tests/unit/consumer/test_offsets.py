@@ -86,7 +86,7 @@ def test_whatever_is_below_the_limit_fits_the_broker(spacing: int) -> None:
         if completion.room:
             completion.take(offset)
     taken = [offset for offset in offsets if offset < completion.next_offset]
-    fits = [offset for offset in taken if offset < completion.limit]
+    fits = [offset for offset in taken if offset < completion.offset_limit]
     assert len(fits) > 1
     completion.done(fits[-1])
     position = completion.position()
@@ -100,7 +100,7 @@ def test_one_hanging_record_leaves_room_for_a_minute_of_others() -> None:
     completion = OffsetTracker(0)
     for offset in range(300_000):
         assert completion.room
-        assert offset < completion.limit
+        assert offset < completion.offset_limit
         completion.take(offset)
         if offset % 1000:
             completion.done(offset)

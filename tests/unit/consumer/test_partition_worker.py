@@ -78,7 +78,7 @@ def _worker(
     pipeline = fake_pipeline(
         proof=proof or proven(),
         preparation=preparation or FakePreparation(),
-        letter_rate=DeadLetterRate(rate),
+        dead_letter_rate=DeadLetterRate(rate),
     )
     return PartitionWorker(
         completion=completion or OffsetTracker(0),

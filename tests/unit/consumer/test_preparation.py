@@ -36,7 +36,7 @@ class ScriptedSource:
         self.budget = ByteBudget(0)  # that of the preparation
 
     async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
-        """Satisfy `consumer.images.sources.Source`."""
+        """Satisfy `consumer.images.sources.ImageSource`."""
         self.tries += 1
         if self.script:
             raise self.script.pop(0)

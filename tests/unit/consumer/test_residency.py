@@ -118,13 +118,13 @@ def test_failed_load_waits_longer_each_time() -> None:
         assert residency.next_move(now, wanted=True) is Move.LOAD
         residency.loading()
         waits.append(residency.failed(now, "no such file"))
-        assert residency.refusal(now + waits[-1] - 0.1) == "no such file"
+        assert residency.unavailable_reason(now + waits[-1] - 0.1) == "no such file"
         assert residency.next_move(now + waits[-1] - 0.1, wanted=True) is None
         assert residency.next_change_at(wanted=True) == now + waits[-1]
         now += waits[-1]
 
     assert waits == [5, 10, 20, 30, 30]
-    assert residency.refusal(now) is None
+    assert residency.unavailable_reason(now) is None
 
 
 def test_success_forgets_the_failures() -> None:
@@ -134,7 +134,7 @@ def test_success_forgets_the_failures() -> None:
     residency.failed(10, "full")
     residency.loading()
     residency.loaded(50)
-    assert residency.refusal(50) is None
+    assert residency.unavailable_reason(50) is None
     residency.on_device(51)
 
     assert residency.failed(60, "full") == 5
