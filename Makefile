@@ -54,7 +54,8 @@ unit: $(STAMP) ## the unit tests alone, on all cores
 
 .PHONY: test
 test: lint $(BROKER) $(S3_SERVER) $(KUSTOMIZE) $(KEDA_CRD) ## lint, then every test that can run here, and what was skipped and why
-	$(BIN)/pytest tests/unit tests/decoding tests/deploy $(PARALLEL) -q -rfEs $(PYTEST_ARGS)
+	@echo "coverage below is that of the tests without Kafka; what talks to it is covered by those that follow"
+	$(BIN)/pytest tests/unit tests/decoding tests/deploy $(PARALLEL) -q -rfEs --cov $(PYTEST_ARGS)
 	$(BIN)/pytest tests --ignore tests/unit --ignore tests/decoding --ignore tests/deploy -m "not e2e" -rfEs $(PYTEST_ARGS)
 
 .PHONY: e2e

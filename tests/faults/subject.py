@@ -226,19 +226,7 @@ VARIANTS = {
 
 def arm() -> None:
     """Put stubs and faults in place of what they stand for."""
-    stub = types.ModuleType("consumer.inference.models.load")
-    models = types.SimpleNamespace(
-        embedder=StubModel(),
-        captioner=StubModel(),
-        text_embedder=StubModel(),
-        device="cpu, float32",
-        host_is_device=True,
-        resizes={Task.EMBED: SIZE, Task.CAPTION: SIZE},
-        device_memory=dict,
-    )
-    stub.ModelOptions = dict  # type: ignore[attr-defined]
-    stub.open_models = lambda options: models  # type: ignore[attr-defined]
-    sys.modules["consumer.inference.models.load"] = stub
+    _put_stub_models()
     service.open_sources = lambda settings: nullcontext(  # type: ignore[attr-defined,assignment,return-value]
         Sources(by_scheme={"stub": StubSource()}, max_bytes=settings.max_image_bytes)
     )
@@ -254,38 +242,64 @@ def arm() -> None:
 
     Engine.infer = infer_and_pass  # type: ignore[method-assign,assignment]
     if os.environ.get("STUBS") == "all":
-        facts = ImageFacts(
-            sha256="0" * 64, width=8, height=8, format="PNG", fetch_ms=1.0, decode_ms=1.0
-        )
-        prepared = Prepared(image=facts, pixels={})
-        vector = np.full(4, 0.5, np.float32)
-        inference = Inference(vector=vector, caption=None, embed_ms=1.0, caption_ms=None)
-
-        @asynccontextmanager
-        async def prepare(self: FetchAndDecode, request: object) -> AsyncIterator[Prepared]:
-            yield prepared
-
-        async def infer_nothing(self: Engine, pixels: object, *, urgent: bool) -> Inference:
-            return inference
-
-        FetchAndDecode.prepare = prepare  # type: ignore[method-assign]
-        Engine.infer = infer_nothing  # type: ignore[method-assign,assignment]
+        _put_instant_images()
     if os.environ.get("FORGET"):
-        told: list[Position | None] = []
-
-        def forgetful(read: Callable[..., Awaitable[Position | None]]) -> Any:
-            async def first_told(*given: object) -> Position | None:
-                told.append(await read(*given))
-                return told[0]
-
-            return first_told
-
-        owner = transactions.PartitionTransactions
-        Cluster.committed = forgetful(Cluster.committed)  # type: ignore[method-assign]
-        owner._position_where_offsets_went = forgetful(owner._position_where_offsets_went)  # type: ignore[method-assign]
+        _put_forgetful_positions()
     if variant := os.environ.get("VARIANT"):
         name, broken = VARIANTS[variant]
         setattr(transactions.PartitionTransactions, name, broken)
+
+
+def _put_stub_models() -> None:
+    stub = types.ModuleType("consumer.inference.models.load")
+    models = types.SimpleNamespace(
+        embedder=StubModel(),
+        captioner=StubModel(),
+        text_embedder=StubModel(),
+        device="cpu, float32",
+        host_is_device=True,
+        resizes={Task.EMBED: SIZE, Task.CAPTION: SIZE},
+        device_memory=dict,
+    )
+    stub.ModelOptions = dict  # type: ignore[attr-defined]
+    stub.open_models = lambda options: models  # type: ignore[attr-defined]
+    sys.modules["consumer.inference.models.load"] = stub
+
+
+def _put_instant_images() -> None:
+    """Neither fetch, nor decode, nor compute."""
+    facts = ImageFacts(
+        sha256="0" * 64, width=8, height=8, format="PNG", fetch_ms=1.0, decode_ms=1.0
+    )
+    prepared = Prepared(image=facts, pixels={})
+    vector = np.full(4, 0.5, np.float32)
+    inference = Inference(vector=vector, caption=None, embed_ms=1.0, caption_ms=None)
+
+    @asynccontextmanager
+    async def prepare(self: FetchAndDecode, request: object) -> AsyncIterator[Prepared]:
+        yield prepared
+
+    async def infer_nothing(self: Engine, pixels: object, *, urgent: bool) -> Inference:
+        return inference
+
+    FetchAndDecode.prepare = prepare  # type: ignore[method-assign]
+    Engine.infer = infer_nothing  # type: ignore[method-assign,assignment]
+
+
+def _put_forgetful_positions() -> None:
+    """Answer each read of a position as the first was answered."""
+    answers: list[Position | None] = []
+
+    def forgetful(read: Callable[..., Awaitable[Position | None]]) -> Any:
+        async def first_answer(*given: object) -> Position | None:
+            answers.append(await read(*given))
+            return answers[0]
+
+        return first_answer
+
+    owner = transactions.PartitionTransactions
+    Cluster.committed = forgetful(Cluster.committed)  # type: ignore[method-assign]
+    owner._position_where_offsets_went = forgetful(owner._position_where_offsets_went)  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -188,6 +188,19 @@ def _without_uri(value: bytes) -> bytes:
     return json.dumps(members).encode()
 
 
+def _talkative(hosts: Sequence[str]) -> dict[str, str]:
+    """Return the settings of a consumer that knows every kind of secret and logs all it can."""
+    return {
+        "SECRET_API_KEYS_PREVIOUS": f"k0:{PREVIOUS}",
+        "ALLOWED_HOSTS": ",".join(hosts),
+        "HTTP_HEADERS": "\n".join(f"{host} Authorization: Bearer {HOST_TOKEN}" for host in hosts),
+        "ALLOWED_NETWORKS": "127.0.0.0/8",
+        "LOG_LEVEL": "debug",
+        "RETRY_ATTEMPTS": "2",
+        "FETCH_CONNECT_SECONDS": "0.5",
+    }
+
+
 async def test_secrets_stay_where_they_are(
     broker: Broker,
     topics: Topics,
@@ -204,19 +217,8 @@ async def test_secrets_stay_where_they_are(
         values = _values(_uris(web))
         count = await _send(broker, topics, secret, values)
         hosts = [host.endpoint.removeprefix("http://") for host in web.values()]
-        settings = environment(
-            broker.bootstrap,
-            topics,
-            secret,
-            **store.environment("pics"),
-            SECRET_API_KEYS_PREVIOUS=f"k0:{PREVIOUS}",
-            ALLOWED_HOSTS=",".join(hosts),
-            HTTP_HEADERS="\n".join(f"{host} Authorization: Bearer {HOST_TOKEN}" for host in hosts),
-            ALLOWED_NETWORKS="127.0.0.0/8",
-            LOG_LEVEL="debug",
-            RETRY_ATTEMPTS="2",
-            FETCH_CONNECT_SECONDS="0.5",
-        )
+        talkative = _talkative(hosts) | store.environment("pics")
+        settings = environment(broker.bootstrap, topics, secret, **talkative)
         capfd.readouterr()
         with consumer_process(settings, log) as consumer:
             await asyncio.to_thread(consumer.wait_for, "record done", count)
