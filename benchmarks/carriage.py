@@ -16,8 +16,8 @@ from consumer.partition.offsets import OffsetTracker
 from consumer.partition.worker import PartitionWorker
 from consumer.parts import make_encoder
 from consumer.record.replay_window import Seen
-from consumer.runtime.tracing import untraced
 from consumer.settings import ConsumerSettings
+from consumer.telemetry.tracing import untraced
 from consumer.worker_maker import WorkerMaker, open_budgets
 from imagelane.position import Position
 from schemas import (

@@ -17,14 +17,14 @@ from consumer.probe import probe
 from consumer.runtime import limits
 from consumer.runtime.alive_file import AliveFile
 from consumer.runtime.closing import COMMIT_SECONDS, Closing
-from consumer.runtime.health import open_port
 from consumer.runtime.live_line import LiveLine
 from consumer.runtime.readiness import Readiness
-from consumer.runtime.state import ProcessState, Rooms
 from consumer.runtime.stop import StopRequest
-from consumer.runtime.tracing import open_tracing
 from consumer.runtime.watchdog import watch
 from consumer.settings import ConsumerSettings
+from consumer.telemetry.health import open_port
+from consumer.telemetry.state import ProcessState, Rooms
+from consumer.telemetry.tracing import open_tracing
 from consumer.worker_maker import WorkerMaker, open_budgets
 
 log = structlog.get_logger()

@@ -11,9 +11,9 @@ from consumer.record.dead_letters import DeadLetterRate
 from consumer.record.process import Pipeline
 from consumer.record.replay_window import ReplayWindow
 from consumer.record.secret_proof import Refusals, SecretProof
-from consumer.runtime.tally import OutcomeTally
-from consumer.runtime.tracing import Around
 from consumer.settings import ConsumerSettings
+from consumer.telemetry.tally import OutcomeTally
+from consumer.telemetry.tracing import Around
 from schemas import Freshness, Verifier
 
 

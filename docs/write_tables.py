@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from consumer.runtime import metrics
 from consumer.settings import ConsumerSettings
+from consumer.telemetry import metrics
 from imagelane.settings import WireSettings
 from imagelane.settings_table import settings_table
 from producer.settings import ProducerSettings

@@ -11,8 +11,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from consumer.runtime.metrics import METRICS
 from consumer.settings import ConsumerSettings
+from consumer.telemetry.metrics import METRICS
 from tests.conftest import ROOT
 
 KUBERNETES = ("1.33", "1.37")  # the oldest that is still kept up, and the newest known here

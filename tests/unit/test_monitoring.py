@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from consumer.runtime.metrics import METRICS, Kind
+from consumer.telemetry.metrics import METRICS, Kind
 from tests.conftest import ROOT
 
 RULES = ROOT / "deploy/prometheus/rules.yaml"

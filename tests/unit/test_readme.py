@@ -5,7 +5,7 @@ import runpy
 
 import pytest
 
-from consumer.runtime import metrics
+from consumer.telemetry import metrics
 from imagelane.exits import ExitCode
 from tests.conftest import ROOT
 

@@ -11,11 +11,11 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from consumer.runtime.health import serve
 from consumer.runtime.readiness import Readiness
-from consumer.runtime.state import ProcessState, Rooms
 from consumer.runtime.stop import StopRequest
 from consumer.runtime.watchdog import Bounds, Liveness, Snapshot, watch
+from consumer.telemetry.health import serve
+from consumer.telemetry.state import ProcessState, Rooms
 from imagelane.exits import ExitCode, FatalError
 from tests.conftest import ROOT
 from tests.metrics_page import probe

@@ -18,13 +18,13 @@ from consumer.outcome import (
     RepeatOutcome,
 )
 from consumer.partition.offsets import OffsetTracker
-from consumer.runtime.collector import exposition
 from consumer.runtime.distribution import SECONDS, SIZES, Distribution
-from consumer.runtime.metrics import METRICS, Kind
 from consumer.runtime.readiness import Readiness
-from consumer.runtime.state import ProcessState
 from consumer.runtime.stop import StopRequest
-from consumer.runtime.tally import OutcomeTally
+from consumer.telemetry.collector import exposition
+from consumer.telemetry.metrics import METRICS, Kind
+from consumer.telemetry.state import ProcessState
+from consumer.telemetry.tally import OutcomeTally
 from imagelane.position import Position
 from schemas import (
     Code,

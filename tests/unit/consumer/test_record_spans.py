@@ -20,7 +20,7 @@ from consumer.outcome import (
     RepeatOutcome,
 )
 from consumer.record.results import OutcomeEncoder
-from consumer.runtime.record_spans import RecordTracer
+from consumer.telemetry.record_spans import RecordTracer
 from imagelane.position import Position
 from schemas import (
     Code,

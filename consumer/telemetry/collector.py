@@ -16,11 +16,11 @@ from prometheus_client.metrics_core import Metric as Family
 from consumer.broker.log_ends import LogEnd
 from consumer.inference.residency import State
 from consumer.partition.offsets import PartitionId
-from consumer.runtime import metrics
 from consumer.runtime.distribution import Distribution
-from consumer.runtime.metrics import Kind, Metric, Sample
-from consumer.runtime.state import ProcessState, Rooms
-from consumer.runtime.tally import OutcomeTally
+from consumer.telemetry import metrics
+from consumer.telemetry.metrics import Kind, Metric, Sample
+from consumer.telemetry.state import ProcessState, Rooms
+from consumer.telemetry.tally import OutcomeTally
 
 _PROCESS: Final = ProcessCollector(registry=None)
 

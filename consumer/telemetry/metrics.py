@@ -1,7 +1,7 @@
 """Every metric: its name, its unit and one sentence. docs/metrics.md is made of it.
 
-`consumer.runtime.collector` reads their values when somebody asks, so that they cost the record's
-way nothing; `consumer.runtime.tally` counts outcomes once a commit.
+`consumer.telemetry.collector` reads their values when somebody asks, so that they cost the record's
+way nothing; `consumer.telemetry.tally` counts outcomes once a commit.
 """
 
 from collections.abc import Iterable, Mapping

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from consumer.runtime.state import ProcessState
+from consumer.telemetry.state import ProcessState
 from imagelane.exits import ExitCode, FatalError
 
 log = structlog.get_logger()
@@ -35,7 +35,7 @@ def open_port(
     if port is None:
         return nullcontext()
     # Imported where it is wanted: prometheus-client takes a tenth of a second.
-    from consumer.runtime.collector import exposition
+    from consumer.telemetry.collector import exposition
 
     return serve(state, partial(exposition, state), host=host, port=port)
 

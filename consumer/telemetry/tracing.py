@@ -25,7 +25,7 @@ async def open_tracing(wanted: bool, group_id: str) -> AsyncIterator[Around]:
         yield untraced
         return
     try:
-        from consumer.runtime.record_spans import RecordTracer
+        from consumer.telemetry.record_spans import RecordTracer
     except ImportError as exc:
         raise FatalError(
             ExitCode.SETTINGS, f"TRACING: {exc}; pip install 'imagelane[otel]'"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from consumer.images.decoding.pool import Decoder
     from consumer.inference.engine import Engine
     from consumer.partition.assigned import PartitionWorkers
-    from consumer.runtime.tally import OutcomeTally
+    from consumer.telemetry.tally import OutcomeTally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
