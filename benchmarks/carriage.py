@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.instant import InstantModel
+from consumer.broker.group import MOST_AT_ONCE
 from consumer.inference.engine import Engine
 from consumer.inference.residency import ResidencyPolicy
 from consumer.partition.offsets import OffsetTracker
@@ -32,7 +33,6 @@ from schemas import (
 )
 
 _SECRET: Final = "a secret of the benchmark alone, 32 bytes long"
-_POLL_RECORDS: Final = 500  # records that come at once
 _FULL_SECONDS: Final = 0.005  # a full partition is looked at again, as the consumer does
 
 
@@ -160,6 +160,6 @@ async def feed(
         while not worker.room:  # noqa: ASYNC110 - as the stream does
             await asyncio.sleep(_FULL_SECONDS)
         worker.take(record, tasks)
-        if record.offset % _POLL_RECORDS == 0:
+        if record.offset % MOST_AT_ONCE == 0:
             await asyncio.sleep(0)
     await partition.done.wait()

@@ -128,6 +128,7 @@ async def _consume(
         while not state.stop.asked:
             for record in await stream.poll(workers.room(), POLL_SECONDS):
                 workers.take(record)
+            await asyncio.sleep(0)  # a poll that finds records fetched already does not wait
             stream.set_back(workers.rewinds())
             _report(maker, state.readiness)
     except BaseException:

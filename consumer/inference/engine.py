@@ -205,7 +205,7 @@ class Engine:
         now = self._bench.clock()
         for model in self.on_demand.values():
             model.refresh(now)
-        ready = {_RESIDENT: self._images.urgent} if len(self._images) else {}
+        ready = {_RESIDENT: self._images.urgent} if self._images else {}
         ready |= {name: model.urgent for name, model in self.on_demand.items() if model.ready}
         choice = self._turns.choose(ready)
         if any(ready.values()):

@@ -5,8 +5,8 @@ failed batch's memory through the retry. A batch that fails is halved, down to t
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -96,38 +96,49 @@ class JobQueue(Generic[X, T]):
     def __init__(self, forward: Callable[[Sequence[X]], Iterable[T]], size: BatchSize) -> None:
         self.size = size
         self.forward = forward
-        self._jobs: list[Job[X, T]] = []
+        self._jobs: Mapping[bool, deque[Job[X, T]]] = {True: deque(), False: deque()}  # urgent?
         self.batches: Counter[int] = Counter()  # by how many jobs they had
         self.busy_seconds = 0.0
         self.out_of_memory_splits = 0
 
     def __len__(self) -> int:
-        self._jobs = [job for job in self._jobs if not job.answer.done()]
-        return len(self._jobs)
+        """Count what waits; takes a look at each. `bool` of the queue does not."""
+        return sum(not job.answer.done() for jobs in self._jobs.values() for job in jobs)
+
+    def __bool__(self) -> bool:
+        return self._has(urgent=True) or self._has(urgent=False)
 
     @property
     def urgent(self) -> bool:
         """Whether one of those that wait is urgent."""
-        return any(job.urgent for job in self._jobs if not job.answer.done())
+        return self._has(urgent=True)
+
+    def _has(self, *, urgent: bool) -> bool:
+        jobs = self._jobs[urgent]
+        while jobs and jobs[0].answer.done():  # its record went away
+            jobs.popleft()
+        return bool(jobs)
 
     def put(self, content: X, *, urgent: bool) -> Job[X, T]:
         """Let one input wait."""
         answer = asyncio.get_running_loop().create_future()
         job: Job[X, T] = Job(content=content, urgent=urgent, answer=answer)
-        self._jobs.append(job)
+        self._jobs[urgent].append(job)
         return job
 
     def fail(self, reason: str) -> None:
         """Fail all that waits."""
-        for job in self._jobs:
-            _deliver(job, Failed(Code.INFERENCE_FAILED, reason))
-        self._jobs.clear()
+        for jobs in self._jobs.values():
+            for job in jobs:
+                _deliver(job, Failed(Code.INFERENCE_FAILED, reason))
+            jobs.clear()
 
     def cancel(self) -> None:
         """Drop all that waits."""
-        for job in self._jobs:
-            job.answer.cancel()
-        self._jobs.clear()
+        for jobs in self._jobs.values():
+            for job in jobs:
+                job.answer.cancel()
+            jobs.clear()
 
     async def run_batch(
         self,
@@ -159,11 +170,12 @@ class JobQueue(Generic[X, T]):
             _deliver(job, answer)
 
     def _next_jobs(self, most: int) -> list[Job[X, T]]:
-        waiting = [job for job in self._jobs if not job.answer.done()]
-        urgent = [job for job in waiting if job.urgent]
-        jobs = (urgent or waiting)[:most]
-        taken = set(map(id, jobs))
-        self._jobs = [job for job in waiting if id(job) not in taken]
+        waiting = self._jobs[self.urgent]
+        jobs: list[Job[X, T]] = []
+        while waiting and len(jobs) < most:
+            job = waiting.popleft()
+            if not job.answer.done():
+                jobs.append(job)
         return jobs
 
     async def _outcomes(

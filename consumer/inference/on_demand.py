@@ -61,7 +61,7 @@ class OnDemandModel(Generic[X, T]):
     @property
     def wanted(self) -> bool:
         """A job waits or is expected."""
-        return self._expected > 0 or len(self.queue) > 0
+        return self._expected > 0 or bool(self.queue)
 
     @property
     def urgent(self) -> bool:
@@ -81,7 +81,7 @@ class OnDemandModel(Generic[X, T]):
     @property
     def ready(self) -> bool:
         """There is a step to make: a move, or a batch."""
-        return self._move is not None or (self.on_device and len(self.queue) > 0)
+        return self._move is not None or (self.on_device and bool(self.queue))
 
     @contextmanager
     def expect(self, *, urgent: bool) -> Iterator[None]:

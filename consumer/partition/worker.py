@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -22,6 +22,8 @@ from consumer.partition.offsets import OffsetTracker
 from consumer.record.replay_window import Seen
 from imagelane.position import Position
 from schemas import OutgoingRecord, Record, headers
+
+_AT_ONCE: Final = 16  # results written in a row, some 25 µs each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +149,11 @@ class PartitionWorker:
             ready = self._mark_done(batch)
             if not ready:
                 continue
-            outputs = [out for f in ready for out in self._write(f.record, f.outcome, now)]
+            outputs: list[OutgoingRecord] = []
+            for number, finished in enumerate(ready):
+                if number % _AT_ONCE == 0:
+                    await asyncio.sleep(0)  # what waits for the loop meanwhile: the device
+                outputs += self._write(finished.record, finished.outcome, now)
             await self._commit(outputs, self._offsets.position())
             self.in_flight -= len(ready)
             self.committed += len(ready)
