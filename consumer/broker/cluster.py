@@ -27,6 +27,7 @@ from imagelane.position import Position
 log = structlog.get_logger()
 
 ANSWER_SECONDS: Final = 10  # how long an answer about the topics is waited for
+WARN_SECONDS: Final = 10  # between two lines that say what is waited for
 TOPIC_SECONDS: Final = 10  # how long topics are waited for that were made a moment ago
 # Of a batch where we may not read the topic's limit: far below what any sensible topic takes.
 CAREFUL_BATCH_BYTES: Final = 64 * 1024
@@ -197,7 +198,8 @@ class Cluster:
     async def _connect(self) -> AIOKafkaAdminClient:
         """Connect, and wait for the broker a while: it may be starting as well."""
         brokers = ", ".join(self._kafka.bootstrap_servers)
-        give_up = time.monotonic() + self._broker_wait_seconds
+        warn_next = time.monotonic()
+        give_up = warn_next + self._broker_wait_seconds
         while True:
             admin = AIOKafkaAdminClient(**self._client)
             try:
@@ -214,7 +216,9 @@ class Cluster:
                 fault = FatalError(ExitCode.BROKER, no_broker(self._kafka))
             if time.monotonic() >= give_up:
                 raise fault
-            log.warning("waiting for a broker", bootstrap_servers=brokers, reason=str(fault))
+            if time.monotonic() >= warn_next:
+                log.warning("waiting for a broker", bootstrap_servers=brokers, reason=str(fault))
+                warn_next += WARN_SECONDS
             await asyncio.sleep(1)
 
     def _connected(self) -> AIOKafkaAdminClient:
