@@ -8,11 +8,11 @@ pictures three ways:
     hollow   `file:` of 66 KB, and caged decoding processes that answer without decoding
     decoded  `file:` of 66 KB, a photo of 640 x 480, and the consumer's own decoding
 
-Rates of an H100 in bfloat16 are assumed: 2,000 to 2,500 pictures a second for ViT-L/14 and 10,000 to
-20,000 for ViT-B/32, of which the table takes the middle. The other cards' are those, times the ratio
-of the dense bfloat16 rates in NVIDIA's data sheets (H100 SXM 989 TFLOPS, RTX 4090 165, L4 121). A
-step of n pictures takes n times a picture's time. A run has as many pictures as the card computes in
-`--seconds`, 20,000 at most; taking the first and committing the last are in it.
+Rates of an H100 in bfloat16 are assumed: 2,000 to 2,500 pictures a second for ViT-L/14 and 10,000
+to 20,000 for ViT-B/32, of which the table takes the middle. The other cards' are those, times the
+ratio of the dense bfloat16 rates in NVIDIA's data sheets (H100 SXM 989 TFLOPS, RTX 4090 165, L4
+121). A step of n pictures takes n times a picture's time. A run has as many pictures as the card
+computes in `--seconds`, 20,000 at most; taking the first and committing the last are in it.
 """
 
 import argparse
