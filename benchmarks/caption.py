@@ -13,22 +13,38 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from transformers import BlipForConditionalGeneration
 from transformers.models.blip.processing_blip import BlipProcessor
 
-from benchmarks.checkpoints import BLIP_BASE, SMALL, Size, save_random_blip
+from benchmarks.checkpoints import BLIP_BASE, SMALL, noise, save_random_blip
 from consumer.inference.models.captioner import GreedyCaptioner
 from consumer.inference.models.checkpoint import inspect
-from consumer.inference.models.device import Device, choose_device
+from consumer.inference.models.device import choose_device
 from consumer.pixels import Pixels
 
 Caption = Callable[[Sequence[Pixels]], list[str]]
 GOALS = {("float32", 1): 1.0, ("float32", 8): 1.5, ("bfloat16", 8): 3.0}
 BATCHES = (1, 4, 8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """Both sides' medians at one batch; `ratios` of the rates, a value a round, ascending."""
+
+    dtype: str
+    batch: int
+    captions_per_second: float
+    generate_per_second: float
+    ratios: list[float]
+
+    @property
+    def ratio(self) -> float:
+        """The median."""
+        return statistics.median(self.ratios)
 
 
 def main() -> int:
@@ -39,43 +55,39 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help="a small model: to try the benchmark")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     arguments = parser.parse_args()
-    size = SMALL if arguments.small else BLIP_BASE
     with tempfile.TemporaryDirectory() as folder:
-        save_random_blip(Path(folder), size)
-        figures = measure(Path(folder), size, arguments.rounds, arguments.tokens)
+        save_random_blip(Path(folder), SMALL if arguments.small else BLIP_BASE)
+        rows = measure(Path(folder), arguments.rounds, arguments.tokens)
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
-    return 0 if report(figures) else 1
+        arguments.json.write_text(
+            json.dumps([asdict(row) | {"ratio": row.ratio} for row in rows], indent=2) + "\n"
+        )
+    return 0 if report(rows) else 1
 
 
-def measure(folder: Path, size: Size, rounds: int, tokens: int) -> list[dict[str, object]]:
+def measure(folder: Path, rounds: int, tokens: int) -> list[Row]:
     """Return a row of figures for each dtype and batch."""
     dtypes = ["float32"]
     if choose_device("cpu").dtype is torch.bfloat16:
         dtypes.append("bfloat16")
+    captioners = {dtype: ours(folder, dtype, tokens) for dtype in dtypes}
     sides = {"generate": reference(folder, tokens)}
-    sides |= {dtype: ours(folder, dtype, tokens) for dtype in dtypes}
-    side = size.image_side
-    random = np.random.default_rng(5)
-    images = list(random.integers(0, 256, (max(BATCHES), side, side, 3), dtype=np.uint8))
-    rows: list[dict[str, object]] = []
+    sides |= {dtype: captioner.caption for dtype, captioner in captioners.items()}
+    images = noise(max(BATCHES), captioners["float32"].resize)
+    rows = []
     for batch in BATCHES:
         seconds = in_turns(sides, images[:batch], rounds)
-        for dtype in dtypes:
-            ratios = [
-                theirs / own
-                for theirs, own in zip(seconds["generate"], seconds[dtype], strict=True)
-            ]
-            rows.append(
-                {
-                    "dtype": dtype,
-                    "batch": batch,
-                    "captions_per_second": batch / statistics.median(seconds[dtype]),
-                    "generate_per_second": batch / statistics.median(seconds["generate"]),
-                    "ratio": statistics.median(ratios),
-                    "ratios": sorted(ratios),
-                }
+        theirs = seconds["generate"]
+        rows += [
+            Row(
+                dtype=dtype,
+                batch=batch,
+                captions_per_second=batch / statistics.median(seconds[dtype]),
+                generate_per_second=batch / statistics.median(theirs),
+                ratios=sorted(a / b for a, b in zip(theirs, seconds[dtype], strict=True)),
             )
+            for dtype in dtypes
+        ]
     return rows
 
 
@@ -95,13 +107,13 @@ def in_turns(
     return seconds
 
 
-def ours(folder: Path, dtype: str, tokens: int) -> Caption:
-    """Return the consumer's captioner."""
-    device = Device(torch_device=torch.device("cpu"), dtype=getattr(torch, dtype))
-    captioner = GreedyCaptioner(inspect(str(folder), "main", "blip"), device, max_new_tokens=tokens)
+def ours(folder: Path, dtype: str, tokens: int) -> GreedyCaptioner:
+    """Return the consumer's captioner, on its device."""
+    checkpoint, device = inspect(str(folder), "main", "blip"), choose_device("cpu", dtype)
+    captioner = GreedyCaptioner(checkpoint, device, max_new_tokens=tokens)
     captioner.load()
     captioner.to_device()
-    return captioner.caption
+    return captioner
 
 
 def reference(folder: Path, tokens: int) -> Caption:
@@ -118,20 +130,18 @@ def reference(folder: Path, tokens: int) -> Caption:
     return caption
 
 
-def report(figures: Sequence[dict[str, object]]) -> bool:
+def report(rows: Sequence[Row]) -> bool:
     """Print the table; return whether all goals are reached."""
     reached = True
     print("| dtype | batch | captions/s | generate, captions/s | ratio | goal |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for row in figures:
-        goal = GOALS.get((str(row["dtype"]), int(str(row["batch"]))))
-        ratio, ratios = float(str(row["ratio"])), row["ratios"]
-        assert isinstance(ratios, list)
-        reached &= goal is None or ratio >= goal
+    for row in rows:
+        goal = GOALS.get((row.dtype, row.batch))
+        reached &= goal is None or row.ratio >= goal
         print(
-            f"| {row['dtype']} | {row['batch']} | {row['captions_per_second']:.2f} | "
-            f"{row['generate_per_second']:.2f} | {ratio:.2f} "
-            f"({ratios[0]:.2f} to {ratios[-1]:.2f}) | {goal or ''} |"
+            f"| {row.dtype} | {row.batch} | {row.captions_per_second:.2f} | "
+            f"{row.generate_per_second:.2f} | {row.ratio:.2f} "
+            f"({row.ratios[0]:.2f} to {row.ratios[-1]:.2f}) | {goal or ''} |"
         )
     return reached
 

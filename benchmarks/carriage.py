@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.instant import InstantModel
+from benchmarks.instant import RESIZES, InstantModel
 from consumer.broker.group import MOST_AT_ONCE
+from consumer.images.prepare import FetchAndDecode
+from consumer.images.sources import Sources
 from consumer.inference.engine import Engine
 from consumer.inference.residency import ResidencyPolicy
 from consumer.partition.offsets import OffsetTracker
@@ -124,6 +126,18 @@ async def opened_engine(kind: type[Engine], model: InstantModel) -> AsyncIterato
             yield engine
         finally:
             serving.cancel()
+
+
+def fetch_and_decode(settings: ConsumerSettings, sources: Sources, decoder: Any) -> FetchAndDecode:
+    """Return the consumer's own preparation, for embeddings, with a byte budget of its own."""
+    budget, _ = open_budgets(settings)
+    return FetchAndDecode(
+        sources=sources,
+        decoder=decoder,
+        resizes=RESIZES,
+        retry=settings.retry_policy,
+        budget=budget,
+    )
 
 
 async def carry(

@@ -29,9 +29,9 @@ from typing import Final
 
 import structlog
 
-from benchmarks.carriage import carry, opened_engine, records_of, settings_for
+from benchmarks.carriage import carry, fetch_and_decode, opened_engine, records_of, settings_for
 from benchmarks.instant import (
-    CLIP_SIZE,
+    RESIZES,
     InstantDecoder,
     InstantModel,
     hollow_processes,
@@ -40,17 +40,14 @@ from benchmarks.instant import (
     real_decoder,
 )
 from consumer.image_sources import open_sources
-from consumer.images.prepare import FetchAndDecode
 from consumer.inference.engine import Engine
 from consumer.outcome import ImageFacts, Inference
 from consumer.record.process import Prepared
-from consumer.worker_maker import open_budgets
-from schemas import Request, Task
+from schemas import Request
 
 SIZES: Final = {"66 KB": 66_000, "440 KB": 440_000}
 DATA_BYTES: Final = 6_000  # a URI has 8,192 characters at most
 STAGES: Final = ("record", "engine", "fetch", "pipe")
-RESIZES: Final = {Task.EMBED: CLIP_SIZE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,14 +134,8 @@ async def measure(
         constant = await enter(opened_engine(ConstantEngine, model))
         for number in range(rounds + 1):
             for row in rows:
-                budget, _ = open_budgets(settings)
-                real = FetchAndDecode(
-                    sources=sources,
-                    decoder=pipe if row.stage == "pipe" else InstantDecoder(RESIZES),  # type: ignore[arg-type]
-                    resizes=RESIZES,
-                    retry=settings.retry_policy,
-                    budget=budget,
-                )
+                decoder = pipe if row.stage == "pipe" else InstantDecoder(RESIZES)
+                real = fetch_and_decode(settings, sources, decoder)
                 preparation = real if row.stage in STAGES[2:] else ConstantPreparation()
                 images = count if number else count // 4
                 wall, cpu = await carry(

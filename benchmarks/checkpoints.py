@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
@@ -18,6 +19,8 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from transformers.models.blip.processing_blip import BlipProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.utils.logging import disable_progress_bar
+
+from consumer.pixels import Pixels, Resize
 
 _SPECIAL_TOKENS: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -44,6 +47,12 @@ VIT_B_32: Final = Size(
 BLIP_BASE: Final = Size(
     width=768, layers=12, heads=12, image_side=384, patch=16, vocabulary=30522, projection=256
 )
+
+
+def noise(count: int, resize: Resize) -> list[Pixels]:
+    """Return pictures as a model takes them, each shape (height, width, 3), all different."""
+    shape = (count, resize.height, resize.width, 3)
+    return list(np.random.default_rng(5).integers(0, 256, shape, dtype=np.uint8))
 
 
 def save_random_clip(folder: Path, size: Size, seed: int = 0) -> None:

@@ -13,18 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from benchmarks.checkpoints import VIT_B_32, save_random_clip
+from benchmarks.checkpoints import VIT_B_32, noise, save_random_clip
 from consumer.inference.models.checkpoint import inspect
 from consumer.inference.models.clip import Clip, load_clip
-from consumer.inference.models.device import Device, choose_device
+from consumer.inference.models.device import choose_device
 from consumer.pixels import Pixels
 
 PROMISED_COSINE = 0.9999
 BATCHES = (1, 8, 32)
-DTYPES = (torch.float32, torch.bfloat16)
+DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +54,8 @@ def main() -> int:
 def measure(folder: Path, rounds: int) -> Figures:
     """Return the figures of a checkpoint."""
     checkpoint = inspect(str(folder), "main", "clip")
-    cpu = torch.device("cpu")
-    towers = [load_clip(checkpoint, Device(torch_device=cpu, dtype=dtype)) for dtype in DTYPES]
-    resize = towers[0].resize
-    shape = (64, resize.height, resize.width, 3)
-    images = list(np.random.default_rng(5).integers(0, 256, shape, dtype=np.uint8))
+    towers = [load_clip(checkpoint, choose_device("cpu", dtype)) for dtype in DTYPES]
+    images = noise(64, towers[0].resize)
     single, half = (tower.embed(images) for tower in towers)
     return Figures(
         images_per_second={n: _rates(towers, images[:n], rounds) for n in BATCHES},

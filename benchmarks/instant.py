@@ -21,6 +21,7 @@ from consumer.pixels import DecodedImage, Pixels, Resize
 from schemas import Task
 
 CLIP_SIZE: Final = Resize(height=224, width=224, resample=3, crop=True, shortest_edge=224)
+RESIZES: Final = {Task.EMBED: CLIP_SIZE}
 BLIP_SIZE: Final = Resize(height=384, width=384, resample=3, crop=False)
 # Each decoding process imports this while it starts. The header of the image is not even read.
 _DECODER_SITE: Final = """

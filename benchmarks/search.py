@@ -16,19 +16,16 @@ import time
 from pathlib import Path
 
 import numpy as np
-from aiokafka.admin import NewTopic
 
+from benchmarks.served import served
 from examples.models.dataset import draw_jpegs
 from examples.models.evaluate import GROUP, HELD_OUT_SEED, PROMISE, groups_of_different
-from examples.processes import running_broker
 from schemas import Request, Task
-from tests.conftest import Topics, create_topics
-from tests.consumer_process import consumer_process, environment
+from tests.conftest import Topics
 from tests.request_client import Client
 
 PROMISED_SEARCH_SECONDS = 0.3  # p50
 PROMISED_BEHIND_BACKLOG_SECONDS = 1.0
-SECRET = "a secret of the benchmark alone, 32 bytes long"
 SEARCHES = 50
 BEHIND_BACKLOG = 20
 TEXT = "two green stars on a gray background"
@@ -45,27 +42,12 @@ def main() -> int:
 
 async def measure(pictures: int, backlog: int) -> bool:
     """Return whether all that was promised is held."""
-    topics = Topics(ingest="image.ingest", results="image.results", dlq="image.ingest.dlq")
     with tempfile.TemporaryDirectory(prefix="imagelane-search-") as name:
         folder = Path(name)
-        async with running_broker(folder / "broker") as bootstrap:
-            requests = {
-                "message.timestamp.type": "LogAppendTime",
-                "compression.type": "uncompressed",
-            }
-            await create_topics(
-                bootstrap,
-                NewTopic(topics.ingest, 1, 1, topic_configs=requests),
-                NewTopic(topics.queries, 1, 1, topic_configs=requests),
-                NewTopic(topics.results, 1, 1),
-                NewTopic(topics.dlq, 1, 1),
-            )
-            settings = environment(bootstrap, topics, SECRET, FILE_ROOTS=name)
-            with consumer_process(settings, folder / "log"):
-                async with Client(bootstrap, topics, SECRET) as client:
-                    held = await search(client, topics, folder, pictures)
-                    held &= await time_searches(client, topics)
-                    held &= await time_behind(client, topics, folder, backlog)
+        async with served(folder) as (client, topics):
+            held = await search(client, topics, folder, pictures)
+            held &= await time_searches(client, topics)
+            held &= await time_behind(client, topics, folder, backlog)
     return held
 
 

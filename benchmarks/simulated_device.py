@@ -30,14 +30,12 @@ from typing import Final
 
 import structlog
 
-from benchmarks.carriage import carry, opened_engine, records_of, settings_for
-from benchmarks.ceiling import RESIZES, ConstantPreparation
+from benchmarks.carriage import carry, fetch_and_decode, opened_engine, records_of, settings_for
+from benchmarks.ceiling import ConstantPreparation
 from benchmarks.instant import InstantModel, hollow_processes, jpeg, real_decoder
 from consumer.image_sources import open_sources
 from consumer.images.decoding.pool import Decoder
-from consumer.images.prepare import FetchAndDecode
 from consumer.inference.engine import Engine
-from consumer.worker_maker import open_budgets
 
 H100_IMAGES_PER_SECOND: Final = {"ViT-L/14": 2_250, "ViT-B/32": 15_000}
 BFLOAT16_TFLOPS: Final = {"H100": 989, "RTX 4090": 165, "L4": 121}
@@ -112,17 +110,10 @@ async def busy_share(
         open_sources(settings) as sources,
         opened_engine(Engine, InstantModel(step=card.step)) as engine,
     ):
-        budget, _ = open_budgets(settings)
         preparation = (
             ConstantPreparation()
             if case.way == "memory"
-            else FetchAndDecode(
-                sources=sources,
-                decoder=decoders[case.way],
-                resizes=RESIZES,
-                retry=settings.retry_policy,
-                budget=budget,
-            )
+            else fetch_and_decode(settings, sources, decoders[case.way])
         )
         card.busy_seconds = 0.0  # opening has warmed it up
         seconds, _ = await carry(settings, records, preparation, engine)

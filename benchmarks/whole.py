@@ -15,34 +15,28 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import torch
-from aiokafka.admin import NewTopic
 
-from benchmarks.checkpoints import VIT_B_32, save_random_clip
+from benchmarks.checkpoints import VIT_B_32, noise, save_random_clip
 from benchmarks.instant import jpeg
+from benchmarks.served import served
 from consumer.images.decoding.image import decode
 from consumer.images.decoding.limits import DecodeLimits
 from consumer.inference.models.checkpoint import inspect
 from consumer.inference.models.clip import Clip, load_clip
-from consumer.inference.models.device import Device
-from consumer.pixels import Pixels
-from examples.processes import running_broker
+from consumer.inference.models.device import choose_device
 from schemas import Request, Task
-from tests.conftest import Topics, create_topics
-from tests.consumer_process import MODELS, consumer_process, environment
+from tests.consumer_process import MODELS
 from tests.request_client import Client
 
 BATCH: Final = 32
 LONE_REQUESTS: Final = 50
-SECRET: Final = "a secret of the benchmark alone, 32 bytes long"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,20 +84,19 @@ def report(figures: Figures) -> None:
 
 async def measure(folder: Path, checkpoint: Path, dtype: str, count: int, rounds: int) -> Figures:
     """Return the figures of a checkpoint."""
-    device = Device(torch_device=torch.device("cpu"), dtype=getattr(torch, dtype))
-    clip = load_clip(inspect(str(checkpoint), "main", "clip"), device)
+    clip = load_clip(inspect(str(checkpoint), "main", "clip"), choose_device("cpu", dtype))
     photo = folder / "photo.jpg"
     photo.write_bytes(jpeg(66_000))
-    changes = {"CLIP_MODEL": str(checkpoint), "FILE_ROOTS": str(folder), "DTYPE": dtype}
-    async with _served(folder, changes) as (client, topic):
-        requests = _requests(photo)
+    async with served(folder, CLIP_MODEL=str(checkpoint), DTYPE=dtype) as (client, topics):
+        requests, topic = _requests(photo), topics.ingest
         await _seconds(client, topic, requests("warm", 2 * BATCH))
         bounds, rates = [bound(clip, photo.read_bytes())], []
         for number in range(rounds):
             seconds = await _seconds(client, topic, requests(f"round{number}-", count))
             rates.append(count / seconds)
             bounds.append(bound(clip, photo.read_bytes()))
-        model = _median_seconds(lambda: clip.embed(_pixels(clip, 1)))
+        picture = noise(1, clip.resize)
+        model = _median_seconds(lambda: clip.embed(picture))
         alone = [await _seconds(client, topic, [r]) for r in requests("lone", LONE_REQUESTS)]
         load = statistics.median(rates) / 2
         half = await _paced(client, topic, requests("paced", count), load)
@@ -122,26 +115,8 @@ def bound(clip: Clip, photo: bytes) -> float:
     """Return the images a second that bare decoding and bare model allow, one after the other."""
     targets, limits = {Task.EMBED: clip.resize}, DecodeLimits()
     decoding = _median_seconds(lambda: decode(photo, targets, limits)) / (os.cpu_count() or 1)
-    batch = _pixels(clip, BATCH)
+    batch = noise(BATCH, clip.resize)
     return 1 / (decoding + _median_seconds(lambda: clip.embed(batch)) / BATCH)
-
-
-@asynccontextmanager
-async def _served(folder: Path, changes: dict[str, str]) -> AsyncIterator[tuple[Client, str]]:
-    topics = Topics(ingest="image.ingest", results="image.results", dlq="image.ingest.dlq")
-    requests = {"message.timestamp.type": "LogAppendTime", "compression.type": "uncompressed"}
-    async with running_broker(folder / "broker") as bootstrap:
-        await create_topics(
-            bootstrap,
-            NewTopic(topics.ingest, 1, 1, topic_configs=requests),
-            NewTopic(topics.queries, 1, 1, topic_configs=requests),
-            NewTopic(topics.results, 1, 1),
-            NewTopic(topics.dlq, 1, 1),
-        )
-        settings = environment(bootstrap, topics, SECRET, **changes)
-        with consumer_process(settings, folder / "log"):
-            async with Client(bootstrap, topics, SECRET) as client:
-                yield client, topics.ingest
 
 
 def _requests(photo: Path) -> Callable[[str, int], list[Request]]:
@@ -187,11 +162,6 @@ async def _paced(
         seconds.append(time.perf_counter() - at)
     await publishing
     return seconds
-
-
-def _pixels(clip: Clip, count: int) -> list[Pixels]:
-    shape = (count, clip.resize.height, clip.resize.width, 3)
-    return list(np.random.default_rng(5).integers(0, 256, shape, dtype=np.uint8))
 
 
 def _median_seconds(work: Callable[[], object], times: int = 9) -> float:

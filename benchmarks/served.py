@@ -1,0 +1,34 @@
+"""A consumer on the embedded broker with topics of its own, as a user runs it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from aiokafka.admin import NewTopic
+
+from examples.processes import running_broker
+from tests.conftest import Topics, create_topics
+from tests.consumer_process import consumer_process, environment
+from tests.request_client import Client
+
+_SECRET: Final = "a secret of the benchmark alone, 32 bytes long"
+
+
+@asynccontextmanager
+async def served(folder: Path, **changes: str) -> AsyncIterator[tuple[Client, Topics]]:
+    """Run both until the block ends; `folder` holds pictures and logs, `changes` are settings."""
+    topics = Topics(ingest="image.ingest", results="image.results", dlq="image.ingest.dlq")
+    requests = {"message.timestamp.type": "LogAppendTime", "compression.type": "uncompressed"}
+    async with running_broker(folder / "broker") as bootstrap:
+        await create_topics(
+            bootstrap,
+            NewTopic(topics.ingest, 1, 1, topic_configs=requests),
+            NewTopic(topics.queries, 1, 1, topic_configs=requests),
+            NewTopic(topics.results, 1, 1),
+            NewTopic(topics.dlq, 1, 1),
+        )
+        settings = environment(bootstrap, topics, _SECRET, FILE_ROOTS=str(folder), **changes)
+        with consumer_process(settings, folder / "log"):
+            async with Client(bootstrap, topics, _SECRET) as client:
+                yield client, topics
