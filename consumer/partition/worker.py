@@ -150,10 +150,10 @@ class PartitionWorker:
             if not ready:
                 continue
             outputs: list[OutgoingRecord] = []
-            for number, finished in enumerate(ready):
+            for number, finished in enumerate(ready, 1):
+                outputs += self._write(finished.record, finished.outcome, now)
                 if number % _AT_ONCE == 0:
                     await asyncio.sleep(0)  # what waits for the loop meanwhile: the device
-                outputs += self._write(finished.record, finished.outcome, now)
             await self._commit(outputs, self._offsets.position())
             self.in_flight -= len(ready)
             self.committed += len(ready)
