@@ -55,8 +55,8 @@ unit: $(STAMP) ## the unit tests alone, on all cores
 .PHONY: test
 test: lint $(BROKER) $(S3_SERVER) $(KUSTOMIZE) $(KEDA_CRD) ## lint, then every test that can run here, and what was skipped and why
 	@echo "coverage below is that of the tests without Kafka; what talks to it is covered by those that follow"
-	$(BIN)/pytest tests/unit tests/decoding tests/deploy $(PARALLEL) -q -rfEs --cov $(PYTEST_ARGS)
-	$(BIN)/pytest tests --ignore tests/unit --ignore tests/decoding --ignore tests/deploy -m "not e2e" -rfEs $(PYTEST_ARGS)
+	$(BIN)/pytest tests/unit tests/decoding tests/fetching tests/deploy $(PARALLEL) -q -rfEs --cov $(PYTEST_ARGS)
+	$(BIN)/pytest tests --ignore tests/unit --ignore tests/decoding --ignore tests/fetching --ignore tests/deploy -m "not e2e" -rfEs $(PYTEST_ARGS)
 
 .PHONY: e2e
 e2e: $(STAMP) ## the compose file, from build to results (needs Docker)

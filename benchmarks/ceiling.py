@@ -43,6 +43,7 @@ from consumer.image_sources import open_sources
 from consumer.inference.engine import Engine
 from consumer.outcome import ImageFacts, Inference
 from consumer.record.process import Prepared
+from consumer.runtime import limits
 from schemas import Request
 
 SIZES: Final = {"66 KB": 66_000, "440 KB": 440_000}
@@ -127,6 +128,7 @@ async def measure(
     async with AsyncExitStack() as opened:
         enter = opened.enter_async_context
         sources = await enter(open_sources(settings))
+        await sources.ready()
         with hollow_processes(folder):
             pipe = await enter(real_decoder(os.cpu_count() or 1))
         model = InstantModel()
@@ -190,6 +192,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("data", "file", "http", "s3"), help="one scheme")
     parser.add_argument("--json", type=Path, help="write every round's values to this file")
     options = parser.parse_args()
+    limits.tune()  # as the consumer does
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

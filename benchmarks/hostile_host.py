@@ -28,12 +28,14 @@ from aiohttp.abc import ResolveResult
 from PIL import Image
 
 from consumer.errors import Failed
-from consumer.images.byte_budget import ByteBudget
+from consumer.images.byte_budget import ByteBudget, Reservation
 from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.decoding.pool import Decoder
 from consumer.images.loop_clock import LoopClock
 from consumer.images.prepare import FetchAndDecode
+from consumer.images.sealed import SealedImage
 from consumer.images.sources import Sources
+from consumer.images.sources.http import HttpSource
 from consumer.pixels import Resize
 from consumer.settings import ConsumerSettings
 from schemas import ImageReference, Request, Task
@@ -84,6 +86,16 @@ class Load:
     pause_seconds: float = 0  # of the event loop, in the middle
 
 
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    """The source within this process: a resolver of the benchmark's own does not reach another."""
+
+    source: HttpSource[bytes]
+
+    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> SealedImage:
+        return SealedImage.of(await self.source.fetch(uri, max_bytes, reservation))
+
+
 class _Everywhere(Names):
     """Every name leads to the one server."""
 
@@ -111,7 +123,7 @@ async def _rates(load: Load) -> tuple[float, float]:
     ):
         preparation = FetchAndDecode(
             sources=Sources(
-                by_scheme={"http": source}, max_bytes=settings.max_image_bytes, clock=clock
+                by_scheme={"http": _Sealed(source)}, max_bytes=settings.max_image_bytes, clock=clock
             ),
             decoder=decoder,
             resizes={Task.EMBED: CLIP},

@@ -82,9 +82,7 @@ class InstantDecoder:
             task: np.zeros((to.height, to.width, 3), np.uint8) for task, to in resizes.items()
         }
 
-    async def decode(
-        self, data: bytes, targets: Mapping[Task, Resize], digest: str = ""
-    ) -> DecodedImage:
+    async def decode(self, image: object, targets: Mapping[Task, Resize]) -> DecodedImage:
         pixels = {task: self._pixels[task] for task in targets}
         return DecodedImage(width=640, height=480, format="JPEG", pixels=pixels)
 

@@ -36,6 +36,7 @@ from benchmarks.instant import InstantModel, hollow_processes, jpeg, real_decode
 from consumer.image_sources import open_sources
 from consumer.images.decoding.pool import Decoder
 from consumer.inference.engine import Engine
+from consumer.runtime import limits
 
 H100_IMAGES_PER_SECOND: Final = {"ViT-L/14": 2_250, "ViT-B/32": 15_000}
 BFLOAT16_TFLOPS: Final = {"H100": 989, "RTX 4090": 165, "L4": 121}
@@ -110,6 +111,7 @@ async def busy_share(
         open_sources(settings) as sources,
         opened_engine(Engine, InstantModel(step=card.step)) as engine,
     ):
+        await sources.ready()
         preparation = (
             ConstantPreparation()
             if case.way == "memory"
@@ -156,6 +158,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="of each row (%(default)s)")
     parser.add_argument("--json", type=Path, help="write every round's values to this file")
     arguments = parser.parse_args()
+    limits.tune()  # as the consumer does
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory() as folder:
         shares = asyncio.run(

@@ -9,7 +9,6 @@ slice of time in the normal lane, which is counted. Exits with 1 when a promise 
 
 import argparse
 import asyncio
-import hashlib
 import itertools
 import statistics
 import sys
@@ -22,6 +21,7 @@ from benchmarks.decoding import PHOTOS, TARGETS, photo
 from consumer.errors import Failed
 from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.decoding.pool import Decoder
+from consumer.images.sealed import SealedImage
 from tests.corpus import encoded
 
 PROCESSES: Final = 4
@@ -48,8 +48,8 @@ async def _rate(decoder: Decoder, others: list[bytes], slow: bytes, share: float
     async def one(data: bytes, *, is_slow: bool) -> None:
         nonlocal left, refused
         try:
-            digest = hashlib.sha256(data).hexdigest() if is_slow else ""
-            await decoder.decode(data, TARGETS, digest)
+            with SealedImage.of(data) as image:
+                await decoder.decode(image, TARGETS)
         except Failed:
             refused += 1
         finally:

@@ -50,8 +50,8 @@ async def run(settings: ConsumerSettings) -> None:
 
 async def _settings(settings: ConsumerSettings) -> str:
     AliveFile.open(settings.alive_file)
-    async with open_sources(settings):
-        pass  # it can be
+    async with open_sources(settings) as sources:
+        await sources.ready()  # it can be
     # To compare with `imagelane settings` of the other side: the secret itself is shown nowhere.
     prints = settings.fingerprints.items()
     key_ids = ", ".join(f"{key_id} (fingerprint {fingerprint})" for key_id, fingerprint in prints)

@@ -4,7 +4,12 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
-from consumer.images.decoding.limits import DEFAULT_FORMATS, DEFAULT_MEMORY_BYTES, Format
+from consumer.images.decoding.limits import (
+    DEFAULT_FORMATS,
+    DEFAULT_MEMORY_BYTES,
+    DecodeLimits,
+    Format,
+)
 from consumer.images.retry import RetryPolicy
 from imagelane.settings import CommaSeparated, WireSettings
 
@@ -102,6 +107,9 @@ class ImageSettings(WireSettings):
         default=512 * 2**20,
         description="most memory of images at once, as fetched and as pixels",
     )
+    fetch_processes: int = Field(
+        default=0, ge=0, description="processes that fetch; 0: one for each eight cores"
+    )
     decode_processes: int = Field(
         default=0,
         ge=0,
@@ -139,6 +147,11 @@ class ImageSettings(WireSettings):
         """The address of the store, without a slash at its end."""
         endpoint = self.s3_endpoint or f"https://s3.{self.s3_region}.amazonaws.com"
         return endpoint.rstrip("/")
+
+    @property
+    def decode_limits(self) -> DecodeLimits:
+        """What may be decoded."""
+        return DecodeLimits(max_pixels=self.max_image_pixels, formats=self.decode_formats)
 
     @property
     def retry_policy(self) -> RetryPolicy:

@@ -1,45 +1,99 @@
 """The image sources that the settings allow; a scheme more is an entry more."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from consumer.images.decoding.pool import usable_cores
+from consumer.images.fetching.pool import Fetchers
 from consumer.images.loop_clock import LoopClock, every_tick
-from consumer.images.sources import ImageSource, Sources
-from consumer.images.sources.body import FetchLimits
-from consumer.images.sources.data import DataSource
-from consumer.images.sources.file import FileSource
-from consumer.images.sources.http import HttpOptions, open_http
-from consumer.images.sources.s3 import S3Options, open_s3
+from consumer.images.sources import SealedSource, Sources
+from consumer.images.sources.host_limiter import HostLimiter
+from consumer.images.sources.http import HttpSource
+from consumer.images.sources.options import FetchLimits, FetchOptions, HttpOptions, S3Options
 from consumer.settings import ConsumerSettings
+from imagelane.settings import FILE_SUFFIX
 
 
 @asynccontextmanager
 async def open_sources(settings: ConsumerSettings) -> AsyncIterator[Sources]:
-    """Open the allowed schemes.
+    """Open the allowed schemes; `Sources.ready` waits for the processes that fetch.
 
     Raises:
         FatalError: one of them cannot be opened as the settings say.
     """
-    by_scheme: dict[str, ImageSource] = {}
-    limits = fetch_limits(settings)
+    options = fetch_options(settings)
+    clock = LoopClock()
+    fetchers = Fetchers(
+        options,
+        count=settings.fetch_processes or _default_processes(),
+        environment=_environment(settings),
+        paused=clock.note_pause,
+    )
+    by_scheme: dict[str, SealedSource] = {}
     async with AsyncExitStack() as opened:
-        clock = LoopClock()
         await opened.enter_async_context(every_tick(clock.tick))
-        if settings.file_roots:
-            by_scheme["file"] = FileSource.under(
-                settings.file_roots, total_seconds=settings.fetch_total_seconds
-            )
-        if settings.data_max_bytes:
-            by_scheme["data"] = DataSource(max_bytes=settings.data_max_bytes)
-        if settings.allowed_hosts or settings.allow_public_hosts:
-            http = await opened.enter_async_context(
-                open_http(http_options(settings), limits, clock)
+        if options.http:
+            limiter = host_limiter(settings, clock)
+            await opened.enter_async_context(every_tick(limiter.sweep))
+            http = HttpSource(
+                rules=options.http.rules(),
+                limiter=limiter,
+                ask=fetchers.ask,
+                total_seconds=options.limits.total_seconds,
             )
             by_scheme |= {"http": http, "https": http}
-        if settings.s3_buckets:
-            s3 = await opened.enter_async_context(open_s3(s3_options(settings), limits))
-            by_scheme["s3"] = s3
-        yield Sources(by_scheme=by_scheme, max_bytes=settings.max_image_bytes, clock=clock)
+        await opened.enter_async_context(fetchers)
+        if options.file_roots:
+            by_scheme["file"] = fetchers
+        if options.data_max_bytes:
+            by_scheme["data"] = fetchers
+        if options.s3:
+            by_scheme["s3"] = fetchers
+        yield Sources(
+            by_scheme=by_scheme,
+            max_bytes=settings.max_image_bytes,
+            clock=clock,
+            ready=fetchers.ready,
+        )
+
+
+def _environment(settings: ConsumerSettings) -> dict[str, str]:
+    """Return what fetching processes see of the environment: none of our settings and secrets.
+
+    The rest is there, since botocore finds credentials by it and TLS its authorities.
+    """
+    ours = {name.upper() for name in type(settings).model_fields}
+    ours |= {name + FILE_SUFFIX for name in ours}
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
+def _default_processes() -> int:
+    """Return one process for each eight cores: what fills the decoders of as many."""
+    return -(-usable_cores() // 8)
+
+
+def fetch_options(settings: ConsumerSettings) -> FetchOptions:
+    """Return what the fetching processes are told."""
+    has_http = settings.allowed_hosts or settings.allow_public_hosts
+    return FetchOptions(
+        file_roots=settings.file_roots,
+        data_max_bytes=settings.data_max_bytes,
+        http=http_options(settings) if has_http else None,
+        s3=s3_options(settings) if settings.s3_buckets else None,
+        limits=fetch_limits(settings),
+        decode=settings.decode_limits,
+    )
+
+
+def host_limiter(settings: ConsumerSettings, clock: LoopClock) -> HostLimiter:
+    """Return what knows how much is asked of each host."""
+    return HostLimiter(
+        at_once=settings.http_per_host,
+        max_waiters=settings.records_in_flight // 4,
+        max_age_seconds=settings.retry_max_age_seconds,
+        clock=clock,
+    )
 
 
 def fetch_limits(settings: ConsumerSettings) -> FetchLimits:
@@ -63,9 +117,6 @@ def http_options(settings: ConsumerSettings) -> HttpOptions:
         ca_file=settings.http_ca_file,
         user_agent=settings.http_user_agent,
         headers=settings.http_headers.get_secret_value(),
-        per_host=settings.http_per_host,
-        max_waiters=settings.records_in_flight // 4,
-        max_age_seconds=settings.retry_max_age_seconds,
     )
 
 

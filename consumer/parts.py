@@ -10,7 +10,6 @@ from consumer.broker.cluster import NO_QUERIES, Cluster, TopicFacts
 from consumer.broker.evidence import ResultsEvidence
 from consumer.broker.group import GroupOptions, KafkaStream
 from consumer.images.byte_budget import ByteBudget
-from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.decoding.pool import Decoder
 from consumer.images.prepare import FetchAndDecode
 from consumer.images.sources import Sources
@@ -181,7 +180,7 @@ def open_engine(settings: ConsumerSettings, models: "Models") -> Engine:
 def open_decoder(settings: ConsumerSettings) -> Decoder:
     """Return the decoder; opened, it runs its processes."""
     return Decoder(
-        DecodeLimits(max_pixels=settings.max_image_pixels, formats=settings.decode_formats),
+        settings.decode_limits,
         timeout_seconds=settings.decode_seconds,
         memory_bytes=settings.decode_memory_bytes,
         workers=settings.decode_processes or None,

@@ -10,6 +10,7 @@ from typing import Final
 
 from consumer.errors import Failed
 from consumer.images.decoding.pool import Decoder
+from consumer.images.sealed import SealedImage
 from consumer.inference.engine import Engine
 from consumer.pixels import Resize
 from imagelane.exits import ExitCode, FatalError
@@ -32,7 +33,8 @@ async def probe(engine: Engine, decoder: Decoder, resizes: Mapping[Task, Resize]
         FatalError: a model serves no picture, or no text.
     """
     try:
-        decoded = await decoder.decode(PICTURE, resizes)
+        with SealedImage.of(PICTURE) as image:
+            decoded = await decoder.decode(image, resizes)
     except Failed as failed:
         raise FatalError(ExitCode.BUG, f"decoder: a sound picture fails: {failed}") from failed
     numbers, caption = await engine.probe(decoded.pixels, TEXT)

@@ -57,6 +57,7 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
             closing.bound("group", group) as stream,
             asyncio.TaskGroup() as tasks,
         ):
+            await sources.ready()
             models = opening.result()
             log.info("models tried", found=await probe(engine, decoder, models.resizes))
             write = parts.make_encoder(settings, models).write

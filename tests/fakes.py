@@ -1,6 +1,7 @@
 """Small classes that stand where Kafka and the models stand, for tests that need neither."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -10,9 +11,12 @@ import numpy as np
 
 from consumer.errors import Failed
 from consumer.images.byte_budget import ByteBudget
-from consumer.images.sources import Fetched, ImageSource
+from consumer.images.decoding.pool import Decoder
+from consumer.images.sealed import SealedImage
+from consumer.images.sources import ImageSource
+from consumer.images.sources.http import HttpSource
 from consumer.outcome import ImageFacts, Inference
-from consumer.pixels import Pixels
+from consumer.pixels import DecodedImage, Pixels, Resize
 from consumer.record.dead_letters import DeadLetterRate
 from consumer.record.process import Pipeline, Prepared
 from consumer.record.replay_window import ReplayWindow
@@ -54,7 +58,10 @@ def signed_record(request: Request, offset: int = 0, **changes: Any) -> Record:
     return Record(**(fields | changes))
 
 
-async def fetched(source: ImageSource, uri: str, max_bytes: int) -> bytes:
+AnySource = ImageSource | HttpSource[bytes]
+
+
+async def fetched(source: AnySource, uri: str, max_bytes: int) -> bytes:
     """Return what a source has, with all the memory it may want."""
     async with fetching(source, uri, max_bytes, ByteBudget(2**40)) as data:
         return data
@@ -62,12 +69,24 @@ async def fetched(source: ImageSource, uri: str, max_bytes: int) -> bytes:
 
 @asynccontextmanager
 async def fetching(
-    source: ImageSource, uri: str, max_bytes: int, budget: ByteBudget
+    source: AnySource, uri: str, max_bytes: int, budget: ByteBudget
 ) -> AsyncIterator[bytes]:
     """Return what a source has, reserved from `budget` until the block ends."""
     async with budget.reserve() as reservation:
-        content = await source.fetch(uri, max_bytes, reservation)
-        yield content.data if isinstance(content, Fetched) else content
+        yield await source.fetch(uri, max_bytes, reservation)
+
+
+def content_of(image: SealedImage) -> bytes:
+    """Return the bytes of an image, and close it."""
+    with image:
+        return os.pread(image.descriptor, image.byte_length, 0)
+
+
+async def decoded(decoder: Decoder, data: bytes, targets: Mapping[Task, Resize]) -> DecodedImage:
+    """Return what a decoder makes of `data`, estimated by its own limits."""
+    limits = decoder.lanes["decoder"]._workers[0]._options.limits
+    with SealedImage.of(data, limits) as image:
+        return await decoder.decode(image, targets)
 
 
 class FakeStream:

@@ -11,9 +11,10 @@ from typing import Any, Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from consumer.image_sources import fetch_limits, http_options
+from consumer.image_sources import fetch_limits, host_limiter, http_options
 from consumer.images.loop_clock import LoopClock, every_tick
-from consumer.images.sources.http import HttpSource, open_http
+from consumer.images.sources.http import HttpSource
+from consumer.images.sources.http_requests import HttpRequests
 from consumer.settings import ConsumerSettings
 from tests.fakes import SECRET
 
@@ -228,7 +229,7 @@ HASTY: Final[dict[str, Any]] = {
 @asynccontextmanager
 async def opened(
     server: Server, resolver: AbstractResolver | None = None, **changes: object
-) -> AsyncIterator[HttpSource]:
+) -> AsyncIterator[HttpSource[bytes]]:
     """Open a source that may ask `server` as `image.test`, and nobody else."""
     fields: dict[str, object] = {
         "allowed_hosts": (f"image.test:{server.port}",),
@@ -244,11 +245,15 @@ async def http_source(
     settings: ConsumerSettings,
     resolver: AbstractResolver | None = None,
     clock: LoopClock | None = None,
-) -> AsyncIterator[HttpSource]:
+) -> AsyncIterator[HttpSource[bytes]]:
     """Open the source of these settings."""
     clock = clock or LoopClock()
-    async with (
-        every_tick(clock.tick),
-        open_http(http_options(settings), fetch_limits(settings), clock, resolver) as source,
-    ):
-        yield source
+    options, limiter = http_options(settings), host_limiter(settings, clock)
+    requests = HttpRequests.open(options, fetch_limits(settings), resolver)
+    async with every_tick(clock.tick), requests.session, every_tick(limiter.sweep):
+        yield HttpSource(
+            rules=options.rules(),
+            limiter=limiter,
+            ask=requests.ask,
+            total_seconds=settings.fetch_total_seconds,
+        )

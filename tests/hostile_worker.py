@@ -14,6 +14,7 @@ from consumer.errors import Failed
 from consumer.images.decoding.pool import Decoder
 from consumer.pixels import Resize
 from schemas import Task
+from tests.fakes import decoded
 
 MARK = b"#!hostile\n"
 _TARGETS = {Task.EMBED: Resize(height=4, width=4, resample=3, crop=False)}
@@ -58,5 +59,5 @@ def allow_code(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 async def run_inside(decoder: Decoder, code: str) -> str:
     """Run `code` in a decoding process; return the words that it appended to `said`."""
     with pytest.raises(Failed) as caught:
-        await decoder.decode(MARK + textwrap.dedent(code).encode(), _TARGETS)
+        await decoded(decoder, MARK + textwrap.dedent(code).encode(), _TARGETS)
     return caught.value.message

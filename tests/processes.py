@@ -5,7 +5,7 @@ from pathlib import Path
 
 from consumer.images.decoding.pool import Decoder
 
-_MODULE = b"consumer.images.decoding.worker"
+_DECODER, _FETCHER = b"consumer.images.decoding.worker", b"consumer.images.fetching.worker"
 
 
 def workers_of(decoder: Decoder) -> set[int]:
@@ -24,12 +24,12 @@ def replaced(decoder: Decoder) -> int:
 
 def child_workers(parent: int | None = None) -> set[int]:
     """Return the ids of the decoding processes that `parent`, or this process, has."""
-    parent = parent or os.getpid()
-    return {
-        int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and _parent(int(entry.name)) == parent and _is_worker(entry)
-    }
+    return _children(parent or os.getpid(), _DECODER)
+
+
+def child_fetchers(parent: int | None = None) -> set[int]:
+    """Return the ids of the fetching processes that `parent`, or this process, has."""
+    return _children(parent or os.getpid(), _FETCHER)
 
 
 def state_of(pid: int) -> str:
@@ -45,7 +45,7 @@ def is_gone(pid: int) -> bool:
 def is_ready(pid: int) -> bool:
     """Say whether a decoding process has given up its rights, the last step of its start."""
     limits = Path(f"/proc/{pid}/limits").read_text()
-    return any(line.split()[:4] == ["Max", "open", "files", "0"] for line in limits.splitlines())
+    return any(line.split()[:4] == ["Max", "open", "files", "4"] for line in limits.splitlines())
 
 
 def peak_bytes(pid: int | str = "self") -> int:
@@ -70,6 +70,11 @@ def environment_of(pid: int) -> set[str]:
     return {entry.partition("=")[0] for entry in entries if entry}
 
 
+def command_of(pid: int) -> str:
+    """Return the command line of a process."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
 def open_files(pid: int) -> list[str]:
     """Return what the descriptors of a process are, by their number."""
     entries = sorted(Path(f"/proc/{pid}/fd").iterdir(), key=lambda entry: int(entry.name))
@@ -77,9 +82,17 @@ def open_files(pid: int) -> list[str]:
     return [str(entry.readlink()) for entry in entries if entry.is_symlink()]
 
 
-def _is_worker(entry: Path) -> bool:
+def _children(parent: int, module: bytes) -> set[int]:
+    return {
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and _parent(int(entry.name)) == parent and _runs(entry, module)
+    }
+
+
+def _runs(entry: Path, module: bytes) -> bool:
     try:
-        return _MODULE in (entry / "cmdline").read_bytes()
+        return module in (entry / "cmdline").read_bytes()
     except OSError:
         return False
 

@@ -35,9 +35,9 @@ class Reservation:
         """
         await self._budget.resize(self, byte_length + self._kept_bytes if byte_length else 0)
 
-    def try_hold(self, byte_length: int) -> bool:
-        """Hold `byte_length` bytes, and tell so, if nobody waits and half the budget stays free."""
-        return self._budget.try_hold(self, byte_length + self._kept_bytes)
+    def try_resize(self, byte_length: int) -> bool:
+        """Hold `byte_length` bytes, and tell so, if that needs no waiting."""
+        return self._budget.try_resize(self, byte_length + self._kept_bytes)
 
     async def keep_pixels(self) -> None:
         """Give the bytes back, and keep the room for the pixels."""
@@ -100,10 +100,10 @@ class ByteBudget:
             self._add(reservation, more)
             self._admit()
 
-    def try_hold(self, reservation: Reservation, byte_length: int) -> bool:
-        """Hold `byte_length` bytes in all, if nobody waits and at most half is held then."""
+    def try_resize(self, reservation: Reservation, byte_length: int) -> bool:
+        """Hold `byte_length` bytes in all for `reservation`, if nobody waits and they fit."""
         more = byte_length - reservation.held_bytes
-        if self.waiting or 2 * (self._held_bytes + more) > self._limit_bytes:
+        if self.waiting or self._held_bytes + more > self._limit_bytes:
             return False
         self._add(reservation, more)
         return True

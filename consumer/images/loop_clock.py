@@ -39,6 +39,10 @@ class LoopClock:
         self._seconds, self._pauses = self.seconds, self.pauses
         self._ticked_at = self._now()
 
+    def note_pause(self) -> None:
+        """Count a pause of a process of ours."""
+        self._pauses += 1
+
     @property
     def _gap_seconds(self) -> float:
         return self._now() - self._ticked_at

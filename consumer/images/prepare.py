@@ -11,7 +11,8 @@ from consumer.errors import Failed, Unavailable
 from consumer.images.byte_budget import ByteBudget, Reservation
 from consumer.images.decoding.pool import Decoder
 from consumer.images.retry import RetryPolicy
-from consumer.images.sources import Fetched, Sources
+from consumer.images.sealed import SealedImage
+from consumer.images.sources import Sources
 from consumer.outcome import ImageFacts
 from consumer.pixels import Resize
 from consumer.record.process import Prepared
@@ -42,20 +43,20 @@ class FetchAndDecode:
         pixel_bytes = sum(to.byte_length for to in targets.values())
         async with self.budget.reserve(kept_bytes=pixel_bytes) as reservation:
             try:
-                fetched = await self._fetch(request.image, reservation)
+                sealed = await self._fetch(request.image, reservation)
             except Failed as failed:
                 failed.fetch_ms = _ms_since(start)
                 raise
-            fetch_ms, fetched_at, sha256 = _ms_since(start), monotonic(), fetched.sha256
-            try:
-                image = await self.decoder.decode(fetched.data, targets, sha256)
-            except Failed as failed:
-                failed.fetch_ms, failed.decode_ms = fetch_ms, _ms_since(fetched_at)
-                raise
-            del fetched
+            fetch_ms, fetched_at = _ms_since(start), monotonic()
+            with sealed:
+                try:
+                    image = await self.decoder.decode(sealed, targets)
+                except Failed as failed:
+                    failed.fetch_ms, failed.decode_ms = fetch_ms, _ms_since(fetched_at)
+                    raise
             await reservation.keep_pixels()
             facts = ImageFacts(
-                sha256=sha256,
+                sha256=sealed.sha256,
                 width=image.width,
                 height=image.height,
                 format=image.format,
@@ -64,7 +65,7 @@ class FetchAndDecode:
             )
             yield Prepared(image=facts, pixels=image.pixels)
 
-    async def _fetch(self, image: ImageReference, reservation: Reservation) -> Fetched:
+    async def _fetch(self, image: ImageReference, reservation: Reservation) -> SealedImage:
         clock = self.sources.clock
         attempts, failures, failed_at = 0, 0, None
         while True:

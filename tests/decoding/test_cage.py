@@ -23,6 +23,7 @@ from consumer.pixels import Resize
 from schemas import Task
 from tests import corpus, pictures
 from tests.conftest import ROOT
+from tests.fakes import decoded
 from tests.hostile_worker import SITE, allow_code, run_inside
 from tests.processes import child_workers, workers_of
 
@@ -106,7 +107,7 @@ async def test_every_attack_from_inside_is_refused(
             for name, code in ATTACKS.items()
         }
         assert set(said.values()) <= {"EPERM"}, said
-        assert (await decoder.decode(pictures.encoded(pictures.drawing(), "PNG"), TARGETS)).width
+        assert (await decoded(decoder, pictures.encoded(pictures.drawing(), "PNG"), TARGETS)).width
         assert child_workers() == before
     assert path.read_text() == "of somebody else"
 
@@ -179,6 +180,21 @@ def _segments(pid: int) -> set[str]:
     return {line.split()[4] for line in lines if "/memfd:decoder" in line}
 
 
+async def test_image_is_read_and_closed_before_a_decoder_sees_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So code that took the decoder over finds no descriptor but the channel and /dev/null."""
+    allow_code(monkeypatch, tmp_path)
+    look = """
+    for number in range(64):
+        try: said.append(os.pread(number, 1, 0).hex() or "null")
+        except OSError as exc: said.append(errno.errorcode[exc.errno])
+    """
+    async with _opened() as decoder:
+        said = (await run_inside(decoder, look)).split()
+    assert said == ["ESPIPE", "null", "null", *["EBADF"] * 61]
+
+
 async def test_new_process_finds_nothing_of_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,11 +203,11 @@ async def test_new_process_finds_nothing_of_the_one_before(
     look = """
     import gc
     maps = [each for each in gc.get_objects() if type(each).__name__ == "Segment"]
-    said.append(maps[0]._map[len(data):].count(0) == len(maps[0]._map) - len(data))
+    said.append(maps[0]._map[:].count(0) == len(maps[0]._map))
     """
     white = pictures.encoded(pictures.drawing(), "PNG")
     async with _opened() as decoder:
-        await decoder.decode(white, TARGETS)
+        await decoded(decoder, white, TARGETS)
         assert await run_inside(decoder, look) == "False"
         (pid,) = child_workers()
         os.kill(pid, 9)
@@ -205,7 +221,7 @@ async def test_process_is_replaced_after_so_many_images() -> None:
     async with _opened(images_per_process=2) as decoder:
         for _ in range(5):
             pids.extend(workers_of(decoder))
-            await decoder.decode(data, TARGETS)
+            await decoded(decoder, data, TARGETS)
     assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4]
 
 
@@ -218,7 +234,7 @@ async def test_machine_without_seccomp_says_so_and_goes_on(
         file.write("import platform\nplatform.machine = lambda: 'sparc'\n")
     async with _opened() as decoder:
         assert decoder.lacks == ("seccomp",)
-        assert await run_inside(decoder, _attempt("open('/etc/passwd')", 1, tmp_path)) == "EMFILE"
+        assert await run_inside(decoder, _attempt("open('/etc/passwd')", 1, tmp_path)) == "EACCES"
     assert "lacks" in capsys.readouterr().out
     assert check.cage(decoder.lacks) == "; this machine has no seccomp to cage them"
 
@@ -246,7 +262,7 @@ async def test_cage_changes_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def _caged(decoder: Decoder, data: bytes) -> object:
     try:
-        return (await decoder.decode(data, TARGETS)).pixels[Task.EMBED].tobytes()
+        return (await decoded(decoder, data, TARGETS)).pixels[Task.EMBED].tobytes()
     except Failed as failed:
         return failed.code, failed.message
 

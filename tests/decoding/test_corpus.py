@@ -11,6 +11,7 @@ from consumer.images.decoding.pool import Decoder
 from consumer.pixels import Resize
 from schemas import Code, Task
 from tests import corpus
+from tests.fakes import decoded
 from tests.processes import child_workers, peak_bytes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -20,7 +21,7 @@ TARGETS = {Task.EMBED: Resize(height=224, width=224, resample=3, crop=True, shor
 
 async def _code(decoder: Decoder, data: bytes) -> Code | None:
     try:
-        await decoder.decode(data, TARGETS)
+        await decoded(decoder, data, TARGETS)
     except Failed as failed:
         return failed.code
     return None

@@ -15,9 +15,11 @@ from consumer.images.decoding.channel import WorkerOptions
 from consumer.images.decoding.lane import Lane
 from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.decoding.pool import Decoder
+from consumer.images.sealed import SealedImage
 from consumer.pixels import Resize
 from schemas import Code, Task
 from tests import corpus, pictures
+from tests.fakes import decoded
 from tests.hostile_worker import MARK, allow_code
 from tests.processes import child_workers, is_ready, niceness, replaced
 
@@ -42,7 +44,7 @@ def costly() -> bytes:
 
 async def _mixed(decoder: Decoder) -> None:
     """Decode as many light pictures as it takes for slow ones to have somebody beside them."""
-    await asyncio.gather(*(decoder.decode(LIGHT, TARGETS) for _ in range(32)))
+    await asyncio.gather(*(decoded(decoder, LIGHT, TARGETS) for _ in range(32)))
 
 
 async def _slow_pid(normal: set[int]) -> int:
@@ -62,7 +64,7 @@ async def test_slow_picture_has_a_process_of_its_own_that_yields(
         normal = child_workers()
         await _mixed(decoder)
         for _ in range(2):
-            assert (await decoder.decode(costly, TARGETS)).width == 1984
+            assert (await decoded(decoder, costly, TARGETS)).width == 1984
             (slow,) = child_workers() - normal
             assert niceness(slow) == min(19, 10 + niceness(os.getpid()))
         assert child_workers() > normal
@@ -79,17 +81,17 @@ async def test_others_go_on_while_slow_ones_wait_and_no_more_than_so_many_wait(
     async with Decoder(LIMITS, timeout_seconds=20, workers=1) as decoder:
         normal = child_workers()
         await _mixed(decoder)
-        await decoder.decode(costly, TARGETS)
+        await decoded(decoder, costly, TARGETS)
         slow = await _slow_pid(normal)
         os.kill(slow, signal.SIGSTOP)
-        waiting = [asyncio.create_task(decoder.decode(costly, TARGETS)) for _ in range(3)]
+        waiting = [asyncio.create_task(decoded(decoder, costly, TARGETS)) for _ in range(3)]
         await asyncio.sleep(0)
-        assert (await decoder.decode(LIGHT, TARGETS)).format == "PNG"
+        assert (await decoded(decoder, LIGHT, TARGETS)).format == "PNG"
         with pytest.raises(Failed) as caught:
-            await decoder.decode(costly, TARGETS)
+            await decoded(decoder, costly, TARGETS)
         assert caught.value.code is Code.DECODER_CRASHED
         assert "2 that do wait before it" in caught.value.message
-        assert (await decoder.decode(costly + bytes(1_000_000), TARGETS)).width == 1984
+        assert (await decoded(decoder, costly + bytes(1_000_000), TARGETS)).width == 1984
         assert not any(task.done() for task in waiting)
         os.kill(slow, signal.SIGCONT)
         assert [image.width for image in await asyncio.gather(*waiting)] == [1984] * 3
@@ -99,7 +101,7 @@ async def test_slow_pictures_alone_have_all_processes(costly: bytes) -> None:
     """There is nobody to protect, so they are decoded as others are."""
     async with Decoder(LIMITS, timeout_seconds=20, workers=2) as decoder:
         normal = child_workers()
-        await asyncio.gather(*(decoder.decode(costly, TARGETS) for _ in range(4)))
+        await asyncio.gather(*(decoded(decoder, costly, TARGETS) for _ in range(4)))
         assert child_workers() == normal
 
 
@@ -111,11 +113,11 @@ async def test_picture_that_outlasts_its_slice_goes_on_in_the_slow_lane(
     async with Decoder(LIMITS, timeout_seconds=60, workers=1) as decoder:
         await _mixed(decoder)
         with pytest.raises(Failed) as caught:
-            await decoder.decode(LONGER_THAN_ITS_SLICE, TARGETS, "its digest")
+            await decoded(decoder, LONGER_THAN_ITS_SLICE, TARGETS)
         assert caught.value.code is Code.CORRUPT_IMAGE  # so it came to its end
         assert replaced(decoder) == 1
         with pytest.raises(Failed):
-            await decoder.decode(LONGER_THAN_ITS_SLICE, TARGETS, "its digest")
+            await decoded(decoder, LONGER_THAN_ITS_SLICE, TARGETS)
         assert replaced(decoder) == 1
 
 
@@ -126,21 +128,21 @@ async def test_picture_over_the_time_limit_is_refused_at_once_the_next_time(
     allow_code(monkeypatch, tmp_path)
     async with Decoder(LIMITS, timeout_seconds=1, workers=1) as decoder:
         with pytest.raises(Failed, match="not decoded within 1 seconds"):
-            await decoder.decode(ENDLESS, TARGETS, "its digest")
+            await decoded(decoder, ENDLESS, TARGETS)
         before = replaced(decoder)
         assert before > 0
         with pytest.raises(Failed, match="a while ago") as caught:
-            await decoder.decode(ENDLESS, TARGETS, "its digest")
+            await decoded(decoder, ENDLESS, TARGETS)
         assert caught.value.code is Code.DECODER_CRASHED
         assert replaced(decoder) == before
-        assert (await decoder.decode(LIGHT, TARGETS, "another")).format == "PNG"
+        assert (await decoded(decoder, LIGHT, TARGETS)).format == "PNG"
 
 
 async def test_scans_above_the_limit_are_refused_before_they_are_decoded() -> None:
     """40,000 of them in 575 kB would take a minute at 4 megapixels."""
     async with Decoder(LIMITS, timeout_seconds=20, workers=1) as decoder:
         with pytest.raises(Failed, match="more than 100 scans") as caught:
-            await decoder.decode(corpus.endless_jpeg(), TARGETS)
+            await decoded(decoder, corpus.endless_jpeg(), TARGETS)
     assert caught.value.code is Code.UNSUPPORTED_FORMAT
 
 
@@ -149,8 +151,9 @@ async def test_one_that_is_not_heavy_has_one_heavy_picture_before_it_at_most() -
     lane = Lane(WorkerOptions(limits=LIMITS), count=1, timeout_seconds=20)
     finished: list[str] = []
 
-    async def decoded(name: str) -> None:
-        await lane.decode(LIGHT, TARGETS, 20, is_heavy=name.startswith("heavy"))
+    async def decode(name: str) -> None:
+        with SealedImage.of(LIGHT) as image:
+            await lane.decode(image, TARGETS, 20, is_heavy=name.startswith("heavy"))
         finished.append(name)
 
     lane.start()
@@ -160,7 +163,7 @@ async def test_one_that_is_not_heavy_has_one_heavy_picture_before_it_at_most() -
         os.kill(pid, signal.SIGSTOP)
         async with asyncio.TaskGroup() as tasks:
             for name in ("heavy 1", "heavy 2", "heavy 3", "photo 1", "photo 2"):
-                tasks.create_task(decoded(name))
+                tasks.create_task(decode(name))
             await asyncio.sleep(0)
             assert lane.waiting == 4
             os.kill(pid, signal.SIGCONT)

@@ -19,11 +19,13 @@ from consumer.images.decoding.channel import WorkerOptions
 from consumer.images.decoding.limits import DecodeLimits, Format
 from consumer.images.decoding.pool import Decoder, within_quota
 from consumer.images.decoding.process import OutOfTime, Worker
+from consumer.images.sealed import SealedImage
 from consumer.pixels import Resize
 from imagelane.exits import ExitCode, FatalError
 from schemas import Code, Task
 from tests import corpus
 from tests.conftest import ROOT
+from tests.fakes import decoded
 from tests.processes import (
     child_workers,
     environment_of,
@@ -78,12 +80,12 @@ async def test_image_is_decoded_while_the_loop_goes_on() -> None:
     """The loop answers during a decode, also while 32 MiB wait to be sent."""
     async with _opened() as decoder:
         with _stopped(*child_workers()):
-            small = asyncio.create_task(decoder.decode(_picture(), TARGETS))
+            small = asyncio.create_task(decoded(decoder, _picture(), TARGETS))
             await asyncio.sleep(0)
             assert not small.done()
         image = await small
         with _stopped(*child_workers()):
-            large = asyncio.create_task(decoder.decode(_picture() + bytes(2**25), TARGETS))
+            large = asyncio.create_task(decoded(decoder, _picture() + bytes(2**25), TARGETS))
             for _ in range(10):
                 await asyncio.sleep(0)
             assert not large.done()
@@ -100,8 +102,8 @@ async def test_verdict_of_the_image_comes_through() -> None:
     async with _opened() as decoder:
         before = child_workers()
         with pytest.raises(Failed) as caught:
-            await decoder.decode(b"text", TARGETS)
-        assert (await decoder.decode(_picture(), TARGETS)).format == "PNG"
+            await decoded(decoder, b"text", TARGETS)
+        assert (await decoded(decoder, _picture(), TARGETS)).format == "PNG"
         assert child_workers() == before
     assert caught.value.code is Code.NOT_AN_IMAGE
     assert caught.value.attempts == 1
@@ -112,7 +114,7 @@ async def test_crash_that_does_not_come_again_costs_nothing() -> None:
     async with _opened() as decoder:
         (pid,) = child_workers()
         with _stopped(pid):
-            decoding = asyncio.create_task(decoder.decode(_picture(), TARGETS))
+            decoding = asyncio.create_task(decoded(decoder, _picture(), TARGETS))
             await asyncio.sleep(0)
             os.kill(pid, signal.SIGSEGV)
         assert (await decoding).width == 8
@@ -123,17 +125,17 @@ async def test_crash_that_does_not_come_again_costs_nothing() -> None:
 async def test_image_that_crashes_twice_costs_that_record_alone() -> None:
     """It is decoder_crashed, with the signal; others go on beside it, and after it."""
     async with _opened(workers=2) as decoder:
-        bad = asyncio.create_task(decoder.decode(corpus.endless_jpeg(), TARGETS))
+        bad = asyncio.create_task(decoded(decoder, corpus.endless_jpeg(), TARGETS))
         seen: set[int] = set()
         for _ in range(2):
             await _until(lambda: any(map(_is_busy, workers_of(decoder) - seen)))
             (pid,) = filter(_is_busy, workers_of(decoder) - seen)
             seen.add(pid)
-            assert (await decoder.decode(_picture(), TARGETS)).format == "PNG"
+            assert (await decoded(decoder, _picture(), TARGETS)).format == "PNG"
             os.kill(pid, signal.SIGSEGV)
         with pytest.raises(Failed) as caught:
             await bad
-        images = await asyncio.gather(*(decoder.decode(_picture(), TARGETS) for _ in range(4)))
+        images = await asyncio.gather(*(decoded(decoder, _picture(), TARGETS) for _ in range(4)))
         assert len(images) == 4
         assert replaced(decoder) == 2
     assert caught.value.code is Code.DECODER_CRASHED
@@ -154,9 +156,9 @@ async def test_hang_costs_that_record_alone() -> None:
     async with _opened(timeout_seconds=1.5) as decoder:
         (pid,) = child_workers()
         os.kill(pid, signal.SIGSTOP)
-        hanging = asyncio.create_task(decoder.decode(_picture(), TARGETS))
+        hanging = asyncio.create_task(decoded(decoder, _picture(), TARGETS))
         await asyncio.sleep(0)
-        waiting = asyncio.create_task(decoder.decode(_picture(), TARGETS))
+        waiting = asyncio.create_task(decoded(decoder, _picture(), TARGETS))
         with pytest.raises(Failed) as caught:
             await hanging
         assert (await waiting).format == "PNG"
@@ -170,7 +172,7 @@ async def test_overrun_of_the_clock_is_not_tried_again() -> None:
     """A picture that takes for ever takes one time limit, not two."""
     async with _opened(timeout_seconds=1) as decoder:
         with pytest.raises(Failed) as caught:
-            await decoder.decode(corpus.endless_jpeg(), TARGETS)
+            await decoded(decoder, corpus.endless_jpeg(), TARGETS)
     assert caught.value.code is Code.DECODER_CRASHED
     assert caught.value.attempts == 1
 
@@ -181,8 +183,11 @@ async def test_overrun_of_cpu_ends_the_process_by_itself() -> None:
     worker = Worker(options, timeout_seconds=60)
     worker.start()
     try:
-        with pytest.raises(OutOfTime, match="1 seconds of CPU"):
-            await worker.decode(corpus.endless_jpeg(), TARGETS, 1)
+        with (
+            SealedImage.of(corpus.endless_jpeg()) as image,
+            pytest.raises(OutOfTime, match="1 seconds of CPU"),
+        ):
+            await worker.decode(image, TARGETS, 1)
     finally:
         await worker.close()
 
@@ -193,7 +198,7 @@ async def test_overrun_of_memory_costs_that_record_alone() -> None:
     async with Decoder(limits, timeout_seconds=20, workers=1) as decoder:
         (pid,) = child_workers()
         with pytest.raises(Failed) as caught:
-            await decoder.decode(corpus.tiff_with_one_tile(40_000), TARGETS)
+            await decoded(decoder, corpus.tiff_with_one_tile(40_000), TARGETS)
         assert child_workers() == {pid}
         assert peak_bytes(pid) < 2**28
     assert caught.value.code is Code.DECODER_CRASHED
@@ -203,8 +208,8 @@ async def test_bytes_that_do_not_fit_cost_that_record_alone() -> None:
     """An image larger than the memory of the process ends it; the next image has a new one."""
     async with _opened(memory_bytes=2**28) as decoder:
         with pytest.raises(Failed) as caught:
-            await decoder.decode(bytes(2**28), TARGETS)
-        assert (await decoder.decode(_picture(), TARGETS)).format == "PNG"
+            await decoded(decoder, bytes(2**28), TARGETS)
+        assert (await decoded(decoder, _picture(), TARGETS)).format == "PNG"
     assert caught.value.code is Code.DECODER_CRASHED
 
 
@@ -213,7 +218,7 @@ async def test_no_more_than_the_workers_decode_at_once() -> None:
     async with _opened(workers=2) as decoder:
         first, second = child_workers()
         with _stopped(first), _stopped(second):
-            tasks = [asyncio.create_task(decoder.decode(_picture(), TARGETS)) for _ in range(3)]
+            tasks = [asyncio.create_task(decoded(decoder, _picture(), TARGETS)) for _ in range(3)]
             await asyncio.sleep(0)
             assert decoder.lanes["decoder"].waiting == 1
             assert not any(task.done() for task in tasks)
@@ -240,12 +245,12 @@ async def test_cancelled_record_frees_its_place() -> None:
     """What nobody waits for any longer is not decoded to its end."""
     async with _opened() as decoder:
         (pid,) = child_workers()
-        cancelled = asyncio.create_task(decoder.decode(corpus.endless_jpeg(), TARGETS))
+        cancelled = asyncio.create_task(decoded(decoder, corpus.endless_jpeg(), TARGETS))
         await _until(lambda: _is_busy(pid))
         cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
             await cancelled
-        assert (await decoder.decode(_picture(), TARGETS)).format == "PNG"
+        assert (await decoded(decoder, _picture(), TARGETS)).format == "PNG"
         await _until(lambda: is_gone(pid))
 
 
@@ -258,7 +263,7 @@ async def test_nothing_is_left_behind() -> None:
         for number in (signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT):
             for pid in workers_of(decoder):
                 os.kill(pid, number)
-            await asyncio.gather(*(decoder.decode(_picture(), TARGETS) for _ in range(4)))
+            await asyncio.gather(*(decoded(decoder, _picture(), TARGETS) for _ in range(4)))
         await _until(lambda: child_workers() == workers_of(decoder))
         assert all(state_of(pid) != "Z" for pid in workers_of(decoder))
     assert not child_workers()
@@ -291,7 +296,7 @@ async def test_signals_for_the_consumer_do_not_reach_the_process() -> None:
         assert os.getsid(pid) == pid
         os.kill(pid, signal.SIGINT)
         os.kill(pid, signal.SIGTERM)
-        assert (await decoder.decode(_picture(), TARGETS)).format == "PNG"
+        assert (await decoded(decoder, _picture(), TARGETS)).format == "PNG"
         assert child_workers() == {pid}
 
 
@@ -305,6 +310,7 @@ async def test_killed_consumer_leaves_no_process(busy: bool) -> None:
         from consumer.pixels import Resize
         from schemas import Task
         from tests import corpus
+        from tests.fakes import decoded
 
         async def main(busy):
             to = {Task.EMBED: Resize(height=4, width=4, resample=3, crop=False)}
@@ -312,7 +318,7 @@ async def test_killed_consumer_leaves_no_process(busy: bool) -> None:
             async with Decoder(limits, timeout_seconds=60, workers=2) as decoder:
                 print("ready", flush=True)
                 if busy:
-                    await decoder.decode(corpus.endless_jpeg(), to)
+                    await decoded(decoder, corpus.endless_jpeg(), to)
                 await asyncio.sleep(60)
 
         asyncio.run(main(sys.argv[1] == "True"))
@@ -420,7 +426,7 @@ async def test_process_that_was_taken_over_is_not_believed(
     _stand_in(monkeypatch, tmp_path, code)
     async with _opened() as decoder:
         with pytest.raises(Failed) as caught:
-            await decoder.decode(_picture(), TARGETS)
+            await decoded(decoder, _picture(), TARGETS)
     assert caught.value.code is Code.DECODER_CRASHED
     assert "crashed twice" in caught.value.message
 
@@ -434,6 +440,6 @@ async def test_process_that_cannot_be_replaced_ends_the_consumer(
         for pid in child_workers():
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(FatalError, match="ended with 3 before it was ready") as caught:
-            await decoder.decode(_picture(), TARGETS)
+            await decoded(decoder, _picture(), TARGETS)
     assert caught.value.code is ExitCode.DEVICE
     assert not child_workers()

@@ -48,6 +48,7 @@ from consumer.broker.cluster import Cluster
 from consumer.errors import Failed, Unavailable
 from consumer.images.byte_budget import Reservation
 from consumer.images.prepare import FetchAndDecode
+from consumer.images.sealed import SealedImage
 from consumer.images.sources import Sources
 from consumer.inference.engine import Engine
 from consumer.inference.ports import Tokens
@@ -78,8 +79,8 @@ class StubSource:
         self._answers = {"ok": picture.getvalue(), "text": b"no picture", "broken": b""}
         self._answers["broken"] = picture.getvalue()[:40]
 
-    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
-        """Satisfy `consumer.images.sources.ImageSource`."""
+    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> SealedImage:
+        """Satisfy `consumer.images.sources.SealedSource`."""
         name = uri.removeprefix("stub:").partition("?")[0]
         if FAULTS.reached("block_loop"):
             time.sleep(float(os.environ["BLOCK_SECONDS"]))  # noqa: ASYNC251 - the fault itself
@@ -92,7 +93,7 @@ class StubSource:
             raise Failed(Code(name), "as the test asked")  # type: ignore[call-arg]
         FAULTS.kill_at("after_fetch")
         await reservation.resize(len(self._answers[name]))
-        return self._answers[name]
+        return SealedImage.of(self._answers[name])
 
 
 class StubModel:

@@ -14,6 +14,7 @@ from consumer.images.decoding.pool import Decoder
 from consumer.pixels import Resize
 from schemas import Code, Stage, Task
 from tests import pictures
+from tests.fakes import decoded
 from tests.fuzz.conftest import Scale
 from tests.fuzz.mutation import mutated
 from tests.processes import child_workers, peak_bytes
@@ -73,7 +74,7 @@ async def test_mutated_images_cost_themselves_alone(scale: Scale) -> None:
 
 async def _shot(decoder: Decoder, data: bytes) -> Shot:
     try:
-        image = await decoder.decode(data, TARGETS)
+        image = await decoded(decoder, data, TARGETS)
     except Failed as failed:
         # No memory, as a header asked for too much, is a verdict; all else is a find.
         fatal = failed.code is Code.DECODER_CRASHED and "no memory" not in failed.message

@@ -13,12 +13,11 @@ import trustme
 
 from consumer.errors import Failed, Unavailable
 from consumer.images.byte_budget import ByteBudget
-from consumer.images.sources import Sources
 from consumer.images.sources.s3 import S3Source
 from consumer.settings import ConsumerSettings
-from schemas import Code, ImageReference
+from schemas import Code
 from tests.conftest import ROOT
-from tests.fakes import SECRET, fetched
+from tests.fakes import SECRET, fetched, fetching
 from tests.s3_server import (
     ACCESS_KEY_ID,
     SECRET_ACCESS_KEY,
@@ -45,9 +44,10 @@ from imagelane.exits import FatalError
 
 async def main():
     async with open_sources(ConsumerSettings.from_env(os.environ)) as sources:
+        await sources.ready()
         async with ByteBudget(2**20).reserve() as reservation:
             fetched = await sources.fetch(ImageReference(uri=sys.argv[1]), reservation)
-            print(fetched.data.decode())
+            print(os.pread(fetched.descriptor, fetched.byte_length, 0).decode())
 try:
     asyncio.run(main())
 except FatalError as halt:
@@ -207,14 +207,11 @@ async def test_many_objects_are_read_at_once(store: S3Server) -> None:
         store.client.put_object(Bucket="pics", Key=name, Body=name.encode() * 100)
     async with _open(store) as source:
         budget = ByteBudget(20_000)
-        sources = Sources(by_scheme={"s3": source}, max_bytes=LIMIT)
 
         async def fetch(name: str) -> bytes:
-            reference = ImageReference(uri=f"s3://pics/{name}")
-            async with budget.reserve() as reservation:
-                fetched = await sources.fetch(reference, reservation)
+            async with fetching(source, f"s3://pics/{name}", LIMIT, budget) as data:
                 assert 0 < budget.held_bytes <= 20_000
-                return fetched.data
+                return data
 
         contents = await asyncio.gather(*map(fetch, names))
     assert contents == [name.encode() * 100 for name in names]

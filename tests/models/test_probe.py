@@ -19,6 +19,7 @@ from consumer.probe import PICTURE, probe
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode
 from schemas import Task
+from tests.fakes import decoded
 
 MODELS = Path(__file__).parents[2] / "examples/models"
 
@@ -63,8 +64,8 @@ async def probed(
         parts.open_decoder(settings) as decoder,
     ):
         said = await probe(engine, decoder, models.resizes)
-        decoded = await decoder.decode(PICTURE, models.resizes)
-    return said, models.embedder.embed([decoded.pixels[Task.EMBED]])[0]
+        image = await decoded(decoder, PICTURE, models.resizes)
+    return said, models.embedder.embed([image.pixels[Task.EMBED]])[0]
 
 
 def reference(folder: Path) -> NDArray[np.float32]:

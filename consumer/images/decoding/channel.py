@@ -1,10 +1,9 @@
 """What the consumer and a decoding process say to each other: one socket and one segment of memory.
 
-The consumer writes an image into the segment, a window at a time, and asks over the socket: two
-lengths, the targets as JSON. The process asks for each further window with one byte. It answers
-with a length and a `Picture` or a `Verdict` as JSON; the pixels of a `Picture` lie in the segment,
-target after target. A process that a hostile image took over may answer what it likes: the consumer
-holds all of it against these types, and nothing is unpickled.
+The consumer asks over the socket: two lengths, the image's descriptor, the targets as JSON. The
+process answers with a length and a `Picture` or a `Verdict` as JSON; the pixels of a `Picture` lie
+in the segment, target after target. A process that a hostile image took over may answer what it
+likes: the consumer holds all of it against these types, and nothing is unpickled.
 """
 
 import struct
@@ -20,7 +19,6 @@ from schemas import Code, Stage, Task
 
 QUESTION: Final = struct.Struct(">IQ")  # byte lengths of targets and image
 ANSWER: Final = struct.Struct(">I")  # byte length of the JSON
-MORE: Final = b"\x06"  # the process took the window and wants the next
 MAX_ANSWER_BYTES: Final = 4096
 
 _STRICT: Final = ConfigDict(extra="forbid", strict=True)

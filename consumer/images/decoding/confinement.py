@@ -17,6 +17,7 @@ from typing import Final
 
 from consumer.images.decoding import seccomp
 
+_DESCRIPTORS: Final = 4  # the channel, /dev/null twice, an image
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -54,8 +55,8 @@ def confine(memory_bytes: int, *, threads: bool = False) -> tuple[str, ...]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     if not threads:
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    # What is open stays so; nothing more can be opened, neither a file nor a socket.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+    # What is open stays so; there is room for one image that the consumer hands over, and no more.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, _DESCRIPTORS))
     # The last step: it takes all of the above from this process as well.
     if sys.platform != "linux" or not seccomp.install(threads=threads):
         lacks.append("seccomp")
@@ -97,6 +98,12 @@ def forbid_inspection() -> None:
     """Keep processes of the same user from the memory and the environment of this one (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def die_with_parent() -> None:
+    """End this process when the thread that started it does (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def landlock_rights(version: int) -> list[int]:

@@ -1,6 +1,6 @@
 """How long a picture will take to decode, by its header. Pure; wrong at worst, never an error.
 
-This runs in the consumer, on the event loop: some microseconds, 0.4 ms for a progressive JPEG.
+Whoever fetched the picture asks: some microseconds, 0.4 ms for a progressive JPEG.
 
 Seconds of CPU on one core of the machine that the project was measured on, with Pillow 13. They
 decide what waits behind what, never what a picture is: one that takes longer than its header says

@@ -9,6 +9,7 @@ import structlog
 from consumer.errors import Failed
 from consumer.images.decoding.channel import WorkerOptions
 from consumer.images.decoding.process import DecoderCrashed, Worker
+from consumer.images.sealed import SealedImage
 from consumer.pixels import DecodedImage, Resize
 from schemas import Code, Task
 
@@ -75,13 +76,13 @@ class Lane:
 
     async def decode(
         self,
-        data: bytes,
+        image: SealedImage,
         targets: Mapping[Task, Resize],
         cpu_seconds: int,
         *,
         is_heavy: bool = False,
     ) -> DecodedImage:
-        """Decode `data` when a process is free; the time limits count from then on.
+        """Decode `image` when a process is free; the time limits count from then on.
 
         Of the heavy ones no more than one at a time waits for a process, the others wait behind
         it: whoever is not heavy has at most that one before it, however many there are.
@@ -94,13 +95,13 @@ class Lane:
             OutOfTime: it took more than `cpu_seconds`, or the time limit.
             FatalError: a process cannot be replaced.
         """
-        worker = await self._free(len(data), is_heavy=is_heavy)
+        worker = await self._free(image.byte_length, is_heavy=is_heavy)
         try:
             try:
-                return await worker.decode(data, targets, cpu_seconds)
+                return await worker.decode(image, targets, cpu_seconds)
             except DecoderCrashed as crash:
                 log.warning("decoder replaced", reason=str(crash))
-            return await worker.decode(data, targets, cpu_seconds)
+            return await worker.decode(image, targets, cpu_seconds)
         except DecoderCrashed as crash:
             failed = Failed(Code.DECODER_CRASHED, f"the decoder crashed twice: {crash}")
             failed.attempts = 2

@@ -19,11 +19,12 @@ import structlog
 
 from consumer.errors import Failed
 from consumer.images.decoding.channel import WorkerOptions
-from consumer.images.decoding.cost import estimated_seconds, is_costly_for_its_size
+from consumer.images.decoding.cost import is_costly_for_its_size
 from consumer.images.decoding.lane import Lane
 from consumer.images.decoding.limits import DEFAULT_MEMORY_BYTES, DecodeLimits
 from consumer.images.decoding.process import OutOfTime
 from consumer.images.decoding.recent import Arrivals, Digests
+from consumer.images.sealed import SealedImage
 from consumer.pixels import DecodedImage, Resize
 from schemas import Code, Task
 
@@ -58,8 +59,7 @@ class Decoder:
     ) -> None:
         limits = replace(limits, memory_bytes=memory_bytes)
         options = WorkerOptions(limits=limits)
-        count = workers or _cores()
-        self._limits = limits
+        count = workers or usable_cores()
         self._timeout_seconds = timeout_seconds
         self._cpu_seconds = math.ceil(timeout_seconds)
         self._normal = Lane(
@@ -106,47 +106,43 @@ class Decoder:
         """The lanes by name, for those who ask how much waits."""
         return {"decoder": self._normal, "slow_decoder": self._slow}
 
-    async def decode(
-        self, data: bytes, targets: Mapping[Task, Resize], digest: str = ""
-    ) -> DecodedImage:
-        """Decode `data` for `targets`, as `consumer.images.decoding.image.decode` does.
+    async def decode(self, image: SealedImage, targets: Mapping[Task, Resize]) -> DecodedImage:
+        """Decode `image` for `targets`, as `consumer.images.decoding.image.decode` does.
 
-        `digest` is the SHA-256 of `data`, by which a picture that took too long is known again.
+        A picture that took too long is known again by its SHA-256.
 
         Raises:
             Failed: the image's own fault, or `decoder_crashed`: over the time limit, now or within
                 the last ten minutes; too many slow ones wait; or it took two processes with it.
             FatalError: a process cannot be replaced.
         """
-        if digest and self._hopeless_digests.holds(digest, monotonic()):
+        digest, seconds = image.sha256, image.decode_seconds
+        if self._hopeless_digests.holds(digest, monotonic()):
             raise Failed(Code.DECODER_CRASHED, "its bytes were over the time limit a while ago")
-        seconds = estimated_seconds(data, self._limits)
         is_slow = seconds > _SLOW_SECONDS or self._slow_digests.holds(digest, monotonic())
         self._arrivals.add(is_slow=is_slow)
         try:
             if not is_slow:
                 try:
                     return await self._normal.decode(
-                        data, targets, min(_SLICE_SECONDS, self._cpu_seconds)
+                        image, targets, min(_SLICE_SECONDS, self._cpu_seconds)
                     )
                 except OutOfTime as late:
                     if not late.of_cpu:
                         raise
                     log.info("picture outlasts its header", estimated_seconds=round(seconds, 3))
-                    if digest:
-                        self._slow_digests.add(digest, monotonic())
+                    self._slow_digests.add(digest, monotonic())
             elif not self._arrivals.are_mixed or (
-                self._is_crowded and not is_costly_for_its_size(seconds, len(data))
+                self._is_crowded and not is_costly_for_its_size(seconds, image.byte_length)
             ):
-                return await self._normal.decode(data, targets, self._cpu_seconds)
-            return await self._in_slow_lane(data, targets, is_heavy=is_slow)
+                return await self._normal.decode(image, targets, self._cpu_seconds)
+            return await self._in_slow_lane(image, targets, is_heavy=is_slow)
         except OutOfTime as late:
-            if digest:
-                self._hopeless_digests.add(digest, monotonic())
+            self._hopeless_digests.add(digest, monotonic())
             raise Failed(Code.DECODER_CRASHED, str(late)) from late
 
     async def _in_slow_lane(
-        self, data: bytes, targets: Mapping[Task, Resize], *, is_heavy: bool
+        self, image: SealedImage, targets: Mapping[Task, Resize], *, is_heavy: bool
     ) -> DecodedImage:
         if self._is_crowded:
             raise Failed(
@@ -154,7 +150,7 @@ class Decoder:
                 f"it takes long to decode, and {self._slow.waiting} that do wait before it",
             )
         self._slow.start()
-        return await self._slow.decode(data, targets, self._cpu_seconds, is_heavy=is_heavy)
+        return await self._slow.decode(image, targets, self._cpu_seconds, is_heavy=is_heavy)
 
     @property
     def _is_crowded(self) -> bool:
@@ -172,7 +168,8 @@ def within_quota(cores: int, cpu_max: str) -> int:
     return min(cores, math.ceil(int(quota) / int(period))) if quota.isdecimal() else cores
 
 
-def _cores() -> int:
+def usable_cores() -> int:
+    """Return how many cores this process may use: at least one."""
     if not hasattr(os, "sched_getaffinity"):  # macOS
         return os.cpu_count() or 1
     cores = len(os.sched_getaffinity(0))

@@ -7,15 +7,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 from consumer.errors import Failed
 from consumer.images.decoding.channel import (
-    ANSWER,
     ANSWER_JSON,
     MAX_ANSWER_BYTES,
-    MORE,
     OPTIONS_JSON,
     QUESTION,
     STARTED_JSON,
@@ -25,7 +24,9 @@ from consumer.images.decoding.channel import (
     WorkerOptions,
 )
 from consumer.images.decoding.confinement import limit_cpu
-from consumer.images.decoding.segment import PIXEL_BYTES, WINDOW_BYTES, Segment, create
+from consumer.images.decoding.segment import PIXEL_BYTES, Segment, create
+from consumer.images.frames import Frames
+from consumer.images.sealed import SealedImage
 from consumer.pixels import DecodedImage, Resize
 from imagelane.exits import ExitCode, FatalError
 from schemas import Task
@@ -50,7 +51,9 @@ class Worker:
 
     _process: subprocess.Popen[bytes]
     _channel: socket.socket
+    _frames: Frames
     _segment: Segment
+    _answer: asyncio.Future[bytes]  # the next frame of the process
     _is_ready: bool
     _decoded: int  # images that the process answered
 
@@ -77,7 +80,10 @@ class Worker:
         """
         self.is_started = True
         self._channel, theirs = socket.socketpair()
-        self._channel.setblocking(False)
+        self._answer = asyncio.get_running_loop().create_future()
+        self._frames = Frames(
+            self._channel, max_bytes=MAX_ANSWER_BYTES, received=self._received, lost=self._lost
+        )
         segment = create()
         self._segment = Segment(segment)
         self._is_ready, self._decoded = False, 0
@@ -93,7 +99,7 @@ class Worker:
                     start_new_session=True,  # a terminal's Ctrl-C is not for it
                 )
             except OSError as exc:
-                self._channel.close()
+                self._frames.close()
                 self._segment.close()
                 raise FatalError(
                     ExitCode.DEVICE, f"decoder: no process can be started: {exc.strerror}"
@@ -111,7 +117,7 @@ class Worker:
             return
         try:
             async with asyncio.timeout(START_SECONDS):
-                started = STARTED_JSON.validate_json(await self._frame())
+                started = STARTED_JSON.validate_json(await self._next())
         except TimeoutError as exc:
             raise FatalError(
                 ExitCode.DEVICE, f"decoder: its process is not ready after {START_SECONDS:g} s"
@@ -129,9 +135,9 @@ class Worker:
         self._fault_code = ExitCode.DEVICE  # the settings did once: what fails now is the machine
 
     async def decode(
-        self, data: bytes, targets: Mapping[Task, Resize], cpu_seconds: int
+        self, image: SealedImage, targets: Mapping[Task, Resize], cpu_seconds: int
     ) -> DecodedImage:
-        """Decode `data` for `targets`, as `consumer.images.decoding.image.decode` does.
+        """Decode `image` for `targets`, as `consumer.images.decoding.image.decode` does.
 
         Whatever ends this early, a cancellation too, leaves a new process in the old one's place.
 
@@ -151,7 +157,7 @@ class Worker:
             await self.ready()
             limit_cpu(self._process.pid, cpu_seconds)
             async with asyncio.timeout(self._timeout_seconds):
-                answer = await self._ask(data, targets)
+                answer = await self._ask(image, targets)
             sound = True
         except TimeoutError as exc:
             raise OutOfTime(self._timeout_seconds, of_cpu=False) from exc
@@ -177,18 +183,14 @@ class Worker:
         self._end()
         await asyncio.wait(self._ending)
 
-    async def _ask(self, data: bytes, targets: Mapping[Task, Resize]) -> DecodedImage | Failed:
-        question = TARGETS_JSON.dump_json(targets)
-        head = QUESTION.pack(len(question), len(data))
-        view = memoryview(data)
-        self._segment.put(view[:WINDOW_BYTES])
-        await self._send(head + question)
-        for start in range(WINDOW_BYTES, len(data), WINDOW_BYTES):
-            if await self._receive(len(MORE)) != MORE:
-                raise ValueError("an answer before it had the image")
-            self._segment.put(view[start : start + WINDOW_BYTES])
-            await self._send(MORE)
-        answer = ANSWER_JSON.validate_json(await self._frame())
+    async def _ask(
+        self, image: SealedImage, targets: Mapping[Task, Resize]
+    ) -> DecodedImage | Failed:
+        question = _targets_json(tuple(targets.items()))
+        head = QUESTION.pack(len(question), image.byte_length)
+        # At once and whole: the process has nothing else in its socket.
+        socket.send_fds(self._channel, [head + question], [image.descriptor])
+        answer = ANSWER_JSON.validate_json(await self._next())
         if isinstance(answer, Verdict):
             return Failed(answer.code, answer.message)
         self._check(answer)
@@ -204,34 +206,42 @@ class Worker:
         if picture.width * picture.height > limits.max_pixels or not limits.allows(picture.format):
             raise ValueError("a picture over the limits")
 
-    async def _frame(self) -> bytes:
-        (length,) = ANSWER.unpack(await self._receive(ANSWER.size))
-        if length > MAX_ANSWER_BYTES:
-            raise ValueError("an answer over the limit")
-        return await self._receive(length)
+    async def _next(self) -> bytes:
+        """Return the next frame; nobody but this waits for it.
 
-    async def _send(self, text: bytes) -> None:
-        await asyncio.get_running_loop().sock_sendall(self._channel, text)
+        Raises:
+            EOFError: the process is gone.
+        """
+        try:
+            return await self._answer
+        finally:
+            self._answer = asyncio.get_running_loop().create_future()
 
-    async def _receive(self, byte_length: int) -> bytes:
-        loop, received = asyncio.get_running_loop(), b""
-        while len(received) < byte_length:
-            part = await loop.sock_recv(self._channel, byte_length - len(received))
-            if not part:
-                raise EOFError
-            received += part
-        return received
+    def _received(self, frame: bytes) -> None:
+        if self._answer.done():
+            raise ValueError("an answer to nothing")
+        self._answer.set_result(frame)
+
+    def _lost(self, reason: str) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(EOFError(reason))
+            self._answer.exception()  # nobody may have asked for anything
 
     def _end(self) -> asyncio.Future[str]:
         """Kill the process; the future waits for it and says how it ended, whoever is cancelled."""
         self._process.kill()
-        self._channel.close()
+        self._frames.close()
         self._segment.close()
         loop = asyncio.get_running_loop()
         ending = loop.run_in_executor(None, _how_it_ended, self._process)
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
         return asyncio.shield(ending)
+
+
+@lru_cache  # the tasks of a request are few
+def _targets_json(targets: tuple[tuple[Task, Resize], ...]) -> bytes:
+    return TARGETS_JSON.dump_json(dict(targets))
 
 
 def _how_it_ended(process: subprocess.Popen[bytes]) -> str:

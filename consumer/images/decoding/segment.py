@@ -1,10 +1,7 @@
-"""Memory that the consumer and one decoding process share: an image on its way in, pixels out.
+"""Memory that the consumer and one decoding process share: the pixels of its current picture.
 
 Each process has a segment of its own, and a process that takes its place has another. What one maps
-no other does, so a picture never reaches the process of another. Measured against a sealed memfd
-for each image (153 us of CPU in the consumer for 440 KB, most of it for pages that are new each
-time) and the socket (26 us and a wake-up for each piece): the copy alone, 11 us, and no descriptor
-that the process would have to be allowed.
+no other does, so a picture never reaches the process of another.
 """
 
 import fcntl
@@ -20,22 +17,18 @@ import numpy as np
 from consumer.pixels import Pixels, Resize
 from schemas import Task
 
-# An image comes through a window, so that a large one is not twice in the consumer's memory; one
-# copy of that many bytes holds up the event loop for half a millisecond.
-WINDOW_BYTES: Final = 2 << 20
 # Two pictures of 1,672 x 1,672 pixels. Only what was written takes memory.
 PIXEL_BYTES: Final = 16 << 20
-_BYTES: Final = WINDOW_BYTES + PIXEL_BYTES
 
 
 def create() -> int:
     """Return the descriptor of a new segment, which cannot be made shorter."""
     if sys.platform != "linux":
         with tempfile.TemporaryFile() as file:
-            file.truncate(_BYTES)
+            file.truncate(PIXEL_BYTES)
             return os.dup(file.fileno())
     descriptor = os.memfd_create("decoder", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(descriptor, _BYTES)
+    os.ftruncate(descriptor, PIXEL_BYTES)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL)
     return descriptor
@@ -45,30 +38,22 @@ class Segment:
     """One end of the segment: this process's view of it."""
 
     def __init__(self, descriptor: int) -> None:
-        self._map = mmap.mmap(descriptor, _BYTES)
+        self._map = mmap.mmap(descriptor, PIXEL_BYTES)
 
     def close(self) -> None:
         """Unmap it; what is in it goes with the last of the two ends."""
         self._map.close()
 
-    def put(self, piece: memoryview) -> None:
-        """Write a piece of the image, at most a window."""
-        self._map[: len(piece)] = piece
-
-    def take(self, byte_length: int) -> bytes:
-        """Return the piece of the image that the window holds."""
-        return self._map[:byte_length]
-
     def put_pixels(self, pixels: Mapping[Task, Pixels]) -> None:
         """Write the pixels of all targets, one after the other."""
-        at = WINDOW_BYTES
+        at = 0
         for array in pixels.values():
             self._map[at : at + array.nbytes] = array.data.cast("B")
             at += array.nbytes
 
     def take_pixels(self, targets: Mapping[Task, Resize]) -> dict[Task, Pixels]:
         """Return copies of the pixels, shape (height, width, 3) of uint8 for each target."""
-        taken, at = {}, WINDOW_BYTES
+        taken, at = {}, 0
         for task, to in targets.items():
             view = np.frombuffer(self._map, np.uint8, to.byte_length, at)
             taken[task] = view.reshape(to.height, to.width, 3).copy()

@@ -1,10 +1,10 @@
 """`python -m consumer.images.decoding.worker OPTIONS`: decode what standard input's socket brings.
 
 A process of its own for images from outside: no secret is in its environment, no torch in its
-memory. Standard output is its segment of memory. It ends when the socket does.
+memory. Standard output is its segment of memory. Each image comes as a descriptor, which is closed
+once it is read. The process ends when the socket does.
 """
 
-import io
 import mmap
 import os
 import socket
@@ -15,7 +15,6 @@ from consumer.errors import Failed
 from consumer.images.decoding.channel import (
     ANSWER,
     ANSWER_JSON,
-    MORE,
     OPTIONS_JSON,
     QUESTION,
     STARTED_JSON,
@@ -28,7 +27,7 @@ from consumer.images.decoding.channel import (
 from consumer.images.decoding.confinement import confine, yield_to_others
 from consumer.images.decoding.image import decode, prepare
 from consumer.images.decoding.limits import Format
-from consumer.images.decoding.segment import WINDOW_BYTES, Segment
+from consumer.images.decoding.segment import Segment
 from schemas import Code
 
 # What a JPEG takes, which may have all the pixels that are allowed; others: `DecodeLimits.pixels`.
@@ -86,15 +85,14 @@ def _lack_of_memory(options: WorkerOptions) -> str:
 
 
 def _answered(channel: socket.socket, segment: Segment, options: WorkerOptions) -> bool:
-    head = channel.recv(QUESTION.size, socket.MSG_WAITALL)
-    if len(head) < QUESTION.size:
+    head, descriptors, _, _ = socket.recv_fds(channel, QUESTION.size, 1)
+    if len(head) < QUESTION.size or not descriptors:
         return False
     targets_length, byte_length = QUESTION.unpack(head)
     targets = TARGETS_JSON.validate_json(channel.recv(targets_length, socket.MSG_WAITALL))
     answer: Picture | Verdict
-    data = _image(channel, segment, byte_length)
     try:
-        image = decode(data, targets, options.limits)
+        image = decode(_content(descriptors[0], byte_length), targets, options.limits)
     except Failed as failed:
         answer = Verdict(code=failed.code, message=failed.message)
     except Exception as exc:  # noqa: BLE001 - a bug that an image finds must cost that image alone
@@ -108,17 +106,15 @@ def _answered(channel: socket.socket, segment: Segment, options: WorkerOptions) 
     return True
 
 
-def _image(channel: socket.socket, segment: Segment, byte_length: int) -> bytes:
-    """Return the image, of which the first window is in the segment."""
-    if byte_length <= WINDOW_BYTES:
-        return segment.take(byte_length)
-    buffer, left = io.BytesIO(), byte_length
-    while True:
-        left -= buffer.write(segment.take(min(left, WINDOW_BYTES)))
-        if not left:
-            return buffer.getvalue()
-        channel.sendall(MORE)
-        channel.recv(len(MORE), socket.MSG_WAITALL)
+def _content(descriptor: int, byte_length: int) -> bytes:
+    """Read an image whole and close it: the next one has its number."""
+    try:
+        data = os.pread(descriptor, byte_length, 0)
+        while len(data) < byte_length:  # a call takes two gigabytes at most
+            data += os.pread(descriptor, byte_length - len(data), len(data))
+        return data
+    finally:
+        os.close(descriptor)
 
 
 def _send(channel: socket.socket, text: bytes) -> None:

@@ -5,20 +5,17 @@ is forbidden. Each source raises `Failed` or `Unavailable` with a code of stage 
 the image by `display` only: messages go into results, dead letters and logs.
 """
 
-import asyncio
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol, Self
+from typing import Final, Protocol
 
 from consumer.errors import Failed, Unavailable
 from consumer.images.byte_budget import Reservation
 from consumer.images.loop_clock import LoopClock
+from consumer.images.sealed import SealedImage
 from imagelane.uris import display
 from schemas import Code, ImageReference
 
-# 64 KiB take about 0.1 ms to hash: less than a hop to a thread and back is worth.
-_HASH_ON_LOOP_BYTES: Final = 65_536
 # Which setting allows a scheme that is not in the table.
 _SETTINGS: Final = {
     "file": "FILE_ROOTS",
@@ -29,48 +26,60 @@ _SETTINGS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """The bytes of an image and their SHA-256, 64 lower-case hex."""
+class Room(Protocol):
+    """Memory that a fetch may fill."""
 
-    data: bytes
-    sha256: str
-
-    @classmethod
-    def of(cls, data: bytes) -> Self:
-        """Hash `data`."""
-        return cls(data=data, sha256=hashlib.sha256(data).hexdigest())
+    async def resize(self, byte_length: int) -> None:
+        """Wait until that many bytes in all may be held."""
 
 
 class ImageSource(Protocol):
-    """Fetches what one scheme names."""
+    """Fetches what one scheme names. It runs in a fetching process."""
 
-    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes | Fetched:
-        """Return the bytes at `uri`, at most `max_bytes` of them; `Fetched` where it hashed them.
-
-        Bytes are reserved before they are read. A host that hangs without an answer holds none;
-        files that hang hold half of the budget at most.
+    async def fetch(self, uri: str, max_bytes: int, room: Room) -> bytes:
+        """Return the bytes at `uri`, at most `max_bytes` of them, for which there is room.
 
         Raises:
             Failed: the reference is not allowed, names nothing, or too much.
             Unavailable: the place does not answer now.
         """
-        ...
+
+
+class SealedSource(Protocol):
+    """Has fetched what one scheme names. It runs in the consumer's own process."""
+
+    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> SealedImage:
+        """Return the image at `uri`, of at most `max_bytes`, which are reserved; close it.
+
+        A host that hangs without an answer holds no memory.
+
+        Raises:
+            Failed: the reference is not allowed, names nothing, or too much.
+            Unavailable: the place does not answer now.
+        """
+
+
+async def _at_once() -> None:
+    """Wait for nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """The allowed schemes, lower case and without the colon, each with its source.
 
-    `clock` tells the time of the hosts from that of our own pauses.
+    `clock` tells the time of the hosts from that of our own pauses; `ready` waits until all of
+    them can fetch, or raises FatalError.
     """
 
-    by_scheme: Mapping[str, ImageSource]
+    by_scheme: Mapping[str, SealedSource]
     max_bytes: int
     clock: LoopClock = field(default_factory=LoopClock)
+    ready: Callable[[], Awaitable[None]] = _at_once
 
-    async def fetch(self, reference: ImageReference, reservation: Reservation) -> Fetched:
+    async def fetch(self, reference: ImageReference, reservation: Reservation) -> SealedImage:
         """Return the image, whose bytes are reserved, and check its digest if there is one.
+
+        The caller closes it.
 
         Raises:
             Failed: `forbidden_source` for a scheme that is not in the table, `digest_mismatch`,
@@ -84,15 +93,15 @@ class Sources:
             setting = _SETTINGS.get(uri.partition(":")[0].lower() if ":" in uri else "")
             opens = f"; {setting} opens it" if setting else ""
             raise forbidden(uri, f"its scheme is not allowed ({allowed} is{opens})")
-        content = await source.fetch(uri, self.max_bytes, reservation)
-        fetched = content if isinstance(content, Fetched) else await _hashed(content)
-        if reference.sha256 is not None and reference.sha256 != fetched.sha256:
+        image = await source.fetch(uri, self.max_bytes, reservation)
+        if reference.sha256 not in (None, image.sha256):
+            image.close()
             raise Failed(
                 Code.DIGEST_MISMATCH,
-                f"{display(uri)}: its SHA-256 is {fetched.sha256}, the request says "
+                f"{display(uri)}: its SHA-256 is {image.sha256}, the request says "
                 f"{reference.sha256}",
             )
-        return fetched
+        return image
 
 
 def forbidden(uri: str, reason: str) -> Failed:
@@ -108,9 +117,3 @@ def too_large(uri: str, max_bytes: int) -> Failed:
 def unavailable(uri: str, reason: str, seconds: float | None = None) -> Unavailable:
     """Return the verdict of what may heal, after `seconds` if the host says so."""
     return Unavailable(Code.IMAGE_UNAVAILABLE, f"{display(uri)}: {reason}", seconds)
-
-
-async def _hashed(data: bytes) -> Fetched:
-    if len(data) <= _HASH_ON_LOOP_BYTES:
-        return Fetched.of(data)
-    return await asyncio.to_thread(Fetched.of, data)

@@ -1,16 +1,14 @@
 """A body that comes over HTTP, within its limits."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
 
 from aiohttp import ClientResponse
 
-from consumer.images.byte_budget import Reservation
-from consumer.images.sources import too_large, unavailable
+from consumer.images.sources import Room, too_large, unavailable
+from consumer.images.sources.options import FetchLimits
 
 _FIRST_BYTES: Final = 65_536
 # After a moment, a body whose parts are this small is read four times a second.
@@ -20,38 +18,16 @@ _GATHER_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FetchLimits:
-    """How slow a host may be, in seconds, and in bytes a second once the grace is over."""
-
-    connect_seconds: float
-    idle_seconds: float
-    total_seconds: float
-    grace_seconds: float
-    min_bytes_per_second: float
-
-    def allows(self, byte_length: int, seconds: float) -> bool:
-        """Tell whether `byte_length` bytes in `seconds` are fast enough."""
-        return seconds <= self.grace_seconds or byte_length >= seconds * self.min_bytes_per_second
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
     """Reads a body into memory that is reserved before it is read."""
 
     uri: str
     max_bytes: int
-    reservation: Reservation
+    room: Room
     limits: FetchLimits
 
-    async def read(
-        self,
-        response: ClientResponse,
-        clock: asyncio.Timeout,
-        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> bytes:
+    async def read(self, response: ClientResponse, clock: asyncio.Timeout) -> bytes:
         """Return the whole body; `clock`, its deadline, stands still while memory is waited for.
-
-        `waiting` is open meanwhile.
 
         Raises:
             Failed: `image_too_large`, by the length that is said or by what comes.
@@ -61,14 +37,13 @@ class Body:
         limit = self.max_bytes + 1 if said is None else said
         if said is not None and said > self.max_bytes:  # not read at all
             raise too_large(self.uri, self.max_bytes)
-        content, size, room = BytesIO(), 0, 0  # BytesIO hands out what it holds without a copy
+        content, size, granted = BytesIO(), 0, 0  # BytesIO hands out what it holds without a copy
         start_seconds = left_seconds(clock)
         while size < limit:
-            if size == room:
-                room = min(limit, max(_FIRST_BYTES, 2 * size))
-                with waiting():
-                    await self._grow(room, clock)
-            chunk = await response.content.read(room - size)
+            if size == granted:
+                granted = min(limit, max(_FIRST_BYTES, 2 * size))
+                await self._grow(granted, clock)
+            chunk = await response.content.read(granted - size)
             if not chunk:
                 break
             size += content.write(chunk)
@@ -78,13 +53,13 @@ class Body:
                 raise unavailable(self.uri, "it comes too slowly")
         if size > self.max_bytes:
             raise too_large(self.uri, self.max_bytes)
-        await self.reservation.resize(size)
+        await self.room.resize(size)
         return content.getvalue()
 
     async def _grow(self, byte_length: int, clock: asyncio.Timeout) -> None:
         left = left_seconds(clock)
         clock.reschedule(None)
-        await self.reservation.resize(byte_length)
+        await self.room.resize(byte_length)
         clock.reschedule(asyncio.get_running_loop().time() + left)
 
 

@@ -9,7 +9,7 @@ is begun until one returns.
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
@@ -27,29 +27,26 @@ class DaemonThreads:
         self._idle: list[_Jobs] = []
         self._hung = 0
 
-    async def run(
-        self, call: Callable[[], T], seconds: float, placed: Callable[[], None] | None = None
-    ) -> T:
-        """Return what `call` returns, or raise what it raises; waiting for a place is free.
+    def place(self) -> AbstractAsyncContextManager[None]:
+        """Wait for one of the places; waiting counts in no deadline."""
+        return self._places
 
-        `placed` is called before it, by the event loop, once there is a place.
+    async def run(self, call: Callable[[], T], seconds: float) -> T:
+        """Return what `call` returns, or raise what it raises; whoever calls has a place.
 
         Raises:
             TimeoutError: it does not return in time, or too many calls have not returned.
         """
-        async with self._places:
-            if self._hung >= self._max_hung:
-                raise TimeoutError
-            if placed:
-                placed()
-            result = self._begin(call)
-            try:
-                async with asyncio.timeout(seconds):
-                    return await asyncio.shield(result)
-            finally:
-                if not result.done():
-                    self._hung += 1
-                    result.add_done_callback(self._returned)
+        if self._hung >= self._max_hung:
+            raise TimeoutError
+        result = self._begin(call)
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.shield(result)
+        finally:
+            if not result.done():
+                self._hung += 1
+                result.add_done_callback(self._returned)
 
     def _begin(self, call: Callable[[], T]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from consumer.errors import Failed
-from consumer.images.byte_budget import Reservation
-from consumer.images.sources import forbidden, too_large
+from consumer.images.sources import Room, forbidden, too_large
 from imagelane.uris import display
 from schemas import Code
 
@@ -20,7 +19,7 @@ class DataSource:
 
     max_bytes: int
 
-    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
+    async def fetch(self, uri: str, max_bytes: int, room: Room) -> bytes:
         """Return the decoded bytes, up to the smaller of the two limits.
 
         Raises:
@@ -37,7 +36,7 @@ class DataSource:
         byte_length = len(payload) // 4 * 3 - payload[-2:].count("=")
         if byte_length > limit:
             raise too_large(uri, limit)
-        await reservation.resize(byte_length)
+        await room.resize(byte_length)
         return _decode(payload, uri)
 
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from time import monotonic
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 from consumer.errors import Failed
-from consumer.images.byte_budget import Reservation
-from consumer.images.sources import Fetched, forbidden, too_large, unavailable
+from consumer.images.sources import Room, forbidden, too_large, unavailable
 from consumer.images.sources.daemon_threads import DaemonThreads
 from imagelane.exits import ExitCode, FatalError
 from imagelane.files import BadPath, Root, path_of
@@ -21,11 +20,10 @@ from imagelane.uris import display
 from schemas import Code
 
 _CHUNK_BYTES: Final = 1 << 20
-_SMALL_BYTES: Final = 512 << 10  # read at once; hung threads hold that much each
+_SMALL_BYTES: Final = 512 << 10  # read before there is room: by each access that a root has
 _AT_ONCE: Final = 16  # accesses to one root
 _MAX_HUNG: Final = 64  # threads of one root that are given up and have not returned
 
-T = TypeVar("T")
 _OpenFile = Callable[[], AbstractContextManager[int]]
 
 _NAMES_NOTHING: Final = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
@@ -63,8 +61,8 @@ class FileSource:
             raise FatalError(ExitCode.SETTINGS, f"FILE_ROOTS: {exc}") from exc
         return cls(roots=roots, total_seconds=total_seconds)
 
-    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> Fetched:
-        """Return the content of the file, read and hashed in a thread.
+    async def fetch(self, uri: str, max_bytes: int, room: Room) -> bytes:
+        """Return the content of the file, read in a thread.
 
         Raises:
             Failed: `forbidden_source` (outside the roots, a link, not a regular file, no
@@ -73,52 +71,43 @@ class FileSource:
         """
         root, parts = self._locate(uri)
         file = partial(self._open, root, parts, uri, max_bytes)
-        at_once_bytes = 0
-
-        def hold() -> None:
-            nonlocal at_once_bytes
-            most = min(_SMALL_BYTES, max_bytes)
-            at_once_bytes = most if reservation.try_hold(most) else 0
-
-        # One hop for a small file, whose memory is held while its thread reads.
-        found = await self._in_thread(
-            root, uri, lambda: self._read_if_small(file, at_once_bytes), hold
-        )
-        if isinstance(found, int):
+        threads = self.threads[root]
+        try:
+            # One hop for a small file. It waits for room in its place, so only a root's few
+            # accesses hold what nobody counted.
+            async with threads.place():
+                found = await threads.run(partial(self._read_if_small, file), self.total_seconds)
+                if isinstance(found, bytes):
+                    await room.resize(len(found))
+                    return found
             # Thousands may wait here, so none of them has a descriptor. Some files do not say how
             # long they are; those count as the longest allowed.
-            await reservation.resize(0)
-            await reservation.resize(found or max_bytes)
-            found = await self._in_thread(root, uri, lambda: self._read_whole(file, uri, max_bytes))
-        await reservation.resize(len(found.data))  # it may be another file by now
-        return found
-
-    async def _in_thread(
-        self, root: Root, uri: str, call: Callable[[], T], placed: Callable[[], None] | None = None
-    ) -> T:
-        try:
-            return await self.threads[root].run(call, self.total_seconds, placed)
+            await room.resize(found or max_bytes)
+            async with threads.place():
+                return await threads.run(
+                    partial(self._read_whole, file, uri, max_bytes), self.total_seconds
+                )
         except TimeoutError as exc:
             raise unavailable(uri, "the file system does not answer in time") from exc
 
-    def _read_if_small(self, open_file: _OpenFile, most_bytes: int) -> Fetched | int:
-        """Return the content of up to `most_bytes`, or the byte length; 0 if that is not said."""
+    def _read_if_small(self, open_file: _OpenFile) -> bytes | int:
+        """Return the content, or, if that is not small, its length in bytes; 0: it says none."""
         with open_file() as file:
             byte_length = os.fstat(file).st_size
-            if 0 < byte_length <= most_bytes:
-                data = self._read(file, byte_length, most_bytes)
-                if len(data) <= most_bytes:
-                    return Fetched.of(data)
+            if 0 < byte_length <= _SMALL_BYTES:
+                data = self._read(file, byte_length, _SMALL_BYTES)
+                if len(data) <= _SMALL_BYTES:
+                    return data
                 byte_length = os.fstat(file).st_size  # it grew
             return byte_length
 
-    def _read_whole(self, open_file: _OpenFile, uri: str, max_bytes: int) -> Fetched:
+    def _read_whole(self, open_file: _OpenFile, uri: str, max_bytes: int) -> bytes:
         """Read with the limit, whatever length the file had: it may grow."""
         with open_file() as file:
             data = self._read(file, os.fstat(file).st_size, max_bytes)
         if len(data) > max_bytes:
             raise too_large(uri, max_bytes)
-        return Fetched.of(data)
+        return data
 
     def _read(self, file: int, byte_length: int, max_bytes: int) -> bytes:
         """Read up to one byte more than `max_bytes`; without a copy if `byte_length` is right."""

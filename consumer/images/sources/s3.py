@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Protocol, Self
 from urllib.parse import quote, unquote
 
@@ -23,9 +23,9 @@ from botocore.session import Session
 from yarl import URL
 
 from consumer.errors import Failed
-from consumer.images.byte_budget import Reservation
-from consumer.images.sources import forbidden, unavailable
-from consumer.images.sources.body import Body, FetchLimits
+from consumer.images.sources import Room, forbidden, unavailable
+from consumer.images.sources.body import Body
+from consumer.images.sources.options import FetchLimits, S3Options
 from consumer.images.sources.responses import error_of_response, verdicts
 from consumer.images.sources.sessions import open_trusted_session
 from imagelane.exits import ExitCode, FatalError
@@ -110,7 +110,7 @@ class S3Source:
     session: ClientSession
     limits: FetchLimits
 
-    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
+    async def fetch(self, uri: str, max_bytes: int, room: Room) -> bytes:
         """Return the content of the object.
 
         Raises:
@@ -124,7 +124,7 @@ class S3Source:
             headers = await asyncio.to_thread(self._signed_headers, url)
         except _NO_CREDENTIALS as exc:
             raise unavailable(uri, "no credentials can be had for the store") from exc
-        body = Body(uri=uri, max_bytes=max_bytes, reservation=reservation, limits=self.limits)
+        body = Body(uri=uri, max_bytes=max_bytes, room=room, limits=self.limits)
         async with (
             verdicts(uri, "the store"),
             asyncio.timeout(self.limits.total_seconds) as clock,
@@ -162,18 +162,6 @@ class S3Source:
         frozen = self.credentials.get_frozen_credentials()
         S3SigV4Auth(frozen, "s3", self.region).add_auth(request)
         return list(request.headers.items())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class S3Options:
-    """Which buckets of which store are read, and as whom; no key: as botocore finds it."""
-
-    buckets: tuple[str, ...]
-    endpoint: str
-    region: str
-    access_key_id: str | None
-    secret_access_key: str | None = field(repr=False)
-    ca_file: str | None
 
 
 @asynccontextmanager

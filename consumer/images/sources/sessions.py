@@ -16,8 +16,8 @@ from aiohttp import (
 )
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from consumer.images.sources.body import FetchLimits
 from consumer.images.sources.hosts import HostRules
+from consumer.images.sources.options import FetchLimits
 from imagelane.exits import ExitCode, FatalError
 
 # Long enough that a host is not left and asked again with each image, short enough that thousands

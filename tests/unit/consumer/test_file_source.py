@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import hashlib
 import os
 import socket
 import threading
@@ -12,7 +11,6 @@ import pytest
 
 from consumer.errors import Failed, Unavailable
 from consumer.images.byte_budget import ByteBudget, Reservation
-from consumer.images.sources import Fetched
 from consumer.images.sources.file import FileSource
 from imagelane.exits import ExitCode, FatalError
 from imagelane.files import Root
@@ -21,6 +19,8 @@ from tests.effort import effort
 from tests.fakes import fetched, fetching
 
 LIMIT = 100
+SMALL = 512 << 10  # read in one go
+LARGE = SMALL + 1
 
 
 @pytest.fixture
@@ -351,35 +351,51 @@ class _FullBudget(ByteBudget):
 async def test_file_that_waits_for_memory_has_no_descriptor(root: Path) -> None:
     """Thousands may wait, and a process may have no more than a thousand descriptors."""
     source, budget = FileSource.under([str(root)]), _FullBudget()
+    (root / "large.jpg").write_bytes(bytes(LARGE))
 
-    async def fetch() -> bytes:
-        async with fetching(source, f"file://{root}/cat.jpg", LIMIT, budget) as data:
-            return data
+    async def fetch() -> int:
+        async with fetching(source, f"file://{root}/large.jpg", LARGE, budget) as data:
+            return len(data)
 
     before = _open_descriptors()
     async with asyncio.TaskGroup() as tasks, budget.reserve(1):
         pending = [tasks.create_task(fetch()) for _ in range(50)]
         await budget.wait_for(1 + 50)
         assert _open_descriptors() == before
+    assert [task.result() for task in pending] == [LARGE] * 50
+
+
+async def test_small_files_that_wait_for_memory_are_as_many_as_a_root_has_places(
+    root: Path,
+) -> None:
+    """They are read before they are counted, so the others are not read."""
+    source, budget = FileSource.under([str(root)]), _FullBudget()
+
+    async def fetch() -> bytes:
+        async with fetching(source, f"file://{root}/cat.jpg", LIMIT, budget) as data:
+            return data
+
+    async with asyncio.TaskGroup() as tasks, budget.reserve(1):
+        pending = [tasks.create_task(fetch()) for _ in range(50)]
+        await budget.wait_for(1 + 16)
+        await asyncio.sleep(0.05)
+        assert budget.waiting == 16
     assert [task.result() for task in pending] == [b"cat"] * 50
 
 
-@pytest.mark.parametrize("byte_length", [1, 9, 10, 600_000])
+@pytest.mark.parametrize("byte_length", [1, 9, 10, SMALL, LARGE])
 async def test_small_and_large_files_hold_what_they_have(root: Path, byte_length: int) -> None:
-    """A file of whatever length is whole, hashed, and counted to the byte."""
+    """A file of whatever length is whole, and counted to the byte."""
     source, budget = FileSource.under([str(root)]), ByteBudget(2**30)
     data = os.urandom(byte_length)
     (root / "some.jpg").write_bytes(data)
     async with budget.reserve(kept_bytes=7) as reservation:
-        found = await source.fetch(f"file://{root}/some.jpg", 700_000, reservation)
-        assert found == Fetched(data=data, sha256=hashlib.sha256(data).hexdigest())
+        assert await source.fetch(f"file://{root}/some.jpg", LARGE, reservation) == data
         assert budget.held_bytes == byte_length + 7
     assert budget.held_bytes == 0
 
 
-async def test_file_that_hangs_holds_at_most_half_of_the_budget(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_file_that_hangs_holds_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is not at that root goes on, however many hang there."""
     source, budget = FileSource.under([str(root)]), ByteBudget(4 * LIMIT)
     inside, may_go, held = threading.Semaphore(0), threading.Event(), []
@@ -402,30 +418,31 @@ async def test_file_that_hangs_holds_at_most_half_of_the_budget(
             await asyncio.to_thread(inside.acquire)
         held.append(budget.held_bytes)
         may_go.set()
-    assert held == [2 * LIMIT]
+    assert held == [0]
     assert budget.held_bytes == 0
 
 
-async def test_file_that_changes_while_it_waits_is_checked_and_counted_again(root: Path) -> None:
+async def test_file_that_changes_while_it_waits_is_checked_again(root: Path) -> None:
     """What is there when it is read counts: another length, or a link by now."""
     source, budget = FileSource.under([str(root)]), _FullBudget()
-    (root / "linked.jpg").write_bytes(b"old")
+    for name in ("longer", "linked"):
+        (root / name).write_bytes(bytes(LARGE))
 
-    async def held(name: str) -> int | Code:
+    async def read(name: str) -> int | Code:
         try:
-            async with fetching(source, f"file://{root}/{name}", LIMIT, budget):
-                return budget.held_bytes
+            async with fetching(source, f"file://{root}/{name}", 2 * LARGE, budget) as data:
+                return len(data)
         except Failed as verdict:
             return verdict.code
 
     async with asyncio.TaskGroup() as tasks, budget.reserve(1):
-        longer = tasks.create_task(held("cat.jpg"))
-        linked = tasks.create_task(held("linked.jpg"))
+        longer = tasks.create_task(read("longer"))
+        linked = tasks.create_task(read("linked"))
         await budget.wait_for(1 + 2)
-        (root / "cat.jpg").write_bytes(b"c" * 9)
-        (root / "linked.jpg").unlink()
-        (root / "linked.jpg").symlink_to("cat.jpg")
-    assert longer.result() == 9
+        (root / "longer").write_bytes(bytes(LARGE + 9))
+        (root / "linked").unlink()
+        (root / "linked").symlink_to("cat.jpg")
+    assert longer.result() == LARGE + 9
     assert linked.result() is Code.FORBIDDEN_SOURCE
     assert budget.held_bytes == 0
 

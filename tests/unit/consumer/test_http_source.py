@@ -40,7 +40,7 @@ NOW = 1_764_000_000
 DEADLINE_SECONDS = 50  # far above the deadlines of the settings: nothing here waits for it
 
 
-async def _fetch(source: HttpSource, uri: str, budget: ByteBudget | None = None) -> bytes:
+async def _fetch(source: HttpSource[bytes], uri: str, budget: ByteBudget | None = None) -> bytes:
     budget = budget or ByteBudget(10**6)
     async with (
         asyncio.timeout(DEADLINE_SECONDS),
@@ -50,7 +50,7 @@ async def _fetch(source: HttpSource, uri: str, budget: ByteBudget | None = None)
         return data
 
 
-async def _verdict(source: HttpSource, uri: str, budget: ByteBudget | None = None) -> Failed:
+async def _verdict(source: HttpSource[bytes], uri: str, budget: ByteBudget | None = None) -> Failed:
     with pytest.raises(Failed) as caught:
         await _fetch(source, uri, budget)
     return caught.value

@@ -18,6 +18,7 @@ from consumer.images.decoding.pool import Decoder
 from consumer.images.loop_clock import LoopClock
 from consumer.images.prepare import FetchAndDecode
 from consumer.images.retry import RetryPolicy
+from consumer.images.sealed import SealedImage
 from consumer.images.sources import Sources
 from consumer.pixels import Resize
 from consumer.record.process import Prepared
@@ -35,8 +36,8 @@ class ScriptedSource:
         self.fetched = self.most_bytes = 0
         self.budget = ByteBudget(0)  # that of the preparation
 
-    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
-        """Satisfy `consumer.images.sources.ImageSource`."""
+    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> SealedImage:
+        """Satisfy `consumer.images.sources.SealedSource`."""
         self.tries += 1
         if self.script:
             raise self.script.pop(0)
@@ -45,7 +46,7 @@ class ScriptedSource:
         await reservation.resize(max_bytes)
         self.fetched += 1
         self.most_bytes = max(self.most_bytes, self.budget.held_bytes)
-        return picture.getvalue()
+        return SealedImage.of(picture.getvalue())
 
 
 def _preparation(
@@ -119,7 +120,7 @@ async def test_failure_while_our_loop_stood_still_is_no_try(decoder: Decoder) ->
     time = [100.0]
 
     class Paused(ScriptedSource):
-        async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
+        async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> SealedImage:
             time[0] += 60 if self.script else 0
             return await super().fetch(uri, max_bytes, reservation)
 
@@ -142,9 +143,9 @@ async def test_what_fails_says_where_its_time_went(decoder: Decoder) -> None:
     """A fetch that fails has its own time, an image that fails in decoding both."""
 
     class NoImage(ScriptedSource):
-        async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
-            await super().fetch(uri, max_bytes, reservation)
-            return b"no image"
+        async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> SealedImage:
+            (await super().fetch(uri, max_bytes, reservation)).close()
+            return SealedImage.of(b"no image")
 
     source = ScriptedSource(Failed(Code.NOT_FOUND, "gone"))
     with pytest.raises(Failed) as gone:

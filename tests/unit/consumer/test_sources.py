@@ -8,9 +8,11 @@ import pytest
 
 from consumer.errors import Failed
 from consumer.images.byte_budget import ByteBudget, Reservation
-from consumer.images.sources import Fetched, Sources
+from consumer.images.sealed import SealedImage
+from consumer.images.sources import Sources
 from imagelane.uris import display
 from schemas import Code, ImageReference
+from tests.fakes import content_of
 
 
 class Memory:
@@ -20,31 +22,32 @@ class Memory:
         self.data = data
         self.asked: list[tuple[str, int]] = []
 
-    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> bytes:
+    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> SealedImage:
         self.asked.append((uri, max_bytes))
         await reservation.resize(len(self.data))
-        return self.data
+        return SealedImage.of(self.data)
 
 
 def _sources(source: Memory) -> Sources:
     return Sources(by_scheme={"mem": source}, max_bytes=7)
 
 
-async def _fetched(sources: Sources, reference: ImageReference) -> Fetched:
+async def _fetched(sources: Sources, reference: ImageReference) -> SealedImage:
     async with ByteBudget(10**9).reserve() as reservation:
         return await sources.fetch(reference, reservation)
 
 
 @pytest.mark.parametrize("byte_length", [0, 5, 300_000])
 async def test_bytes_come_with_their_digest(byte_length: int) -> None:
-    """Small data is hashed on the loop and large in a thread; the digest is the same."""
+    """And are those of the source, whatever their length."""
     data = b"x" * byte_length
     source = Memory(data)
     fetched = await _fetched(
         _sources(source),
         ImageReference(uri="MEM:a", sha256=hashlib.sha256(data).hexdigest()),
     )
-    assert (fetched.data, fetched.sha256) == (data, hashlib.sha256(data).hexdigest())
+    assert fetched.sha256 == hashlib.sha256(data).hexdigest()
+    assert content_of(fetched) == data
     assert source.asked == [("MEM:a", 7)]
 
 

@@ -1,0 +1,1 @@
+"""Processes with the network and no image library: they fetch, count, hash and seal."""

@@ -1,0 +1,96 @@
+"""Where fetching runs: in processes of their own, so that no byte of an image is in this one."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Final, Self
+
+from yarl import URL
+
+from consumer.images.byte_budget import Reservation
+from consumer.images.fetching.process import FetchProcess
+from consumer.images.sealed import SealedImage
+from consumer.images.sources.http import Redirect, VisitedRoom
+from consumer.images.sources.options import FetchOptions
+
+# A process says twice a second that it runs.
+_SILENT_SECONDS: Final = 15.0
+
+
+class Fetchers:
+    """Hands each fetch to the process that has the fewest; of schemes that ask no host, a source.
+
+    `paused` is called when a process stood still for a while: what failed then counts against
+    nobody.
+    """
+
+    def __init__(
+        self,
+        options: FetchOptions,
+        *,
+        count: int,
+        environment: Mapping[str, str],
+        paused: Callable[[], None],
+    ) -> None:
+        self._processes = [FetchProcess(options, environment, paused) for _ in range(count)]
+
+    async def __aenter__(self) -> Self:
+        """Start the processes; `ready` waits for them."""
+        for process in self._processes:
+            process.start()
+        self._watching = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._watching
+        for process in self._processes:
+            process.close()
+
+    async def ready(self) -> None:
+        """Wait until all of them can fetch.
+
+        Raises:
+            FatalError: a source cannot be opened as the options say, or a process ended.
+        """
+        for process in self._processes:
+            await process.ready()
+
+    async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> SealedImage:
+        """Satisfy `SealedSource`."""
+        found = await self._least_busy().fetch(uri, max_bytes, reservation)
+        assert isinstance(found, SealedImage), "a redirect of a scheme that has none"
+        await _settle(found, reservation)
+        return found
+
+    async def ask(
+        self, uri: str, url: URL, max_bytes: int, seconds: float, room: VisitedRoom
+    ) -> SealedImage | Redirect:
+        """Satisfy `http.Ask`."""
+        process = self._least_busy()
+        found = await process.fetch(uri, max_bytes, room, url=str(url), seconds=seconds)
+        if isinstance(found, SealedImage):
+            await _settle(found, room)
+        return found
+
+    def _least_busy(self) -> FetchProcess:
+        return min(self._processes, key=lambda process: process.at_work)
+
+    async def _watch(self) -> None:
+        """Replace a process that says nothing."""
+        while True:
+            await asyncio.sleep(_SILENT_SECONDS)
+            for process in self._processes:
+                if not process.heard:
+                    process.replace(f"nothing was heard of it for {_SILENT_SECONDS:g} s")
+                process.heard = False
+
+
+async def _settle(image: SealedImage, room: Reservation | VisitedRoom) -> None:
+    """Count what the image takes, no more and no less."""
+    try:
+        await room.resize(image.byte_length)
+    except BaseException:
+        image.close()
+        raise

@@ -1,0 +1,276 @@
+"""The consumer's end of a fetching process: start it, ask it, count its memory, replace it."""
+
+import asyncio
+import itertools
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Thread
+from typing import Any, Final, Protocol
+
+import orjson
+import structlog
+
+from consumer.errors import Failed, Unavailable
+from consumer.images.fetching.start import OPTIONS_JSON, STARTED_JSON
+from consumer.images.frames import Frames
+from consumer.images.sealed import SealedImage
+from consumer.images.sources import forbidden, unavailable
+from consumer.images.sources.hosts import NotAllowedError
+from consumer.images.sources.http import Redirect
+from consumer.images.sources.options import FetchOptions
+from imagelane.exits import ExitCode, FatalError
+from schemas import Code, Stage
+
+log = structlog.get_logger()
+
+START_SECONDS: Final = 60.0
+_MAX_FRAME_BYTES: Final = 256 << 10
+_CODES: Final = {str(code): code for code in Code if code.stage is not Stage.ADMIT}
+
+
+class Room(Protocol):
+    """Memory that a fetch may fill: at once if it can, else after waiting."""
+
+    def try_resize(self, byte_length: int) -> bool:
+        """Hold that many bytes, and tell so, if that needs no waiting."""
+
+    async def resize(self, byte_length: int) -> None:
+        """Wait until that many bytes in all may be held."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Fetch:
+    uri: str
+    room: Room
+    answer: asyncio.Future[SealedImage | Redirect]
+    waiting: asyncio.Task[None] | None = field(default=None)  # for memory
+
+
+class FetchProcess:
+    """Fetches any number of images at once. One that dies costs each of them a try."""
+
+    _process: subprocess.Popen[bytes]
+    _frames: Frames
+    _started: asyncio.Future[None]
+
+    def __init__(
+        self, options: FetchOptions, environment: Mapping[str, str], paused: Callable[[], None]
+    ) -> None:
+        self._options = options
+        path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+        self._environment = {**environment, "PYTHONPATH": path}
+        self._paused = paused
+        self._numbers = itertools.count()
+        self._fetches: dict[int, _Fetch] = {}
+        self._pauses = 0
+        self._fault: FatalError | None = None
+        self.heard = False  # since it was last set to False
+
+    @property
+    def at_work(self) -> int:
+        """How many fetches are not answered."""
+        return len(self._fetches)
+
+    def start(self) -> None:
+        """Start a process.
+
+        A fresh interpreter, with no secret but those of hosts and stores, which come by the socket.
+
+        Raises:
+            FatalError: the system starts no process.
+        """
+        ours, theirs = socket.socketpair()
+        self._started = asyncio.get_running_loop().create_future()
+        self._pauses, self.heard = 0, True
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "consumer.images.fetching.worker"],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    env=self._environment,
+                    cwd="/",
+                    start_new_session=True,  # a terminal's Ctrl-C is not for it
+                )
+            except OSError as exc:
+                ours.close()
+                raise FatalError(
+                    ExitCode.DEVICE, f"fetcher: no process can be started: {exc.strerror}"
+                ) from exc
+        self._frames = Frames(
+            ours, max_bytes=_MAX_FRAME_BYTES, received=self._received, lost=self._lost
+        )
+        self._frames.send(OPTIONS_JSON.dump_json(self._options))
+
+    async def ready(self) -> None:
+        """Wait until it has what the options say.
+
+        Raises:
+            FatalError: it has not, or it ended, or it says nothing.
+        """
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await asyncio.shield(self._started)
+        except TimeoutError as exc:
+            raise FatalError(
+                ExitCode.DEVICE, f"fetcher: its process is not ready after {START_SECONDS:g} s"
+            ) from exc
+
+    async def fetch(
+        self, uri: str, max_bytes: int, room: Room, *, url: str | None = None, seconds: float = 0.0
+    ) -> SealedImage | Redirect:
+        """Return the image at `uri`, or, if `url` is what is asked, at that for `seconds` at most.
+
+        Raises:
+            Failed, Unavailable, NotAllowedError: what the source says.
+            FatalError: no process can be had.
+        """
+        if self._fault:
+            raise self._fault
+        number = next(self._numbers)
+        try:
+            question = orjson.dumps(["fetch", number, uri, url, max_bytes, seconds])
+        except TypeError as exc:  # half of a surrogate pair
+            raise forbidden(uri, "not valid Unicode") from exc
+        answer: asyncio.Future[SealedImage | Redirect] = asyncio.get_running_loop().create_future()
+        self._fetches[number] = fetch = _Fetch(uri=uri, room=room, answer=answer)
+        self._frames.send(question)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and not answer.exception():
+                _discard(answer.result())
+            if self._fetches.pop(number, None):
+                self._frames.send(orjson.dumps(["cancel", number]))
+            raise
+        finally:
+            if fetch.waiting:
+                fetch.waiting.cancel()
+
+    def replace(self, reason: str) -> None:
+        """Kill it and start another one; what it fetched is to be tried again."""
+        self.close()
+        if not self._started.done() or self._started.exception():
+            self._fail_for_good(f"its process ended before it was ready: {reason}")
+        else:
+            log.warning("fetcher replaced", reason=reason)
+        fetches, self._fetches = self._fetches, {}
+        for fetch in fetches.values():
+            if not fetch.answer.done():
+                fetch.answer.set_exception(
+                    self._fault or unavailable(fetch.uri, "the process that fetched it ended")
+                )
+        if self._fault:
+            return
+        try:
+            self.start()
+        except FatalError as fault:
+            self._fault = fault  # whoever fetches next gets it
+
+    def close(self) -> None:
+        """Kill the process. Nobody waits for it: a file system that hangs may hold it for long."""
+        self._frames.close()
+        self._process.kill()
+        Thread(target=self._process.wait, daemon=True).start()
+
+    def _fail_for_good(self, reason: str, code: int = ExitCode.DEVICE) -> None:
+        self._fault = FatalError(ExitCode(code), f"fetcher: {reason}")
+        if not self._started.done():
+            self._started.set_exception(self._fault)
+            self._started.exception()  # whoever waits gets it as well
+
+    def _lost(self, reason: str) -> None:
+        self.replace(reason)
+
+    def _received(self, frame: bytes) -> None:
+        self.heard = True
+        if not self._started.done():
+            started = STARTED_JSON.validate_json(frame)
+            if started.fault:
+                self._fault = FatalError(ExitCode(started.exit_code), started.fault)
+                self._started.set_exception(self._fault)
+                self._started.exception()
+            else:
+                self._started.set_result(None)
+            return
+        match orjson.loads(frame):
+            case ["want", int(number), int(byte_length)]:
+                self._want(number, byte_length)
+            case ["ticks", int(pauses)]:
+                if pauses != self._pauses:
+                    self._pauses = pauses
+                    self._paused()
+            case [str(kind), int(number), *facts]:
+                self._answered(number, kind, facts)
+            case _:
+                raise ValueError("not a message")
+
+    def _want(self, number: int, byte_length: int) -> None:
+        fetch = self._fetches.get(number)
+        if fetch is None:
+            return  # cancelled
+        if fetch.room.try_resize(byte_length):
+            self._grant(number)
+        else:
+            fetch.waiting = asyncio.create_task(self._wait(number, fetch.room, byte_length))
+
+    async def _wait(self, number: int, room: Room, byte_length: int) -> None:
+        await room.resize(byte_length)
+        self._grant(number)
+
+    def _grant(self, number: int) -> None:
+        self._frames.send(orjson.dumps(["granted", number]))
+
+    def _answered(self, number: int, kind: str, facts: list[Any]) -> None:
+        found = _answer(self._frames, kind, facts)
+        fetch = self._fetches.pop(number, None)
+        if fetch is None or fetch.answer.done():
+            _discard(found)
+        elif isinstance(found, Exception):
+            fetch.answer.set_exception(found)
+        else:
+            fetch.answer.set_result(found)
+
+
+def _answer(frames: Frames, kind: str, facts: list[Any]) -> SealedImage | Redirect | Exception:
+    """Return what a message means.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    match [kind, *facts]:
+        case ["image", str(sha256), float(decode_seconds)] if len(sha256) == 64:
+            descriptor = frames.take_descriptor()
+            try:
+                return SealedImage.received(descriptor, sha256, decode_seconds)
+            except ValueError:
+                os.close(descriptor)
+                raise
+        case ["redirect", str(location), float(left_seconds)]:
+            octets = location.encode("latin-1")
+            return Redirect(
+                location=octets.decode("utf-8", "surrogateescape"), left_seconds=left_seconds
+            )
+        case ["forbidden", str(reason)]:
+            return NotAllowedError(reason)
+        case ["failed", str(code), str(message)]:
+            return Failed(_code(code), message)
+        case ["unavailable", str(code), str(message), (float() | int() | None) as seconds]:
+            return Unavailable(_code(code), message, seconds)
+    raise ValueError("not an answer")
+
+
+def _code(text: str) -> Code:
+    if text not in _CODES:
+        raise ValueError("not a code of a fetch")
+    return _CODES[text]
+
+
+def _discard(found: SealedImage | Redirect | Exception) -> None:
+    if isinstance(found, SealedImage):
+        found.close()

@@ -1,0 +1,214 @@
+"""`python -m consumer.images.fetching.worker`: fetch what standard input's socket asks for.
+
+The first frame are the options, its answer says whether they can be met. Then, as JSON arrays:
+
+    ["fetch", number, URI, URL or null, bytes at most, seconds]   asked by the consumer
+    ["granted", number], ["cancel", number]
+    ["want", number, bytes]                                       asked by this process
+    ["image", number, SHA-256, seconds to decode] + descriptor    the end of a fetch, and these too
+    ["redirect", number, location as Latin-1, seconds left], ["forbidden", number, reason],
+    ["failed", number, code, message], ["unavailable", number, code, message, seconds or null]
+    ["ticks", pauses]                                             twice a second
+
+It keeps nothing of one fetch for another but open connections, and ends when the socket does.
+"""
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import traceback
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from yarl import URL
+
+from consumer.errors import Failed, Unavailable
+from consumer.images.decoding.confinement import die_with_parent, forbid_inspection
+from consumer.images.fetching.start import OPTIONS_JSON, STARTED_JSON, Started
+from consumer.images.frames import Frames
+from consumer.images.loop_clock import LoopClock, every_tick
+from consumer.images.sealed import SealedImage
+from consumer.images.sources import ImageSource
+from consumer.images.sources.data import DataSource
+from consumer.images.sources.file import FileSource
+from consumer.images.sources.hosts import NotAllowedError
+from consumer.images.sources.http import Redirect
+from consumer.images.sources.http_requests import HttpRequests
+from consumer.images.sources.options import FetchOptions
+from consumer.images.sources.s3 import open_s3
+from consumer.runtime import limits
+from imagelane.exits import FatalError
+from schemas import Code
+
+_MAX_FRAME_BYTES: Final = 1 << 20
+_MAX_LOCATION_BYTES: Final = 20_000  # more than any URL may have
+_SEAL_ON_LOOP_BYTES: Final = 1 << 20  # takes half a millisecond
+
+
+class AskedRoom:
+    """Memory of one fetch, which the consumer's process counts."""
+
+    def __init__(self, frames: Frames, number: int) -> None:
+        self._frames = frames
+        self._number = number
+        self._granted_bytes = 0
+        self._granted: asyncio.Future[None] | None = None
+
+    async def resize(self, byte_length: int) -> None:
+        """Wait until that many bytes in all may be held; what is less is given back at the end."""
+        if byte_length <= self._granted_bytes:
+            return
+        self._granted = asyncio.get_running_loop().create_future()
+        self._frames.send(orjson.dumps(["want", self._number, byte_length]))
+        await self._granted
+        self._granted_bytes = byte_length
+
+    def grant(self) -> None:
+        """Let it go on."""
+        if self._granted and not self._granted.done():
+            self._granted.set_result(None)
+
+
+class Fetcher:
+    """Fetches what it is asked for, any number at once: who asks knows the limits."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._options: asyncio.Future[FetchOptions] = asyncio.get_running_loop().create_future()
+        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._frames = Frames(
+            end, max_bytes=_MAX_FRAME_BYTES, received=self._received, lost=self._lost
+        )
+        self._running: dict[int, tuple[asyncio.Task[None], AskedRoom]] = {}
+        self._sources: Mapping[str, ImageSource] = {}
+        self._requests: HttpRequests | None = None
+        self._clock = LoopClock()
+        self._sealing = asyncio.Lock()  # of what is large: it is there twice meanwhile
+
+    async def run(self) -> None:
+        """Open what the options allow, say so, and serve until the socket ends."""
+        options = await self._options
+        async with AsyncExitStack() as opened:
+            try:
+                await self._open(options, opened)
+            except FatalError as fault:
+                self._tell_start(Started(exit_code=fault.code, fault=str(fault)))
+                await asyncio.sleep(0)
+            else:
+                self._tell_start(Started())
+                self._opened.set_result(None)
+                async with every_tick(self._tick):
+                    await self.ended
+        os._exit(0)  # a thread that hangs in a file system is not waited for
+
+    async def _open(self, options: FetchOptions, opened: AsyncExitStack) -> None:
+        sources: dict[str, ImageSource] = {}
+        if options.file_roots:
+            seconds = options.limits.total_seconds
+            sources["file"] = FileSource.under(options.file_roots, total_seconds=seconds)
+        if options.data_max_bytes:
+            sources["data"] = DataSource(max_bytes=options.data_max_bytes)
+        if options.http:
+            self._requests = HttpRequests.open(options.http, options.limits)
+            await opened.enter_async_context(self._requests.session)
+        if options.s3:
+            sources["s3"] = await opened.enter_async_context(open_s3(options.s3, options.limits))
+        self._sources = sources
+
+    def _tell_start(self, started: Started) -> None:
+        self._frames.send(STARTED_JSON.dump_json(started))
+
+    def _received(self, frame: bytes) -> None:
+        if not self._options.done():
+            self._options.set_result(OPTIONS_JSON.validate_json(frame))
+            return
+        match orjson.loads(frame):
+            case ["fetch", int(number), *asked]:
+                room = AskedRoom(self._frames, number)
+                task = asyncio.create_task(self._serve(number, room, *asked))
+                self._running[number] = task, room
+            case ["granted", int(number)] if number in self._running:
+                self._running[number][1].grant()
+            case ["cancel", int(number)] if number in self._running:
+                self._running[number][0].cancel()
+
+    def _lost(self, reason: str) -> None:
+        self.ended.set_result(None)
+
+    def _tick(self) -> None:
+        self._clock.tick()
+        self._frames.send(orjson.dumps(["ticks", self._clock.pauses]))
+
+    async def _serve(self, number: int, room: AskedRoom, *asked: Any) -> None:
+        descriptor = None
+        try:
+            answer, descriptor = await self._answer(room, *asked)
+        finally:
+            del self._running[number]
+        kind, *facts = answer
+        self._frames.send(orjson.dumps([kind, number, *facts]), descriptor)
+
+    async def _answer(
+        self, room: AskedRoom, uri: str, url: str | None, max_bytes: int, seconds: float
+    ) -> tuple[list[Any], int | None]:
+        try:
+            fetched = await self._fetch(room, uri, url, max_bytes, seconds)
+            if isinstance(fetched, Redirect):
+                octets = fetched.location.encode("utf-8", "surrogateescape")[:_MAX_LOCATION_BYTES]
+                return ["redirect", octets.decode("latin-1"), fetched.left_seconds], None
+            image = await self._sealed(fetched)
+        except NotAllowedError as exc:
+            return ["forbidden", str(exc)], None
+        except Unavailable as failed:
+            after = failed.retry_after_seconds
+            return ["unavailable", failed.code, failed.message, after], None
+        except Failed as failed:
+            return ["failed", failed.code, failed.message], None
+        except Exception as exc:  # noqa: BLE001 - a bug that a host finds must cost its image alone
+            at = traceback.extract_tb(exc.__traceback__)[-1]
+            where = f"{type(exc).__name__} at {Path(at.filename).name}:{at.lineno}"
+            return ["failed", Code.IMAGE_UNAVAILABLE, f"fetching failed with {where}"], None
+        return ["image", image.sha256, image.decode_seconds], image.descriptor
+
+    async def _fetch(
+        self, room: AskedRoom, uri: str, url: str | None, max_bytes: int, seconds: float
+    ) -> bytes | Redirect:
+        await self._opened  # what came early waits
+        if url is None:
+            scheme = uri.partition(":")[0].lower()
+            return await self._sources[scheme].fetch(uri, max_bytes, room)
+        assert self._requests is not None, "http is asked for, and closed"
+        return await self._requests.ask(uri, URL(url, encoded=True), max_bytes, seconds, room)
+
+    async def _sealed(self, data: bytes) -> SealedImage:
+        limits = self._options.result().decode
+        if len(data) <= _SEAL_ON_LOOP_BYTES:
+            return SealedImage.of(data, limits)
+        async with self._sealing:
+            return await asyncio.to_thread(SealedImage.of, data, limits)
+
+
+async def main(end: socket.socket) -> None:
+    """Serve one consumer."""
+    await Fetcher(end).run()
+
+
+def _prepare() -> None:
+    """Do not outlive the consumer, show nobody our memory, and leave its stop to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    die_with_parent()
+    forbid_inspection()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limits.tune()
+    limits.allow_descriptors()
+
+
+if __name__ == "__main__":
+    _prepare()
+    asyncio.run(main(socket.socket(fileno=0)))

@@ -1,0 +1,104 @@
+"""An image's bytes in memory of their own, which nobody can change and which passes by descriptor.
+
+Whoever fetches writes the bytes once and seals them. The consumer's own process hands the
+descriptor on and never maps it; one decoding process reads it. Nothing else can be reached by it,
+so a picture never meets the bytes of another. A memfd is not in `/dev/shm`, which Docker bounds at
+64 MB; its pages go with the last descriptor.
+"""
+
+import fcntl
+import hashlib
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from consumer.images.decoding.cost import estimated_seconds
+from consumer.images.decoding.limits import DecodeLimits
+
+_IS_LINUX: Final = sys.platform == "linux"
+_SEALS: Final = (
+    fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+    if _IS_LINUX
+    else 0
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedImage:
+    """The descriptor of an image as fetched, and what is known of it without decoding.
+
+    `sha256` is 64 lower-case hex; `decode_seconds` of one core are estimated by the header.
+    The owner closes it, once.
+    """
+
+    descriptor: int
+    byte_length: int
+    sha256: str
+    decode_seconds: float
+
+    @classmethod
+    def of(cls, data: bytes, limits: DecodeLimits | None = None) -> Self:
+        """Copy `data` and seal the copy."""
+        descriptor = _create()
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(descriptor, left) :]
+            if _IS_LINUX:
+                fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+            return cls(
+                descriptor=descriptor,
+                byte_length=len(data),
+                sha256=hashlib.sha256(data).hexdigest(),
+                decode_seconds=estimated_seconds(data, limits or DecodeLimits()),
+            )
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    @classmethod
+    def received(cls, descriptor: int, sha256: str, decode_seconds: float) -> Self:
+        """Take over a descriptor that another process sent.
+
+        Raises:
+            ValueError: it is not sealed.
+        """
+        if _IS_LINUX:
+            try:
+                seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+            except OSError as exc:
+                raise ValueError("not a memfd") from exc
+            if seals != _SEALS:
+                raise ValueError("not sealed")
+        return cls(
+            descriptor=descriptor,
+            byte_length=os.fstat(descriptor).st_size,
+            sha256=sha256,
+            decode_seconds=decode_seconds,
+        )
+
+    def __enter__(self) -> Self:
+        """Close it when the block ends."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give it up; the memory goes once no process has it."""
+        os.close(self.descriptor)
+
+
+def _create() -> int:
+    if _IS_LINUX:
+        return os.memfd_create("image", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with tempfile.TemporaryFile() as file:  # without a name; nothing there can be sealed
+        return os.dup(file.fileno())
