@@ -127,4 +127,5 @@ async def _models(settings: ConsumerSettings) -> str:
         parts.open_engine(settings, models) as engine,
         parts.open_decoder(one_process) as decoder,
     ):
-        return await probe(engine, decoder, models.resizes)
+        found = await probe(engine, decoder, models.resizes)
+        return f"{found}; CLIP takes up to {engine.queues['CLIP'].size.limit} at once"

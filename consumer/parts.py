@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+_CPU_BATCH = 32  # the best of 1, 8 and 32 in bfloat16, and 0.92 of it in float32: benchmarks.dtypes
+
 
 def kafka_client(settings: ConsumerSettings) -> dict[str, Any]:
     """Return how every client of this process reaches the cluster."""
@@ -162,7 +164,7 @@ def open_engine(settings: ConsumerSettings, models: "Models") -> Engine:
         models.embedder,
         models.captioner,
         models.text_embedder,
-        embed_batch=settings.embed_batch,
+        embed_batch=_embed_batch(settings, host_is_device=models.host_is_device),
         caption_batch=settings.caption_batch,
         residency=ResidencyPolicy(
             idle_seconds=settings.blip_idle_seconds,
@@ -175,6 +177,13 @@ def open_engine(settings: ConsumerSettings, models: "Models") -> Engine:
             host_is_device=models.host_is_device,
         ),
     )
+
+
+def _embed_batch(settings: ConsumerSettings, *, host_is_device: bool) -> int | None:
+    """Return the size of a step, None where it is to be measured: on a CPU that takes seconds."""
+    if settings.embed_batch != "auto":
+        return settings.embed_batch
+    return _CPU_BATCH if host_is_device else None
 
 
 def open_decoder(settings: ConsumerSettings) -> Decoder:

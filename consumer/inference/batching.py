@@ -12,6 +12,12 @@ from typing import Final
 MAX_URGENT_IN_A_ROW: Final = 8
 
 
+def best_batch(images_per_second: Mapping[int, float]) -> int:
+    """Return the smallest batch whose rate is within 3 % of the best."""
+    enough = 0.97 * max(images_per_second.values())
+    return min(batch for batch, rate in images_per_second.items() if rate >= enough)
+
+
 class Turns:
     """Whose step is next: an urgent one first, then the model whose last step is longest ago.
 

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from typing import Any, Final, Self
 
 import numpy as np
 import structlog
 
 from consumer.errors import Failed
-from consumer.inference.batching import BatchSize, ShortSteps, Turns
+from consumer.inference.batching import BatchSize, ShortSteps, Turns, best_batch
 from consumer.inference.errors import DeviceFailed, ModelUnavailable
 from consumer.inference.gpu import GpuThread, JobQueue, MakeRoom, StepFailed
 from consumer.inference.on_demand import Bench, OnDemandModel
@@ -28,6 +29,8 @@ from schemas import Code, Task
 
 _log = structlog.get_logger()
 _RESIDENT: Final = "CLIP"
+MEASURED_BATCHES: Final = (8, 16, 32, 64, 128, 256)
+_LEAST_SECONDS: Final = 1e-6  # a clock may stand still for one step
 
 
 class Engine:
@@ -42,12 +45,15 @@ class Engine:
         captioner: Captioner,
         text_embedder: TextEmbedder,
         *,
-        embed_batch: int,
+        embed_batch: int | None,
         caption_batch: int,
         residency: ResidencyPolicy,
         text_residency: ResidencyPolicy,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Make it of its models; `embed_batch` None: what a measurement says when it opens."""
+        self._is_measured = embed_batch is None
+        embed_batch = embed_batch or MEASURED_BATCHES[0]
         self._embedder = embedder
         self._captioner = captioner
         self._tokenize = text_embedder.tokenize
@@ -84,6 +90,8 @@ class Engine:
             DeviceFailed: not even one image fits, or the device failed.
             ModelUnavailable: CLIP takes no image of the size that its own processor makes.
         """
+        if self._is_measured:
+            await self._choose_batch()
         size = self._images.size
         while failed_step := await self._bench.gpu.attempt(self._warm_up):
             if not failed_step.out_of_memory:
@@ -94,15 +102,40 @@ class Engine:
             size.ran_out(size.limit, worked=size.limit // 2)
         return self
 
+    async def _choose_batch(self) -> None:
+        """Let a step have as many images as this device gains by: it stays short otherwise."""
+        rates: dict[int, float] = {}
+        for batch in MEASURED_BATCHES:
+            seconds = await self._bench.gpu.attempt(partial(self._seconds_of, batch))
+            if isinstance(seconds, StepFailed):
+                break  # it does not fit; of anything else the warm-up tells
+            rates[batch] = batch / seconds
+        if rates:
+            batch = best_batch(rates)
+            self._images.size = BatchSize(batch)
+            self._texts.queue.size = BatchSize(batch)
+            _log.info("embed batch", images=batch, images_per_second=round(rates[batch]))
+
+    def _seconds_of(self, batch: int) -> float:
+        """Return the time of a step of `batch` images, the best of three after one to warm up."""
+        seconds = []
+        for _ in range(4):
+            began = self._bench.clock()
+            self._embedder.embed([self._black()] * batch)
+            seconds.append(self._bench.clock() - began)
+        return max(min(seconds[1:]), _LEAST_SECONDS)
+
     async def __aexit__(self, *_: object) -> None:
         """Wait for the step that is running, and end the threads."""
         self._tokenizer_thread.shutdown(wait=False, cancel_futures=True)
         await self._bench.gpu.close()
 
     def _warm_up(self) -> None:
+        self._embedder.embed([self._black()] * self._images.size.limit)
+
+    def _black(self) -> Pixels:
         to = self._embedder.resize
-        black = np.zeros((to.height, to.width, 3), np.uint8)
-        self._embedder.embed([black] * self._images.size.limit)
+        return np.zeros((to.height, to.width, 3), np.uint8)
 
     async def probe(self, pixels: Mapping[Task, Pixels], text: str) -> tuple[int, str | None]:
         """Embed and caption a picture and embed a text, before `run`; the models go again.

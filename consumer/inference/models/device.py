@@ -5,6 +5,7 @@ import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -152,11 +153,22 @@ class Normalization:
     def apply(self, images: Sequence[Pixels], device: Device) -> torch.Tensor:
         """Return the batch on the device, shape (images, 3, height, width), in the device's dtype.
 
-        The pixels travel as bytes, a quarter of float32, and are normalised there in float32.
+        The pixels travel as bytes, a quarter of float32, and are normalised there in float32. Of a
+        GPU they are gathered in pinned memory, from which it copies while this thread goes on.
         """
-        pixels = torch.from_numpy(np.stack(images)).to(device.torch_device)
-        values = pixels.permute(0, 3, 1, 2).to(torch.float32)
-        # The dtype is named, for a load in another thread changes the default one meanwhile.
-        mean = torch.tensor(self.mean, dtype=torch.float32, device=values.device).view(3, 1, 1)
-        std = torch.tensor(self.std, dtype=torch.float32, device=values.device).view(3, 1, 1)
+        shape = len(images), *images[0].shape
+        host = torch.empty(shape, dtype=torch.uint8, pin_memory=device.torch_device.type == "cuda")
+        np.stack(images, out=host.numpy())
+        values = host.to(device.torch_device, non_blocking=True).permute(0, 3, 1, 2).float()
+        mean = _constant(self.mean, device.torch_device)
+        std = _constant(self.std, device.torch_device)
         return values.mul_(self.scale).sub_(mean).div_(std).to(device.dtype)
+
+
+@lru_cache
+def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Return one value a channel, shape (3, 1, 1); made once, so that no step waits for its copy.
+
+    The dtype is named, for a load in another thread changes the default one meanwhile.
+    """
+    return torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)

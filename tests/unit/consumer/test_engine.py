@@ -2,14 +2,18 @@
 
 import asyncio
 import gc
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from consumer.errors import Failed
 from consumer.inference.errors import DeviceFailed, DeviceOutOfMemory, ModelUnavailable
 from consumer.inference.residency import ResidencyPolicy
 from consumer.outcome import Inference
+from consumer.pixels import Pixels
 from imagelane.exits import ExitCode
 from schemas import Code, Task
 from tests.engine_fakes import (
@@ -59,6 +63,43 @@ async def test_warm_up_is_a_full_batch(embedder: FakeEmbedder, captioner: FakeCa
     """CLIP runs a batch of the largest size before the first record."""
     async with running(embedder, captioner, embed_batch=16):
         assert embedder.batches == [16]
+
+
+@pytest.mark.parametrize(("capacity", "chosen"), [(1000, 32), (20, 16)])
+async def test_batch_is_measured_where_nobody_names_one(
+    device: Device, captioner: FakeCaptioner, capacity: int, chosen: int
+) -> None:
+    """A step that costs 1 ms and 1 ms an image gains 2.6 % beyond 32; what does not fit is out."""
+    clock = Clock()
+
+    class Timed(FakeEmbedder):
+        def embed(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+            clock.now += 0.001 * (1 + len(images))
+            return super().embed(images)
+
+    embedder = Timed(device, capacity)
+    async with running(embedder, captioner, embed_batch=None, clock=clock) as engine:
+        embedder.batches.clear()
+        embedder.may_embed.clear()
+        answers = [asyncio.create_task(embed(engine, n % 200)) for n in range(1 + 3 * chosen)]
+        await asyncio.sleep(0)
+        embedder.may_embed.set()
+        await asyncio.gather(*answers)
+    assert max(embedder.batches) == chosen
+
+
+async def test_model_that_fails_while_it_is_measured_ends_the_start(
+    device: Device, captioner: FakeCaptioner
+) -> None:
+    """With the words of the warm-up."""
+
+    class Broken(FakeEmbedder):
+        def embed(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+            raise RuntimeError("shapes do not match")
+
+    with pytest.raises(ModelUnavailable, match="shapes do not match"):
+        async with running(Broken(device), captioner, embed_batch=None):
+            pass
 
 
 async def test_warm_up_finds_the_size_that_fits(device: Device, captioner: FakeCaptioner) -> None:
