@@ -147,11 +147,11 @@ async def _rate(decode_one: Decode, photos: Sequence[bytes], workers: int) -> fl
     return len(photos) / (time.perf_counter() - started)
 
 
-def photo(kind: str, megapixels: int, options: Mapping[str, object]) -> bytes:
+def photo(kind: str, megapixels: float, options: Mapping[str, object]) -> bytes:
     """Return a picture with shapes of all sizes and some grain, so that it packs as photos do."""
     height = round((megapixels * 1e6 / (4 / 3)) ** 0.5)
     size = round(height * 4 / 3), height
-    random = np.random.default_rng(megapixels)
+    random = np.random.default_rng(round(megapixels))
     picture = np.zeros((height, size[0], 3), np.float32)
     for cells, weight in ((6, 0.6), (40, 0.25), (200, 0.15)):
         noise = random.integers(0, 256, (cells, cells, 3), np.uint8)

@@ -88,16 +88,18 @@ async def measure(folder: Path, checkpoint: Path, dtype: str, count: int, rounds
     photo = folder / "photo.jpg"
     photo.write_bytes(jpeg(66_000))
     async with served(folder, CLIP_MODEL=str(checkpoint), DTYPE=dtype) as (client, topics):
-        requests, topic = _requests(photo), topics.ingest
-        await _seconds(client, topic, requests("warm", 2 * BATCH))
+        requests, topic = requests_of(photo), topics.ingest
+        await seconds_until_done(client, topic, requests("warm", 2 * BATCH))
         bounds, rates = [bound(clip, photo.read_bytes())], []
         for number in range(rounds):
-            seconds = await _seconds(client, topic, requests(f"round{number}-", count))
+            seconds = await seconds_until_done(client, topic, requests(f"round{number}-", count))
             rates.append(count / seconds)
             bounds.append(bound(clip, photo.read_bytes()))
         picture = noise(1, clip.resize)
         model = _median_seconds(lambda: clip.embed(picture))
-        alone = [await _seconds(client, topic, [r]) for r in requests("lone", LONE_REQUESTS)]
+        alone = [
+            await seconds_until_done(client, topic, [r]) for r in requests("lone", LONE_REQUESTS)
+        ]
         load = statistics.median(rates) / 2
         half = await _paced(client, topic, requests("paced", count), load)
     return Figures(
@@ -106,8 +108,8 @@ async def measure(folder: Path, checkpoint: Path, dtype: str, count: int, rounds
             rate / statistics.mean(around)
             for rate, around in zip(rates, pairwise(bounds), strict=True)
         ],
-        lone_beyond_model_ms=_p50_p99([one - model for one in alone]),
-        half_load_ms=_p50_p99(half),
+        lone_beyond_model_ms=p50_p99_ms([one - model for one in alone]),
+        half_load_ms=p50_p99_ms(half),
     )
 
 
@@ -119,7 +121,8 @@ def bound(clip: Clip, photo: bytes) -> float:
     return 1 / (decoding + _median_seconds(lambda: clip.embed(batch)) / BATCH)
 
 
-def _requests(photo: Path) -> Callable[[str, int], list[Request]]:
+def requests_of(photo: Path) -> Callable[[str, int], list[Request]]:
+    """Return what makes requests for embeddings of a photo, by the name of their ids."""
     image = {"uri": photo.as_uri()}
 
     def make(name: str, count: int) -> list[Request]:
@@ -131,7 +134,7 @@ def _requests(photo: Path) -> Callable[[str, int], list[Request]]:
     return make
 
 
-async def _seconds(client: Client, topic: str, requests: list[Request]) -> float:
+async def seconds_until_done(client: Client, topic: str, requests: list[Request]) -> float:
     """Return the time from the first request's publishing to the last one's verified result."""
     started = time.perf_counter()
     await client.send(topic, *requests)
@@ -174,7 +177,8 @@ def _median_seconds(work: Callable[[], object], times: int = 9) -> float:
     return statistics.median(found)
 
 
-def _p50_p99(seconds: list[float]) -> tuple[float, float]:
+def p50_p99_ms(seconds: list[float]) -> tuple[float, float]:
+    """Return two percentiles, in milliseconds."""
     p50, p99 = np.percentile(seconds, (50, 99)) * 1000
     return float(p50), float(p99)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks import ceiling, simulated_device
+from benchmarks import ceiling, cores, simulated_device
 from benchmarks.instant import http_host, jpeg
 
 
@@ -23,3 +23,10 @@ async def test_ceiling_is_measured_for_each_scheme(tmp_path: Path) -> None:
 
     assert {case.scheme for case in measured} == {"-", "data", "file", "http", "s3"}
     assert all(min(values.rates) > 0 for values in measured.values())
+
+
+def test_cores_are_measured_for_each_kind_of_picture() -> None:
+    """More for a faster card, and for what takes longer to decode."""
+    small, larger, *_ = cores.measure(rounds=1, largest_megapixels=2)
+    assert 0 < small.decode_ms < larger.decode_ms
+    assert 1 <= small.cores(1000) <= larger.cores(1000) < larger.cores(10_000)
