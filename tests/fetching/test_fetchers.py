@@ -201,7 +201,7 @@ async def test_process_that_says_nothing_is_replaced(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hang is no better than a death."""
-    monkeypatch.setattr(pool, "_SILENT_SECONDS", 1.5)
+    monkeypatch.setattr(pool, "_LOOK_SECONDS", 0.7)
     async with _opened(root) as sources:
         (pid,) = child_fetchers()
         os.kill(pid, signal.SIGSTOP)

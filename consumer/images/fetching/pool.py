@@ -13,8 +13,9 @@ from consumer.images.sealed import SealedImage
 from consumer.images.sources.http import Redirect, VisitedRoom
 from consumer.images.sources.options import FetchOptions
 
-# A process says twice a second that it runs.
-_SILENT_SECONDS: Final = 15.0
+# A process says twice a second that it runs. Three looks, since a pause of our own is one.
+_LOOK_SECONDS: Final = 5.0
+_MAX_SILENT_LOOKS: Final = 3
 
 
 class Fetchers:
@@ -36,8 +37,12 @@ class Fetchers:
 
     async def __aenter__(self) -> Self:
         """Start the processes; `ready` waits for them."""
-        for process in self._processes:
-            process.start()
+        for number, process in enumerate(self._processes):
+            try:
+                process.start()
+            except BaseException:
+                self._close(number)
+                raise
         self._watching = asyncio.create_task(self._watch())
         return self
 
@@ -45,7 +50,10 @@ class Fetchers:
         self._watching.cancel()
         with suppress(asyncio.CancelledError):
             await self._watching
-        for process in self._processes:
+        self._close(len(self._processes))
+
+    def _close(self, count: int) -> None:
+        for process in self._processes[:count]:
             process.close()
 
     async def ready(self) -> None:
@@ -80,11 +88,11 @@ class Fetchers:
     async def _watch(self) -> None:
         """Replace a process that says nothing."""
         while True:
-            await asyncio.sleep(_SILENT_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)
             for process in self._processes:
-                if not process.heard:
-                    process.replace(f"nothing was heard of it for {_SILENT_SECONDS:g} s")
-                process.heard = False
+                process.silent_looks += 1
+                if process.silent_looks > _MAX_SILENT_LOOKS:
+                    process.replace("nothing was heard of it for a while")
 
 
 async def _settle(image: SealedImage, room: Reservation | VisitedRoom) -> None:

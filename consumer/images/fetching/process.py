@@ -33,8 +33,8 @@ _MAX_FRAME_BYTES: Final = 256 << 10
 _CODES: Final = {str(code): code for code in Code if code.stage is not Stage.ADMIT}
 
 
-class Room(Protocol):
-    """Memory that a fetch may fill: at once if it can, else after waiting."""
+class CountedRoom(Protocol):
+    """Memory of the budget that a fetch may fill: at once if it can, else after waiting."""
 
     def try_resize(self, byte_length: int) -> bool:
         """Hold that many bytes, and tell so, if that needs no waiting."""
@@ -46,7 +46,7 @@ class Room(Protocol):
 @dataclass(slots=True, kw_only=True)
 class _Fetch:
     uri: str
-    room: Room
+    room: CountedRoom
     answer: asyncio.Future[SealedImage | Redirect]
     waiting: asyncio.Task[None] | None = field(default=None)  # for memory
 
@@ -69,7 +69,7 @@ class FetchProcess:
         self._fetches: dict[int, _Fetch] = {}
         self._pauses = 0
         self._fault: FatalError | None = None
-        self.heard = False  # since it was last set to False
+        self.silent_looks = 0  # in a row, without a word of it
 
     @property
     def at_work(self) -> int:
@@ -86,7 +86,7 @@ class FetchProcess:
         """
         ours, theirs = socket.socketpair()
         self._started = asyncio.get_running_loop().create_future()
-        self._pauses, self.heard = 0, True
+        self._pauses = self.silent_looks = 0
         with theirs:
             try:
                 self._process = subprocess.Popen(
@@ -103,7 +103,7 @@ class FetchProcess:
                     ExitCode.DEVICE, f"fetcher: no process can be started: {exc.strerror}"
                 ) from exc
         self._frames = Frames(
-            ours, max_bytes=_MAX_FRAME_BYTES, received=self._received, lost=self._lost
+            ours, max_bytes=_MAX_FRAME_BYTES, received=self._received, lost=self.replace
         )
         self._frames.send(OPTIONS_JSON.dump_json(self._options))
 
@@ -122,7 +122,13 @@ class FetchProcess:
             ) from exc
 
     async def fetch(
-        self, uri: str, max_bytes: int, room: Room, *, url: str | None = None, seconds: float = 0.0
+        self,
+        uri: str,
+        max_bytes: int,
+        room: CountedRoom,
+        *,
+        url: str | None = None,
+        seconds: float = 0.0,
     ) -> SealedImage | Redirect:
         """Return the image at `uri`, or, if `url` is what is asked, at that for `seconds` at most.
 
@@ -156,7 +162,8 @@ class FetchProcess:
         """Kill it and start another one; what it fetched is to be tried again."""
         self.close()
         if not self._started.done() or self._started.exception():
-            self._fail_for_good(f"its process ended before it was ready: {reason}")
+            text = f"fetcher: its process ended before it was ready: {reason}"
+            self._fail_for_good(FatalError(ExitCode.DEVICE, text))
         else:
             log.warning("fetcher replaced", reason=reason)
         fetches, self._fetches = self._fetches, {}
@@ -178,23 +185,18 @@ class FetchProcess:
         self._process.kill()
         Thread(target=self._process.wait, daemon=True).start()
 
-    def _fail_for_good(self, reason: str, code: int = ExitCode.DEVICE) -> None:
-        self._fault = FatalError(ExitCode(code), f"fetcher: {reason}")
+    def _fail_for_good(self, fault: FatalError) -> None:
+        self._fault = self._fault or fault
         if not self._started.done():
             self._started.set_exception(self._fault)
-            self._started.exception()  # whoever waits gets it as well
-
-    def _lost(self, reason: str) -> None:
-        self.replace(reason)
+            self._started.exception()  # there may be nobody who waits for it
 
     def _received(self, frame: bytes) -> None:
-        self.heard = True
+        self.silent_looks = 0
         if not self._started.done():
             started = STARTED_JSON.validate_json(frame)
             if started.fault:
-                self._fault = FatalError(ExitCode(started.exit_code), started.fault)
-                self._started.set_exception(self._fault)
-                self._started.exception()
+                self._fail_for_good(FatalError(ExitCode(started.exit_code), started.fault))
             else:
                 self._started.set_result(None)
             return
@@ -219,7 +221,7 @@ class FetchProcess:
         else:
             fetch.waiting = asyncio.create_task(self._wait(number, fetch.room, byte_length))
 
-    async def _wait(self, number: int, room: Room, byte_length: int) -> None:
+    async def _wait(self, number: int, room: CountedRoom, byte_length: int) -> None:
         await room.resize(byte_length)
         self._grant(number)
 
