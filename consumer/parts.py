@@ -132,6 +132,7 @@ def open_models(settings: ConsumerSettings) -> "Models":
         FatalError: which checkpoint or device cannot be had, and what to do.
     """
     log.info("models loading", clip=settings.clip_model, blip=settings.blip_model)
+    limits.spin_briefly()
     with limits.kept():
         # Imported here: torch takes seconds, which nobody should wait for to read of a bad setting.
         from consumer.inference.models import load

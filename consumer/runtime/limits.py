@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +11,7 @@ from typing import Final
 # As many as the records in flight hold. Python's 700 begin a collection every few records, which
 # finds them all alive: half of the time that a record takes here, beside torch's many objects.
 _COLLECT_OBJECTS: Final = 50_000
+_SPIN_COUNT: Final = "30000"
 _M_MMAP_THRESHOLD: Final = -3  # of glibc's malloc.h
 _LARGE_BYTES: Final = 256 * 1024
 
@@ -24,6 +26,17 @@ def tune() -> None:
     gc.set_threshold(_COLLECT_OBJECTS)
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+
+
+def spin_briefly() -> None:
+    """Let threads that wait for a model's next step sleep soon; call it before torch is imported.
+
+    GNU OpenMP has them spin for milliseconds, on the cores that decode meanwhile: the tiny model
+    gets a fifth fewer images a second. Not spinning at all doubles what a lone picture waits for a
+    large model, whose threads wait for each other many times in one step.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
 
 
 @contextmanager
