@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final
 
 import structlog
@@ -22,7 +22,6 @@ from consumer.runtime.readiness import Readiness
 from consumer.runtime.stop import StopRequest
 from consumer.runtime.watchdog import watch
 from consumer.settings import ConsumerSettings
-from consumer.telemetry.health import open_port
 from consumer.telemetry.state import ProcessState, Rooms
 from consumer.telemetry.tracing import open_tracing
 from consumer.worker_maker import WorkerMaker, open_budgets
@@ -94,6 +93,11 @@ def _prepare_process(settings: ConsumerSettings) -> AliveFile | None:
 
 
 def _health(state: ProcessState, settings: ConsumerSettings) -> AbstractAsyncContextManager[None]:
+    if settings.health_port is None:
+        return nullcontext()
+    # Imported here: a tenth of a second or two, which a start without the port saves.
+    from consumer.telemetry.health import open_port
+
     return open_port(state, host=settings.health_host, port=settings.health_port)
 
 

@@ -7,7 +7,7 @@ answers nobody, so a probe's timeout sees it before the watchdog can end the pro
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from consumer.telemetry.collector import exposition as exposition_of
 from consumer.telemetry.state import ProcessState
 from imagelane.exits import ExitCode, FatalError
 
@@ -28,16 +29,9 @@ _IDLE_SECONDS: Final = 30.0  # Prometheus keeps its connection from one scrape t
 Exposition = Callable[[], Awaitable[bytes]]
 
 
-def open_port(
-    state: ProcessState, *, host: str, port: int | None
-) -> AbstractAsyncContextManager[None]:
-    """Return what answers on the port with the metrics of `state`; nothing where there is none."""
-    if port is None:
-        return nullcontext()
-    # Imported where it is wanted: prometheus-client takes a tenth of a second.
-    from consumer.telemetry.collector import exposition
-
-    return serve(state, partial(exposition, state), host=host, port=port)
+def open_port(state: ProcessState, *, host: str, port: int) -> AbstractAsyncContextManager[None]:
+    """Return what answers on the port with the metrics of `state`."""
+    return serve(state, partial(exposition_of, state), host=host, port=port)
 
 
 @asynccontextmanager

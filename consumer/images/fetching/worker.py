@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from yarl import URL
@@ -38,12 +38,13 @@ from consumer.images.sources.data import DataSource
 from consumer.images.sources.file import FileSource
 from consumer.images.sources.hosts import NotAllowedError
 from consumer.images.sources.http import Redirect
-from consumer.images.sources.http_requests import HttpRequests
 from consumer.images.sources.options import FetchOptions
-from consumer.images.sources.s3 import open_s3
 from consumer.runtime import limits
 from imagelane.exits import FatalError
 from schemas import Code
+
+if TYPE_CHECKING:
+    from consumer.images.sources.http_requests import HttpRequests
 
 _MAX_FRAME_BYTES: Final = 1 << 20
 _MAX_LOCATION_BYTES: Final = 20_000  # more than any URL may have
@@ -113,10 +114,15 @@ class Fetcher:
             sources["file"] = FileSource.under(options.file_roots, total_seconds=seconds)
         if options.data_max_bytes:
             sources["data"] = DataSource(max_bytes=options.data_max_bytes)
+        # Imported here: the libraries of HTTP and S3 take half a second, and may not be needed.
         if options.http:
+            from consumer.images.sources.http_requests import HttpRequests
+
             self._requests = HttpRequests.open(options.http, options.limits)
             await opened.enter_async_context(self._requests.session)
         if options.s3:
+            from consumer.images.sources.s3 import open_s3
+
             sources["s3"] = await opened.enter_async_context(open_s3(options.s3, options.limits))
         self._sources = sources
 
