@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from consumer.images.decoding.cost import estimated_seconds
 from consumer.images.decoding.image import decode
 from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.decoding.pool import Decoder
@@ -70,7 +71,9 @@ async def _measure(photos: Sequence[bytes], workers: int) -> float:
     cpu = Cpu()
     async with _decoder(workers):
         pass
-    sealed = {data: SealedImage.of(data, LIMITS) for data in photos}  # whoever fetches does that
+    sealed = {
+        data: SealedImage.of(data, estimated_seconds(data, LIMITS)) for data in photos
+    }  # whoever fetches does that
     start_seconds, cpu, pairs = cpu.ended_children(), Cpu(), []
     with ThreadPoolExecutor(workers) as threads:
         async with _decoder(workers) as decoder:

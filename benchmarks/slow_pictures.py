@@ -19,6 +19,7 @@ from PIL import Image
 
 from benchmarks.decoding import PHOTOS, TARGETS, photo
 from consumer.errors import Failed
+from consumer.images.decoding.cost import estimated_seconds
 from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.decoding.pool import Decoder
 from consumer.images.sealed import SealedImage
@@ -48,7 +49,7 @@ async def _rate(decoder: Decoder, others: list[bytes], slow: bytes, share: float
     async def one(data: bytes, *, is_slow: bool) -> None:
         nonlocal left, refused
         try:
-            with SealedImage.of(data) as image:
+            with SealedImage.of(data, estimated_seconds(data, DecodeLimits())) as image:
                 await decoder.decode(image, TARGETS)
         except Failed:
             refused += 1

@@ -11,6 +11,7 @@ import numpy as np
 
 from consumer.errors import Failed
 from consumer.images.byte_budget import ByteBudget
+from consumer.images.decoding.cost import estimated_seconds
 from consumer.images.decoding.pool import Decoder
 from consumer.images.sealed import SealedImage
 from consumer.images.sources import ImageSource
@@ -85,7 +86,7 @@ def content_of(image: SealedImage) -> bytes:
 async def decoded(decoder: Decoder, data: bytes, targets: Mapping[Task, Resize]) -> DecodedImage:
     """Return what a decoder makes of `data`, estimated by its own limits."""
     limits = decoder.lanes["decoder"]._workers[0]._options.limits
-    with SealedImage.of(data, limits) as image:
+    with SealedImage.of(data, estimated_seconds(data, limits)) as image:
         return await decoder.decode(image, targets)
 
 

@@ -15,9 +15,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from consumer.images.decoding.cost import estimated_seconds
-from consumer.images.decoding.limits import DecodeLimits
-
 _IS_LINUX: Final = sys.platform == "linux"
 _SEALS: Final = (
     fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
@@ -40,7 +37,7 @@ class SealedImage:
     decode_seconds: float
 
     @classmethod
-    def of(cls, data: bytes, limits: DecodeLimits | None = None) -> Self:
+    def of(cls, data: bytes, decode_seconds: float = 0.0) -> Self:
         """Copy `data` and seal the copy."""
         descriptor = _create()
         try:
@@ -53,7 +50,7 @@ class SealedImage:
                 descriptor=descriptor,
                 byte_length=len(data),
                 sha256=hashlib.sha256(data).hexdigest(),
-                decode_seconds=estimated_seconds(data, limits or DecodeLimits()),
+                decode_seconds=decode_seconds,
             )
         except BaseException:
             os.close(descriptor)

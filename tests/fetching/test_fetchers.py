@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from consumer.errors import Failed, Unavailable
 from consumer.image_sources import open_sources
 from consumer.images.byte_budget import ByteBudget
+from consumer.images.decoding.cost import estimated_seconds
+from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.fetching import pool
 from consumer.images.fetching.pool import Fetchers
 from consumer.images.sources import Sources
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from schemas import Code, ImageReference
+from tests import corpus
 from tests import hostile_http as hostile
 from tests.conftest import ROOT
 from tests.fakes import SECRET, content_of
@@ -332,3 +336,13 @@ async def test_killed_consumer_leaves_no_process(root: Path) -> None:
     async with asyncio.timeout(20):
         while not is_gone(pid):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+async def test_header_says_what_decoding_will_take(root: Path) -> None:
+    """So a slow picture waits in its lane, though the consumer never sees its bytes."""
+    slow = corpus.encoded(Image.new("RGB", (4000, 3000)), "PNG")
+    (root / "slow.png").write_bytes(slow)
+    async with _opened(root) as sources, ByteBudget(2**30).reserve() as reservation:
+        reference = ImageReference(uri=f"file://{root}/slow.png")
+        with await sources.fetch(reference, reservation) as image:
+            assert image.decode_seconds == estimated_seconds(slow, DecodeLimits()) > 0.25

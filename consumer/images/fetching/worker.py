@@ -29,6 +29,7 @@ from yarl import URL
 
 from consumer.errors import Failed, Unavailable
 from consumer.images.decoding.confinement import die_with_parent, forbid_inspection
+from consumer.images.decoding.cost import estimated_seconds
 from consumer.images.fetching.start import OPTIONS_JSON, STARTED_JSON, Started
 from consumer.images.frames import Frames
 from consumer.images.loop_clock import LoopClock, every_tick
@@ -192,11 +193,11 @@ class Fetcher:
         return await self._requests.ask(uri, URL(url, encoded=True), max_bytes, seconds, room)
 
     async def _sealed(self, data: bytes) -> SealedImage:
-        limits = self._options.result().decode
+        seconds = estimated_seconds(data, self._options.result().decode)
         if len(data) <= _SEAL_ON_LOOP_BYTES:
-            return SealedImage.of(data, limits)
+            return SealedImage.of(data, seconds)
         async with self._sealing:
-            return await asyncio.to_thread(SealedImage.of, data, limits)
+            return await asyncio.to_thread(SealedImage.of, data, seconds)
 
 
 async def main(end: socket.socket) -> None:

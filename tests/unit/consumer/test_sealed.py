@@ -6,20 +6,18 @@ import os
 
 import pytest
 
-from consumer.images.decoding.cost import estimated_seconds
-from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.sealed import SealedImage
 from tests import pictures
 from tests.fakes import content_of
 
 
 def test_image_knows_its_length_its_digest_and_what_decoding_takes() -> None:
-    """All that the consumer's own process needs to know of it."""
+    """All that the consumer's own process needs to know of it; who fetched it has looked."""
     data = pictures.encoded(pictures.drawing(), "PNG")
-    image = SealedImage.of(data)
+    image = SealedImage.of(data, 0.5)
     assert image.byte_length == len(data)
     assert image.sha256 == hashlib.sha256(data).hexdigest()
-    assert image.decode_seconds == estimated_seconds(data, DecodeLimits()) > 0
+    assert image.decode_seconds == 0.5
     assert content_of(image) == data
 
 
