@@ -97,7 +97,7 @@ demo: $(STAMP) $(BROKER) ## the whole way on the embedded broker; MODELS=hub, PI
 
 .PHONY: bench
 bench: $(STAMP) ## the benchmarks that need no GPU, one after the other
-	@for script in $$(grep -l '^if __name__ == "__main__"' benchmarks/*.py); do \
+	@for script in $$(grep -l '^if __name__ == "__main__"' benchmarks/*.py | grep -v /gpu.py); do \
 	  name=$$(basename "$$script" .py); \
 	  echo "== $$name"; $(BIN)/python -m "benchmarks.$$name"; \
 	done

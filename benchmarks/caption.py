@@ -65,13 +65,13 @@ def main() -> int:
     return 0 if report(rows) else 1
 
 
-def measure(folder: Path, rounds: int, tokens: int) -> list[Row]:
+def measure(folder: Path, rounds: int, tokens: int, device: str = "cpu") -> list[Row]:
     """Return a row of figures for each dtype and batch."""
     dtypes = ["float32"]
-    if choose_device("cpu").dtype is torch.bfloat16:
+    if choose_device(device).dtype is torch.bfloat16:
         dtypes.append("bfloat16")
-    captioners = {dtype: ours(folder, dtype, tokens) for dtype in dtypes}
-    sides = {"generate": reference(folder, tokens)}
+    captioners = {dtype: ours(folder, dtype, tokens, device) for dtype in dtypes}
+    sides = {"generate": reference(folder, tokens, device)}
     sides |= {dtype: captioner.caption for dtype, captioner in captioners.items()}
     images = noise(max(BATCHES), captioners["float32"].resize)
     rows = []
@@ -107,22 +107,23 @@ def in_turns(
     return seconds
 
 
-def ours(folder: Path, dtype: str, tokens: int) -> GreedyCaptioner:
+def ours(folder: Path, dtype: str, tokens: int, device: str = "cpu") -> GreedyCaptioner:
     """Return the consumer's captioner, on its device."""
-    checkpoint, device = inspect(str(folder), "main", "blip"), choose_device("cpu", dtype)
-    captioner = GreedyCaptioner(checkpoint, device, max_new_tokens=tokens)
+    checkpoint, chosen = inspect(str(folder), "main", "blip"), choose_device(device, dtype)
+    captioner = GreedyCaptioner(checkpoint, chosen, max_new_tokens=tokens)
     captioner.load()
     captioner.to_device()
     return captioner
 
 
-def reference(folder: Path, tokens: int) -> Caption:
+def reference(folder: Path, tokens: int, device: str) -> Caption:
     """Return what transformers' documentation shows, with the pictures resized already."""
     processor = BlipProcessor.from_pretrained(folder)
     model = BlipForConditionalGeneration.from_pretrained(folder)
+    torch.nn.Module.to(model, device)
 
     def caption(images: Sequence[Pixels]) -> list[str]:
-        inputs = processor(images=list(images), return_tensors="pt")
+        inputs = processor(images=list(images), return_tensors="pt").to(device)
         outputs = model.generate(**inputs, max_new_tokens=tokens)
         texts: list[str] = processor.batch_decode(outputs, skip_special_tokens=True)
         return texts

@@ -44,6 +44,11 @@ SMALL: Final = Size(
 VIT_B_32: Final = Size(
     width=768, layers=12, heads=12, image_side=224, patch=32, vocabulary=49408, projection=512
 )
+VIT_L_14: Final = Size(
+    width=1024, layers=24, heads=16, image_side=224, patch=14, vocabulary=49408, projection=768
+)
+# Width and heads of the text tower, where they are not those of the image tower.
+_TEXT_TOWERS: Final = {VIT_B_32: (512, 8), VIT_L_14: (768, 12)}
 BLIP_BASE: Final = Size(
     width=768, layers=12, heads=12, image_side=384, patch=16, vocabulary=30522, projection=256
 )
@@ -59,7 +64,7 @@ def save_random_clip(folder: Path, size: Size, seed: int = 0) -> None:
     """Save a CLIP whose weights mean nothing."""
     disable_progress_bar()
     torch.manual_seed(seed)
-    text_width, text_heads = (512, 8) if size == VIT_B_32 else (size.width, size.heads)
+    text_width, text_heads = _TEXT_TOWERS.get(size, (size.width, size.heads))
     text = {
         "vocab_size": size.vocabulary,
         "hidden_size": text_width,

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from benchmarks import caption, dtypes, free_memory
+from benchmarks import caption, dtypes, free_memory, gpu
+from consumer.inference.models.checkpoint import inspect
+from consumer.inference.models.clip import load_clip
+from consumer.inference.models.device import choose_device
 
 
 def test_captions_are_measured_for_each_batch(blip_folder: Path) -> None:
@@ -27,3 +30,15 @@ def test_leaving_is_measured_with_its_parts(blip_folder: Path) -> None:
 
     assert {len(values) for values in seconds.values()} == {2}
     assert min(seconds["leave"]) > 0
+
+
+async def test_card_is_measured_bare_and_through_the_engine(clip_folder: Path) -> None:
+    """Both rates a round, and the batches that they had; here on the CPU."""
+    device = choose_device("cpu", "float32")
+    clip = load_clip(inspect(str(clip_folder), "main", "clip"), device)
+    row = await gpu.measure("small", clip, device, count=64, rounds=2)
+
+    assert len(row.ratios) == 2
+    assert min(row.ratios) > 0
+    assert row.best_batch in gpu.BATCHES
+    assert row.chosen_batch == 32
