@@ -68,7 +68,7 @@ class SealedImage:
                 seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
             except OSError as exc:
                 raise ValueError("not a memfd") from exc
-            if seals != _SEALS:
+            if seals & _SEALS != _SEALS:  # `vm.memfd_noexec` adds one
                 raise ValueError("not sealed")
         return cls(
             descriptor=descriptor,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from PIL import Image
 
 from consumer.errors import Failed, Unavailable
@@ -252,6 +253,16 @@ async def test_setting_that_cannot_be_met_stops_the_start(
         async with _opened(root, **changes):
             pass
     assert caught.value.code is ExitCode.SETTINGS
+
+
+async def test_relative_path_of_a_setting_is_that_of_the_consumer(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HTTP_CA_FILE, and what AWS_* names, may be beside the `.env`."""
+    monkeypatch.chdir(root)
+    trustme.CA().cert_pem.write_to_path("ca.pem")
+    async with _opened(root, ALLOWED_HOSTS="a.test", HTTP_CA_FILE="ca.pem") as sources:
+        assert await _fetch(sources, DATA) == b"ABC"
 
 
 async def test_process_that_ends_before_it_is_ready_stops_the_start(

@@ -94,7 +94,6 @@ class FetchProcess:
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     env=self._environment,
-                    cwd="/",
                     start_new_session=True,  # a terminal's Ctrl-C is not for it
                 )
             except OSError as exc:

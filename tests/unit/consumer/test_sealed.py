@@ -1,5 +1,6 @@
 """An image in memory of its own: nobody changes it, and nothing else passes for one."""
 
+import fcntl
 import hashlib
 import mmap
 import os
@@ -47,3 +48,16 @@ def test_descriptor_that_another_process_sent_is_sealed_or_refused() -> None:
         with pytest.raises(ValueError, match="not"):
             SealedImage.received(descriptor, "0" * 64, 0.0)
         os.close(descriptor)
+
+
+def test_memory_that_may_not_be_run_either_is_taken() -> None:
+    """`vm.memfd_noexec` seals every memory file that way."""
+    no_exec = 0x8  # MFD_NOEXEC_SEAL, of Linux 6.3
+    try:
+        descriptor = os.memfd_create("image", os.MFD_ALLOW_SEALING | no_exec)
+    except OSError:
+        pytest.skip("this kernel knows no MFD_NOEXEC_SEAL")
+    os.write(descriptor, b"cat")
+    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    assert content_of(SealedImage.received(descriptor, "0" * 64, 0.0)) == b"cat"
