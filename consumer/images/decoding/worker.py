@@ -110,8 +110,8 @@ def _content(descriptor: int, byte_length: int) -> bytes:
     """Read an image whole and close it: the next one has its number."""
     try:
         data = os.pread(descriptor, byte_length, 0)
-        while len(data) < byte_length:  # a call takes two gigabytes at most
-            data += os.pread(descriptor, byte_length - len(data), len(data))
+        if len(data) < byte_length:  # it is sealed, so only where nothing can be
+            raise EOFError
         return data
     finally:
         os.close(descriptor)
