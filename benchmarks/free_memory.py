@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a small model: to try the benchmark")
     parser.add_argument("--json", type=Path, help="write every round's values to this file")
     arguments = parser.parse_args()
-    limits.tune()
+    limits.collect_seldom()
     with tempfile.TemporaryDirectory() as folder:
         with limits.kept():
             save_random_blip(Path(folder), SMALL if arguments.small else BLIP_BASE)

@@ -86,7 +86,7 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
 def _prepare_process(settings: ConsumerSettings) -> AliveFile | None:
     """Set what holds for the whole process, and return the file that says that it is alive."""
     alive = AliveFile.open(settings.alive_file)
-    limits.tune()
+    limits.collect_seldom()
     forbid_inspection()
     limits.allow_descriptors()
     return alive

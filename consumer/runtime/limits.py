@@ -16,14 +16,19 @@ _M_MMAP_THRESHOLD: Final = -3  # of glibc's malloc.h
 _LARGE_BYTES: Final = 256 * 1024
 
 
-def tune() -> None:
-    """Collect more seldom, and return large blocks to the system when they are freed.
+def collect_seldom() -> None:
+    """Let the garbage collector run after `_COLLECT_OBJECTS` new objects."""
+    gc.set_threshold(_COLLECT_OBJECTS)
+
+
+def return_large_blocks() -> None:
+    """Let malloc return each large block to the system when it is freed. Not where torch computes.
 
     By itself glibc learns to keep blocks of up to 32 MiB, the holes between them included: the
     peak with large images was 1.35 to 2.3 times the byte budget, and is 1.03 times now
-    (`benchmarks/corpus.py`).
+    (`benchmarks/corpus.py`). A model's step has hundreds of such blocks, whose pages the system
+    would make anew for each: a fifth of the tiny model's time on a CPU.
     """
-    gc.set_threshold(_COLLECT_OBJECTS)
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 

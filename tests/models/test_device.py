@@ -26,15 +26,18 @@ class Elsewhere(Device):
     ("has", "dtype"),
     [
         ({"amx_bf16": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC 9575F"}, torch.bfloat16),
+        ({"avx512_bf16": True, "cpu_name": "Intel(R) Xeon(R)"}, torch.float32),
         ({"avx512_bf16": True}, torch.float32),
+        ({"avx512_bf16": False, "cpu_name": "AMD EPYC"}, torch.float32),
         ({"amx_bf16": False}, torch.float32),
         ({}, torch.float32),
     ],
 )
-def test_cpu_computes_in_bfloat16_where_it_has_amx(
-    has: dict[str, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+def test_cpu_computes_in_bfloat16_where_that_is_faster(
+    has: dict[str, object], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Instructions of AVX-512 alone make it slower, and are no reason."""
+    """AMX, and AVX-512 of AMD; that of Intel makes it slower, and is no reason."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
 
     assert choose_device("cpu").dtype is dtype

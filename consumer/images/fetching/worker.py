@@ -212,7 +212,8 @@ def _prepare() -> None:
     die_with_parent()
     forbid_inspection()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    limits.tune()
+    limits.collect_seldom()
+    limits.return_large_blocks()
     limits.allow_descriptors()
 
 
