@@ -129,7 +129,7 @@ class ConsumerSettings(ImageSettings):
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
-        description="`auto`: half precision on a GPU, and on a CPU that is faster in it; else float32",
+        description="`auto`: half precision on a GPU or a CPU that is faster in it, else float32",
     )
     torch_threads: int = Field(
         default=0, ge=0, description="threads of one model step on a CPU; 0: torch's choice"
