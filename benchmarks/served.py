@@ -1,7 +1,7 @@
-"""A consumer on the embedded broker with topics of its own, as a user runs it."""
+"""Consumers on the embedded broker with topics of their own, as a user runs them."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,19 +16,27 @@ _SECRET: Final = "a secret of the benchmark alone, 32 bytes long"
 
 
 @asynccontextmanager
-async def served(folder: Path, **changes: str) -> AsyncIterator[tuple[Client, Topics]]:
-    """Run both until the block ends; `folder` holds pictures and logs, `changes` are settings."""
+async def served(
+    folder: Path, *, consumers: int = 1, **changes: str
+) -> AsyncIterator[tuple[Client, Topics]]:
+    """Run all until the block ends, with as many partitions as consumers.
+
+    `folder` holds pictures and logs, `changes` are settings.
+    """
     topics = Topics(ingest="image.ingest", results="image.results", dlq="image.ingest.dlq")
     requests = {"message.timestamp.type": "LogAppendTime", "compression.type": "uncompressed"}
     async with running_broker(folder / "broker") as bootstrap:
         await create_topics(
             bootstrap,
-            NewTopic(topics.ingest, 1, 1, topic_configs=requests),
-            NewTopic(topics.queries, 1, 1, topic_configs=requests),
+            NewTopic(topics.ingest, consumers, 1, topic_configs=requests),
+            NewTopic(topics.queries, consumers, 1, topic_configs=requests),
             NewTopic(topics.results, 1, 1),
             NewTopic(topics.dlq, 1, 1),
         )
         settings = environment(bootstrap, topics, _SECRET, FILE_ROOTS=str(folder), **changes)
-        with consumer_process(settings, folder / "log"):
+        with ExitStack() as running:
+            for number in range(consumers):
+                log = folder / f"log-{number}"
+                running.enter_context(consumer_process(settings, log))
             async with Client(bootstrap, topics, _SECRET) as client:
                 yield client, topics

@@ -121,13 +121,13 @@ def bound(clip: Clip, photo: bytes) -> float:
     return 1 / (decoding + _median_seconds(lambda: clip.embed(batch)) / BATCH)
 
 
-def requests_of(photo: Path) -> Callable[[str, int], list[Request]]:
-    """Return what makes requests for embeddings of a photo, by the name of their ids."""
+def requests_of(photo: Path, task: Task = Task.EMBED) -> Callable[[str, int], list[Request]]:
+    """Return what makes requests for a task on a photo, by the name of their ids."""
     image = {"uri": photo.as_uri()}
 
     def make(name: str, count: int) -> list[Request]:
         return [
-            Request(id=f"{name}{n}", image=image, tasks=(Task.EMBED,))  # type: ignore[arg-type]
+            Request(id=f"{name}{n}", image=image, tasks=(task,))  # type: ignore[arg-type]
             for n in range(count)
         ]
 
