@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from consumer import parts
-from consumer.broker.cluster import NO_QUERIES
+from consumer.broker.cluster import NO_QUERIES_TOPIC
 from consumer.image_sources import open_sources
 from consumer.probe import probe
 from consumer.runtime.alive_file import AliveFile
@@ -101,7 +101,7 @@ async def _topics(settings: ConsumerSettings) -> str:
     read = [ingest, queries] if queries else [ingest]
     faults = {t.name: t.compression_fault(allowed=settings.allow_compressed) for t in read}
     packed = "".join(f"; {name}: {fault}" for name, fault in faults.items() if fault)
-    absent = "" if queries else f"; {NO_QUERIES}"
+    absent = "" if queries else f"; {NO_QUERIES_TOPIC}"
     return f"{brokers}: {names}; {clock}{packed}{absent}"
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from consumer.broker.beginnings import Beginnings
-from consumer.broker.cluster import NO_QUERIES, Cluster, TopicFacts
+from consumer.broker.cluster import NO_QUERIES_TOPIC, Cluster, TopicFacts
 from consumer.broker.evidence import ResultsEvidence
 from consumer.broker.group import GroupOptions, KafkaStream
 from consumer.images.byte_budget import ByteBudget
@@ -108,7 +108,7 @@ def _replay_seconds(
 ) -> dict[str, float]:
     """Return how far back repeats are known, by topic that is read, and log what is in force."""
     if queries is None:
-        log.warning("topic can be better", reason=NO_QUERIES)
+        log.warning("topic can be better", reason=NO_QUERIES_TOPIC)
     seconds_by_topic: dict[str, float] = {}
     for role, topic in (("ingest", ingest), ("queries", queries)):
         if topic is None:

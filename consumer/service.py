@@ -134,7 +134,7 @@ async def _consume(
             for record in await stream.poll(workers.room(), POLL_SECONDS):
                 workers.take(record)
             await asyncio.sleep(0)  # a poll that finds records fetched already does not wait
-            stream.set_back(workers.rewinds())
+            stream.rewind(workers.rewinds())
             _report(maker, state.readiness)
     except BaseException:
         closing.begin()

@@ -1,7 +1,7 @@
-"""What a dead letter keeps of its record: all of it, or where that is too much its remains. Pure.
+"""The content of a dead letter: the whole record, or its signature headers and hashes. Pure.
 
-Whoever can write to the ingest topic decides how large a refused record is, so the bytes of
-refusals are held to a rate. Above it the signature headers and the hashes are kept.
+Anybody who can write to the ingest topic can write large refused records, so a rate limits their
+bytes in the dead letters.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from imagelane.token_bucket import TokenBucket
 from schemas import Headers, Record, headers
 from schemas.admission import MAX_HEADERS
 
-# Kafka's default limit of a batch is 1 MiB and 12 bytes; our own dead letter headers need some.
+# Kafka's default limit of a batch is 1 MiB and 12 bytes; our dead letter headers need the rest.
 MAX_DEAD_LETTER_BYTES: Final = 1_000_000
 MAX_SIGNATURE_HEADER_BYTES: Final = 1024
-# What a batch of one record adds is 61 bytes and the record's own fields, a header's two lengths
-# of at most 5 bytes each.
+# A batch of one record adds 61 bytes and the record's own fields; a header two lengths of at most
+# 5 bytes each.
 _BATCH_BYTES: Final = 100
 _HEADER_BYTES: Final = 10
 _SIGNATURE_HEADERS: Final = (headers.SIG_ID, headers.SIG_TS, headers.SIG)
@@ -26,14 +26,14 @@ BURST_SECONDS: Final = 60
 
 
 class DeadLetterRate(TokenBucket):
-    """The bytes of refused records that may be kept whole: a minute's worth at once."""
+    """Limits the bytes of refused records kept whole; the burst is a minute's worth."""
 
     def __init__(self, bytes_per_second: float) -> None:
         super().__init__(bytes_per_second, burst=bytes_per_second * BURST_SECONDS)
 
 
 def keep(record: Record) -> Kept:
-    """Return the record as it came, or its remains where the topic could not take it."""
+    """Return the whole record, or its remains if the topic cannot take it."""
     own = [header for header in record.headers if not headers.is_dead_letter_header(header[0])]
     if _byte_length(record.key, record.value, own) > MAX_DEAD_LETTER_BYTES:
         return remains(record)
@@ -41,9 +41,8 @@ def keep(record: Record) -> Kept:
 
 
 def keep_refused(record: Record, rate: DeadLetterRate, now: float) -> Kept:
-    """Return the record as it came, or its remains where it is above the rate or too large."""
-    # The headers of a record that has too many are not looked through.
-    if len(record.headers) <= MAX_HEADERS:
+    """Return the whole record, or its remains if it is above the rate or too large."""
+    if len(record.headers) <= MAX_HEADERS:  # more would take long to look through
         kept = keep(record)
         if kept.truncated or rate.take(_byte_length(kept.key, kept.value, kept.headers), now):
             return kept
@@ -53,7 +52,7 @@ def keep_refused(record: Record, rate: DeadLetterRate, now: float) -> Kept:
 
 
 def remains(record: Record) -> Kept:
-    """Return the first header of each signature name, cut, and what identifies key and value."""
+    """Return the first header of each signature name, cut, and lengths and hashes of the rest."""
     found: dict[str, bytes] = {}
     for name, value in record.headers[:MAX_HEADERS]:
         if name in _SIGNATURE_HEADERS:
@@ -77,7 +76,7 @@ def _sha256(data: bytes | None) -> str | None:
 
 
 def _byte_length(key: bytes | None, value: bytes | None, record_headers: Headers) -> int:
-    """Return how long the record is at most in a batch of its own, not compressed."""
-    # A header's value may be null, whatever its type says.
+    """Return an upper bound of the record's length in an uncompressed batch of its own."""
+    # A header's value may be None, in spite of its type.
     fields = sum(len(n.encode()) + len(v or b"") + _HEADER_BYTES for n, v in record_headers)
     return len(key or b"") + len(value or b"") + fields + _BATCH_BYTES

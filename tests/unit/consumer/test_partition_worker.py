@@ -294,7 +294,7 @@ async def test_proof_of_another_partition_sets_this_one_back() -> None:
         for record in stream.records:
             worker.take(record, tasks)
         assert worker.rewind() is None
-        proof.look(None)
+        proof.note(None)
         assert worker.rewind() == 0
         await worker.close(5)
         await running
