@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("data", "file", "http", "s3"), help="one scheme")
     parser.add_argument("--json", type=Path, help="write every round's values to this file")
     options = parser.parse_args()
-    limits.tune()  # as the consumer does
+    limits.tune_memory()  # as the consumer does
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -36,9 +36,9 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a small model: to try the benchmark")
     parser.add_argument("--json", type=Path, help="write every round's values to this file")
     arguments = parser.parse_args()
-    limits.tune()
+    limits.tune_memory()
     with tempfile.TemporaryDirectory() as folder:
-        with limits.kept():
+        with limits.permanent_objects():
             save_random_blip(Path(folder), SMALL if arguments.small else BLIP_BASE)
         seconds = measure(Path(folder), arguments.rounds)
     report(seconds)

@@ -158,7 +158,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="of each row (%(default)s)")
     parser.add_argument("--json", type=Path, help="write every round's values to this file")
     arguments = parser.parse_args()
-    limits.tune()  # as the consumer does
+    limits.tune_memory()  # as the consumer does
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory() as folder:
         shares = asyncio.run(

@@ -11,7 +11,7 @@ import structlog
 from consumer import check as surroundings
 from consumer import service
 from consumer.runtime import logging_setup
-from consumer.runtime.last_words import fatal_error
+from consumer.runtime.fatal_error import fatal_error_line
 from consumer.runtime.live_line import LiveLine
 from consumer.runtime.stop import StopRequest
 from consumer.settings import ConsumerSettings
@@ -61,7 +61,7 @@ def _exit_code(error: BaseException, *, is_json: bool) -> ExitCode:
             (e for e in error.exceptions if isinstance(e, FatalError)), error.exceptions[0]
         )
     if isinstance(error, FatalError) and is_json:
-        say(fatal_error(str(error), error.code), err=True)
+        say(fatal_error_line(str(error), error.code), err=True)
         return error.code
     if isinstance(error, FatalError):
         for line in str(error).splitlines():

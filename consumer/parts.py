@@ -133,7 +133,7 @@ def open_models(settings: ConsumerSettings) -> "Models":
     """
     log.info("models loading", clip=settings.clip_model, blip=settings.blip_model)
     limits.spin_briefly()
-    with limits.kept():
+    with limits.permanent_objects():
         # Imported here: torch takes seconds, which nobody should wait for to read of a bad setting.
         from consumer.inference.models import load
 

@@ -16,9 +16,9 @@ from consumer.partition.assigned import PartitionWorkers
 from consumer.probe import probe
 from consumer.runtime import limits
 from consumer.runtime.alive_file import AliveFile
-from consumer.runtime.closing import COMMIT_SECONDS, Closing
 from consumer.runtime.live_line import LiveLine
 from consumer.runtime.readiness import Readiness
+from consumer.runtime.shutdown import COMMIT_SECONDS, Shutdown
 from consumer.runtime.stop import StopRequest
 from consumer.runtime.watchdog import watch
 from consumer.settings import ConsumerSettings
@@ -38,22 +38,22 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
         FatalError: what is wrong and what to do, bare or in an exception group.
     """
     start = time.monotonic()
-    closing = Closing(is_json=settings.log_format == "json")
+    shutdown = Shutdown(is_json=settings.log_format == "json")
     state = ProcessState(readiness=Readiness(), stop=stop)
     alive = _prepare_process(settings)
     # torch takes seconds to import: a fault of the broker or of a topic is said meanwhile.
     opening = asyncio.create_task(asyncio.to_thread(parts.open_models, settings))
     async with (
-        closing.bound("health", _health(state, settings)),
-        closing.bound("sources", open_sources(settings)) as sources,
-        closing.bound("cluster", parts.open_cluster(settings)) as cluster,
-        closing.bound("tracing", open_tracing(settings.tracing, settings.group_id)) as traced,
+        shutdown.bound("health", _health(state, settings)),
+        shutdown.bound("sources", open_sources(settings)) as sources,
+        shutdown.bound("cluster", parts.open_cluster(settings)) as cluster,
+        shutdown.bound("tracing", open_tracing(settings.tracing, settings.group_id)) as trace,
     ):
         group = await parts.open_group(settings, cluster, state.readiness)
         async with (
-            closing.bound("decoder", parts.open_decoder(settings)) as decoder,
-            closing.bound("engine", parts.open_engine(settings, await opening)) as engine,
-            closing.bound("group", group) as stream,
+            shutdown.bound("decoder", parts.open_decoder(settings)) as decoder,
+            shutdown.bound("engine", parts.open_engine(settings, await opening)) as engine,
+            shutdown.bound("group", group) as stream,
             asyncio.TaskGroup() as tasks,
         ):
             await sources.ready()
@@ -62,7 +62,7 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
             write = parts.make_encoder(settings, models).write
             budget, queries_budget = open_budgets(settings)
             preparation = parts.make_preparation(settings, sources, decoder, models, budget)
-            maker = WorkerMaker(settings, preparation, queries_budget, engine, write, traced)
+            maker = WorkerMaker(settings, preparation, queries_budget, engine, write, trace)
             workers = PartitionWorkers(maker.make_worker, tasks, settings.stop_seconds)
             state.rooms = rooms = Rooms(
                 tally=maker.tally,
@@ -73,11 +73,11 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
                 budgets={"backlog": budget, "queries": queries_budget},
                 device_memory=models.device_memory,
             )
-            stop.stop_in_order(lambda: closing.begin(settings.stop_seconds))
+            stop.stop_in_order(lambda: shutdown.begin(settings.stop_seconds))
             background = [*map(tasks.create_task, _beside(settings, rooms, state, alive, live))]
             stream.join(workers)
             log.info("ready", seconds=round(time.monotonic() - start, 3))
-            await _consume(stream, workers, maker, state, closing)
+            await _consume(stream, workers, maker, state, shutdown)
             for task in background:
                 task.cancel()
     log.info("stopped")
@@ -86,9 +86,9 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
 def _prepare_process(settings: ConsumerSettings) -> AliveFile | None:
     """Set what holds for the whole process, and return the file that says that it is alive."""
     alive = AliveFile.open(settings.alive_file)
-    limits.tune()
+    limits.tune_memory()
     forbid_inspection()
-    limits.allow_descriptors()
+    limits.raise_descriptor_limit()
     return alive
 
 
@@ -126,7 +126,7 @@ async def _consume(
     workers: PartitionWorkers,
     maker: WorkerMaker,
     state: ProcessState,
-    closing: Closing,
+    shutdown: Shutdown,
 ) -> None:
     """Hand records to the workers until somebody asks to stop, and let them finish."""
     try:
@@ -137,10 +137,10 @@ async def _consume(
             stream.rewind(workers.rewinds())
             _report(maker, state.readiness)
     except BaseException:
-        closing.begin()
+        shutdown.begin()
         raise
     log.info("stopping")
-    await workers.stop(closing.finish_seconds, COMMIT_SECONDS)
+    await workers.stop(shutdown.finish_seconds, COMMIT_SECONDS)
 
 
 def _report(maker: WorkerMaker, readiness: Readiness) -> None:

@@ -13,7 +13,7 @@ from consumer.record.replay_window import ReplayWindow
 from consumer.record.secret_proof import Refusals, SecretProof
 from consumer.settings import ConsumerSettings
 from consumer.telemetry.tally import OutcomeTally
-from consumer.telemetry.tracing import Around
+from consumer.telemetry.tracing import Wrap
 from schemas import Freshness, Verifier
 
 
@@ -33,7 +33,7 @@ class WorkerMaker:
         queries_budget: ByteBudget,
         engine: Engine,
         write: Write,
-        traced: Around,
+        trace: Wrap,
     ) -> None:
         self.proof, self.refusals, self.tally = SecretProof(), Refusals(), OutcomeTally()
         self._settings = settings
@@ -41,7 +41,7 @@ class WorkerMaker:
         self._queries_budget = queries_budget
         self._engine = engine
         self._write = write
-        self._traced = traced
+        self._trace = trace
         self._freshness = Freshness(
             append_window_seconds=settings.append_window_seconds,
             create_window_seconds=settings.create_window_seconds,
@@ -51,9 +51,9 @@ class WorkerMaker:
     def make_worker(self, topic: str, offsets: OffsetTracker, commit: Commit) -> PartitionWorker:
         """Return the worker of a partition of this topic."""
         settings = self._settings
-        write, commit = self._traced(self._write, commit)  # not what all workers share
+        write, commit = self._trace(self._write, commit)
         if settings.health_port is not None:
-            write, commit = self.tally.around(write, commit)
+            write, commit = self.tally.wrap(write, commit)
         return PartitionWorker(
             completion=offsets,
             work=self._pipeline(topic),

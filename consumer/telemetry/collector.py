@@ -1,4 +1,4 @@
-"""Reads the metrics' values from the objects of a running consumer, when somebody asks for them."""
+"""Reads the metrics' values from the objects of a running consumer, at each scrape."""
 
 import platform
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,7 +40,7 @@ async def exposition(state: ProcessState) -> bytes:
 
 
 class _Families:
-    """The samples as prometheus-client wants them."""
+    """The samples as a collector of prometheus-client."""
 
     def __init__(self, samples: Iterable[Sample]) -> None:
         self._samples = metrics.by_metric(samples)
@@ -119,9 +119,9 @@ def _of_models(rooms: Rooms) -> Iterator[Sample]:
         yield Sample(metrics.SPLITS, label, queue.out_of_memory_splits)
     for name, on_demand in rooms.engine.on_demand.items():
         label = (_label(name),)
-        for place in State:
-            here = on_demand.state is place
-            yield Sample(metrics.MODEL_STATE, (*label, place.name.lower()), here)
+        for state in State:
+            holds = on_demand.state is state
+            yield Sample(metrics.MODEL_STATE, (*label, state.name.lower()), holds)
         yield Sample(metrics.LOADS, label, on_demand.loads)
         yield Sample(metrics.LOAD_SECONDS, label, on_demand.load_seconds)
         yield Sample(metrics.LOAD_FAILURES, label, on_demand.load_failures)
@@ -136,5 +136,5 @@ def _label(model: str) -> str:
 def _version() -> str:
     try:
         return version("imagelane")
-    except PackageNotFoundError:  # in an image its code is there and its wheel is not
+    except PackageNotFoundError:  # the container image has the code without its wheel
         return "unknown"

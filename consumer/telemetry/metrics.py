@@ -1,7 +1,7 @@
-"""Every metric: its name, its unit and one sentence. docs/metrics.md is made of it.
+"""Every metric: its name, its unit and one sentence. `make docs` writes docs/metrics.md from it.
 
-`consumer.telemetry.collector` reads their values when somebody asks, so that they cost the record's
-way nothing; `consumer.telemetry.tally` counts outcomes once a commit.
+`consumer.telemetry.collector` reads the values at each scrape, so they cost no record any time;
+`consumer.telemetry.tally` counts outcomes once a commit.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One metric, named by Prometheus' conventions: unit at the end, `_total` after a counter's."""
+    """One metric, named as Prometheus advises: unit at the end, `_total` after a counter's."""
 
     name: str
     kind: Kind
@@ -30,7 +30,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One value of a metric; `labels` in the order of the metric's."""
+    """One value of a metric; `labels` are values in the order of the metric's names."""
 
     metric: Metric
     labels: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What the process says of itself to a probe: whether it is live, and what it is not ready for."""
+"""The state of the process for probes, metrics and the watchdog."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rooms:
-    """The objects that metrics are read from; budgets by name, device memory in bytes by kind."""
+    """The parts of a running consumer; budgets by name, device memory in bytes by kind."""
 
     tally: "OutcomeTally"
     workers: "PartitionWorkers"
@@ -30,7 +30,7 @@ class Rooms:
     device_memory: Callable[[], Mapping[str, int]]
 
     async def waiting(self) -> int:
-        """Return how many records of the partitions here have no outcome yet."""
+        """Return how many records of the assigned partitions are not committed."""
         ends = await self.stream.log_ends(self.workers.open_workers)
         return sum(
             worker.backlog(position=end.position, end=end.stable)
@@ -39,7 +39,7 @@ class Rooms:
         )
 
     def snapshot(self) -> Snapshot:
-        """Return what the watchdog looks at."""
+        """Return the state that the watchdog checks."""
         return Snapshot(
             joined=self.stream.joined,
             work={
@@ -55,7 +55,7 @@ class Rooms:
 
 @dataclass(slots=True, kw_only=True)
 class ProcessState:
-    """`rooms` are there once the models are warm and the group is being joined."""
+    """Whether the process is live and ready; `rooms` is None until the models are warm."""
 
     readiness: Readiness
     stop: StopRequest

@@ -212,8 +212,8 @@ def _prepare() -> None:
     die_with_parent()
     forbid_inspection()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    limits.tune()
-    limits.allow_descriptors()
+    limits.tune_memory()
+    limits.raise_descriptor_limit()
 
 
 if __name__ == "__main__":

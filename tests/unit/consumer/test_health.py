@@ -84,7 +84,7 @@ async def test_readyz_says_every_reason() -> None:
 
 async def test_livez_is_what_the_watchdog_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not live before its first look, nor while it finds a fault; not ready is live."""
-    monkeypatch.setattr("consumer.runtime.watchdog.LOOK_SECONDS", 0.001)
+    monkeypatch.setattr("consumer.runtime.watchdog.CHECK_SECONDS", 0.001)
     state = _state()
     state.readiness.block("transaction:t-0", "held back")
     seen = Snapshot(joined=True, work={})

@@ -70,7 +70,7 @@ async def _committed(_: Sequence[OutgoingRecord], __: Position) -> None:
 def _traced(record: Record, outcome: Outcome) -> tuple[list[ReadableSpan], list[OutgoingRecord]]:
     exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    write, _ = RecordTracer("g", provider).around(WRITER.write, _committed)
+    write, _ = RecordTracer("g", provider).wrap(WRITER.write, _committed)
     outputs = write(record, outcome, float(NOW))
     return list(exporter.get_finished_spans()), outputs
 
@@ -179,7 +179,7 @@ async def test_commit_has_a_span_with_links_to_its_records() -> None:
         for fault in faults:
             raise fault
 
-    write, commit_and_trace = RecordTracer("g", provider).around(WRITER.write, commit)
+    write, commit_and_trace = RecordTracer("g", provider).wrap(WRITER.write, commit)
     outputs = [*write(_record(), OK, float(NOW)), *write(_record(), ERROR, float(NOW))]
     await commit_and_trace(outputs, Position.up_to(9))
     faults.append(OSError("the brokers are away"))
