@@ -1,10 +1,9 @@
-"""What starts in which order, and how it stops. The only place that wires."""
+"""Starts the parts of the consumer in order and stops them: the only place that wires them."""
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -28,20 +27,20 @@ from consumer.worker_maker import WorkerMaker, open_budgets
 
 log = structlog.get_logger()
 
-POLL_SECONDS: Final = 0.1  # also how long a signal to stop may go unnoticed
+POLL_SECONDS: Final = 0.1  # also the longest delay of a stop
 
 
 async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | None) -> None:
-    """Consume until somebody asks to stop; STOP_SECONDS + 2 later it has returned, or ended.
+    """Consume until a stop is asked for; return, or end the process, STOP_SECONDS + 2 later.
 
     Raises:
-        FatalError: what is wrong and what to do, bare or in an exception group.
+        FatalError: bare or in an exception group.
     """
     start = time.monotonic()
     shutdown = Shutdown(is_json=settings.log_format == "json")
     state = ProcessState(readiness=Readiness(), stop=stop)
     alive = _prepare_process(settings)
-    # torch takes seconds to import: a fault of the broker or of a topic is said meanwhile.
+    # torch takes seconds to import: faults of the broker or of a topic are reported meanwhile.
     opening = asyncio.create_task(asyncio.to_thread(parts.open_models, settings))
     async with (
         shutdown.bound("health", _health(state, settings)),
@@ -74,7 +73,7 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
                 device_memory=models.device_memory,
             )
             stop.stop_in_order(lambda: shutdown.begin(settings.stop_seconds))
-            background = [*map(tasks.create_task, _beside(settings, rooms, state, alive, live))]
+            background = _start_background(tasks, settings, rooms, state, alive, live)
             stream.join(workers)
             log.info("ready", seconds=round(time.monotonic() - start, 3))
             await _consume(stream, workers, maker, state, shutdown)
@@ -84,7 +83,7 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
 
 
 def _prepare_process(settings: ConsumerSettings) -> AliveFile | None:
-    """Set what holds for the whole process, and return the file that says that it is alive."""
+    """Set the limits of the whole process, and return its alive file."""
     alive = AliveFile.open(settings.alive_file)
     limits.tune_memory()
     forbid_inspection()
@@ -95,20 +94,21 @@ def _prepare_process(settings: ConsumerSettings) -> AliveFile | None:
 def _health(state: ProcessState, settings: ConsumerSettings) -> AbstractAsyncContextManager[None]:
     if settings.health_port is None:
         return nullcontext()
-    # Imported here: a tenth of a second or two, which a start without the port saves.
+    # Imported here: it takes 0.1 to 0.2 s, which a start without the port saves.
     from consumer.telemetry.health import open_port
 
     return open_port(state, host=settings.health_host, port=settings.health_port)
 
 
-def _beside(
+def _start_background(
+    tasks: asyncio.TaskGroup,
     settings: ConsumerSettings,
     rooms: Rooms,
     state: ProcessState,
     alive: AliveFile | None,
     live: LiveLine | None,
-) -> list[Coroutine[Any, Any, None]]:
-    """Return what runs beside the records: the device, the watchdog, a terminal's live line."""
+) -> list[asyncio.Task[None]]:
+    """Start the tasks beside the records: the device, the watchdog, a terminal's live line."""
     watchdog = watch(
         parts.watch_bounds(settings),
         rooms.snapshot,
@@ -118,7 +118,8 @@ def _beside(
         alive=alive,
         is_json=settings.log_format == "json",
     )
-    return [rooms.engine.run(), watchdog, *([live.follow(rooms.waiting)] if live else [])]
+    coroutines = [rooms.engine.run(), watchdog, *([live.follow(rooms.waiting)] if live else [])]
+    return [tasks.create_task(each) for each in coroutines]
 
 
 async def _consume(
@@ -128,12 +129,12 @@ async def _consume(
     state: ProcessState,
     shutdown: Shutdown,
 ) -> None:
-    """Hand records to the workers until somebody asks to stop, and let them finish."""
+    """Hand records to the workers until a stop is asked for, and let them finish."""
     try:
         while not state.stop.asked:
             for record in await stream.poll(workers.room(), POLL_SECONDS):
                 workers.take(record)
-            await asyncio.sleep(0)  # a poll that finds records fetched already does not wait
+            await asyncio.sleep(0)  # a poll of prefetched records does not yield to the loop
             stream.rewind(workers.rewinds())
             _report(maker, state.readiness)
     except BaseException:
@@ -144,7 +145,7 @@ async def _consume(
 
 
 def _report(maker: WorkerMaker, readiness: Readiness) -> None:
-    """Tell of refusals: not ready while they may be our own fault, then a warning a minute."""
+    """Report refusals: not ready while our secret may be wrong, a warning a minute later on."""
     if doubt := maker.proof.doubt:
         readiness.block("secret", doubt)
     else:

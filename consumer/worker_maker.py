@@ -1,4 +1,4 @@
-"""What makes a worker for each partition, of the parts that all workers of a process share."""
+"""Makes a worker for each partition from the parts that all workers of a process share."""
 
 from dataclasses import replace
 
@@ -18,13 +18,13 @@ from schemas import Freshness, Verifier
 
 
 def open_budgets(settings: ConsumerSettings) -> tuple[ByteBudget, ByteBudget]:
-    """Return the memory of the backlog's images, and of those to search by, which are few."""
+    """Return the memory budgets of images of the backlog and of the few images to search by."""
     queries_bytes = settings.bytes_in_flight // 8
     return ByteBudget(settings.bytes_in_flight - queries_bytes), ByteBudget(queries_bytes)
 
 
 class WorkerMaker:
-    """Makes workers; what they have in common is counted and refused in one place."""
+    """Makes workers, which share the proof of the secret, the counts and the dead letter rate."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class WorkerMaker:
         )
 
     def _pipeline(self, topic: str) -> Pipeline:
-        """Return the way of a topic's records; those of the queries topic have a budget alone."""
+        """Return the pipeline of a topic; that of the queries topic has a budget of its own."""
         urgent = topic == self._settings.queries_topic
         preparation = self._preparation
         if urgent:
