@@ -18,7 +18,7 @@ from consumer.inference.residency import ResidencyPolicy
 from consumer.partition.offsets import OffsetTracker
 from consumer.partition.worker import PartitionWorker
 from consumer.parts import make_encoder
-from consumer.record.replay_window import Seen
+from consumer.record.replay_window import ReplayEntry
 from consumer.settings import ConsumerSettings
 from consumer.telemetry.tracing import untraced
 from consumer.worker_maker import WorkerMaker, open_budgets
@@ -152,7 +152,7 @@ async def carry(
     maker.proof.note_history(None)
     worker = maker.make_worker(settings.ingest_topic, OffsetTracker(0), partition.commit)
 
-    async def no_history(recall: object) -> Sequence[Seen]:
+    async def no_history(recall: object) -> Sequence[ReplayEntry]:
         return ()
 
     started, cpu = time.perf_counter(), time.process_time()
@@ -171,7 +171,7 @@ async def feed(
 ) -> None:
     """Hand records over as there is room, then wait for the last result."""
     for record in records:
-        while not worker.room:  # noqa: ASYNC110 - as the stream does
+        while not worker.capacity:  # noqa: ASYNC110 - as the stream does
             await asyncio.sleep(_FULL_SECONDS)
         worker.take(record, tasks)
         if record.offset % MAX_POLL_RECORDS == 0:

@@ -63,7 +63,7 @@ class ErrorOutcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class DeadLetterContent:
     """The content of a dead letter; `truncated`: hashes of the record instead of the record."""
 
     key: bytes | None
@@ -78,7 +78,7 @@ class RefusedOutcome:
 
     code: Code
     reason: str
-    kept: Kept
+    content: DeadLetterContent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from consumer.images.prepare import FetchAndDecode
 from consumer.images.sources import Sources
 from consumer.inference.engine import Engine
 from consumer.inference.residency import ResidencyPolicy
-from consumer.partition.beginning import BeginAt
+from consumer.partition.begin_at import BeginAt
 from consumer.record.results import OutcomeEncoder
 from consumer.runtime import limits
 from consumer.runtime.readiness import Readiness

@@ -21,7 +21,7 @@ from consumer.runtime.shutdown import COMMIT_SECONDS, Shutdown
 from consumer.runtime.stop import StopRequest
 from consumer.runtime.watchdog import watch
 from consumer.settings import ConsumerSettings
-from consumer.telemetry.state import ProcessState, Rooms
+from consumer.telemetry.state import Components, ProcessState
 from consumer.telemetry.tracing import open_tracing
 from consumer.worker_maker import WorkerMaker, open_budgets
 
@@ -63,7 +63,7 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
             preparation = parts.make_preparation(settings, sources, decoder, models, budget)
             maker = WorkerMaker(settings, preparation, queries_budget, engine, write, trace)
             workers = PartitionWorkers(maker.make_worker, tasks, settings.stop_seconds)
-            state.rooms = rooms = Rooms(
+            state.components = components = Components(
                 tally=maker.tally,
                 workers=workers,
                 stream=stream,
@@ -73,7 +73,7 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
                 device_memory=models.device_memory,
             )
             stop.stop_in_order(lambda: shutdown.begin(settings.stop_seconds))
-            background = _start_background(tasks, settings, rooms, state, alive, live)
+            background = _start_background(tasks, settings, components, state, alive, live)
             stream.join(workers)
             log.info("ready", seconds=round(time.monotonic() - start, 3))
             await _consume(stream, workers, maker, state, shutdown)
@@ -103,7 +103,7 @@ def _health(state: ProcessState, settings: ConsumerSettings) -> AbstractAsyncCon
 def _start_background(
     tasks: asyncio.TaskGroup,
     settings: ConsumerSettings,
-    rooms: Rooms,
+    components: Components,
     state: ProcessState,
     alive: AliveFile | None,
     live: LiveLine | None,
@@ -111,15 +111,15 @@ def _start_background(
     """Start the tasks beside the records: the device, the watchdog, a terminal's live line."""
     watchdog = watch(
         parts.watch_bounds(settings),
-        rooms.snapshot,
+        components.snapshot,
         state.readiness,
         end_loop_seconds=2 * settings.session_timeout_seconds + settings.stuck_seconds,
         liveness=state.liveness,
         alive=alive,
         is_json=settings.log_format == "json",
     )
-    coroutines = [rooms.engine.run(), watchdog, *([live.follow(rooms.waiting)] if live else [])]
-    return [tasks.create_task(each) for each in coroutines]
+    follow = [live.follow(components.waiting)] if live else []
+    return [tasks.create_task(each) for each in (components.engine.run(), watchdog, *follow)]
 
 
 async def _consume(
@@ -132,7 +132,7 @@ async def _consume(
     """Hand records to the workers until a stop is asked for, and let them finish."""
     try:
         while not state.stop.asked:
-            for record in await stream.poll(workers.room(), POLL_SECONDS):
+            for record in await stream.poll(workers.capacity(), POLL_SECONDS):
                 workers.take(record)
             await asyncio.sleep(0)  # a poll of prefetched records does not yield to the loop
             stream.rewind(workers.rewinds())

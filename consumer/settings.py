@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from consumer.image_settings import ImageSettings
-from consumer.partition.beginning import BEGIN_AT_PATTERN
+from consumer.partition.begin_at import BEGIN_AT_PATTERN
 from imagelane.position import MAX_OPEN
 from schemas.messages import Encoding
 

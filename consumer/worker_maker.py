@@ -55,7 +55,7 @@ class WorkerMaker:
         if settings.health_port is not None:
             write, commit = self.tally.wrap(write, commit)
         return PartitionWorker(
-            completion=offsets,
+            offsets=offsets,
             work=self._pipeline(topic),
             write=write,
             commit=commit,

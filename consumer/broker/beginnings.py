@@ -8,7 +8,7 @@ Invariant: the group repeats answered requests only after a person asked for it,
 setting a position back. Kafka forgets the position of a group that is idle for
 `offsets.retention.minutes`; to begin at the start of the log would then repeat every request.
 Signed results name the group and the offset that they answer, so they tell a lost position from a
-new group. A results topic that is too long to be read counts as results of this group.
+new group. A results topic that was not read to its start counts as results of this group.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ import structlog
 from aiokafka import TopicPartition
 
 from consumer.broker.cluster import Cluster, TopicFacts
-from consumer.broker.evidence import MAX_RECORDS, WINDOW_RECORDS, ResultsEvidence
-from consumer.partition.beginning import BeginAt, Edge, Evidence, no_position_message
+from consumer.broker.evidence import WINDOW_RECORDS, ResultsEvidence
+from consumer.partition.begin_at import BeginAt, Edge, Evidence, no_position_message
 from consumer.partition.offsets import PartitionId
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.errors import answers_needed
@@ -106,7 +106,7 @@ class Beginnings:
                 )
 
     async def _read(
-        self, partitions: Sequence[PartitionId], seconds: float, max_records: int = MAX_RECORDS
+        self, partitions: Sequence[PartitionId], seconds: float, max_records: int | None = None
     ) -> dict[PartitionId, Evidence]:
         if not partitions:
             return {}

@@ -9,7 +9,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from consumer.broker.history import open_reader, record_of
-from consumer.partition.beginning import Evidence
+from consumer.partition.begin_at import Evidence
 from consumer.partition.offsets import PartitionId
 from imagelane.position import MAX_OPEN
 from schemas import Record, Refused, Source, Verifier, decode_source
@@ -36,19 +36,20 @@ class ResultsEvidence:
     _unverified: int = field(default=0, init=False)
 
     async def read(
-        self, partitions: Collection[PartitionId], seconds: float, max_records: int
+        self, partitions: Collection[PartitionId], seconds: float, max_records: int | None = None
     ) -> dict[PartitionId, Evidence]:
         """Return the evidence of the last results about these partitions of requests.
 
-        Each results partition is read backwards: to its start, for `max_records`, or until it has
-        shown `ENOUGH` results of each partition; all together take `seconds` at most.
+        Each results partition is read backwards: to its start, for `max_records` (by default
+        `MAX_RECORDS`), or until it has shown `ENOUGH` results of each partition; all together take
+        `seconds` at most.
         """
         found = {partition: Evidence() for partition in partitions}
         give_up = time.monotonic() + seconds
         async with open_reader(self.client) as consumer:
             for number in range(self.results_partitions):
                 results = TopicPartition(self.results_topic, number)
-                await self._read_back(consumer, results, found, give_up, max_records)
+                await self._read_back(consumer, results, found, give_up, max_records or MAX_RECORDS)
         if self._unverified:
             log.warning(
                 "results that do not verify are no evidence",

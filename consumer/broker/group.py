@@ -21,7 +21,7 @@ from consumer.broker.cluster import Cluster, TopicFacts
 from consumer.broker.history import codecs_needed, read_back, record_of
 from consumer.broker.log_ends import LogEnd, LogEnds
 from consumer.broker.open_transactions import OpenTransactions
-from consumer.broker.rebalance import Rebalance
+from consumer.broker.rebalance import RebalanceListener
 from consumer.broker.start_offsets import StartOffsets
 from consumer.broker.transaction_counts import TransactionCounts
 from consumer.broker.transactions import PartitionTransactions
@@ -137,15 +137,17 @@ class KafkaStream:
 
     def join(self, workers: Workers) -> None:
         """Join the group; during `poll`, rebalances open and close `workers`."""
-        listener = Rebalance(
+        listener = RebalanceListener(
             assign=lambda partitions: self.until_left(self.assign(partitions, workers)),
             revoke=lambda: self.revoke(workers),
             fail=self.fail,
         )
         self._consumer.subscribe(list(self._replay_seconds), listener=listener)
 
-    async def poll(self, room: Mapping[PartitionId, int], timeout_seconds: float) -> list[Record]:
-        """Return the next records of partitions with room, at most what the fullest one can take.
+    async def poll(
+        self, capacity: Mapping[PartitionId, int], timeout_seconds: float
+    ) -> list[Record]:
+        """Return records of partitions with capacity, at most as many as the fullest one can take.
 
         Also at most `MAX_POLL_RECORDS`: all of them start before the loop serves the device again.
 
@@ -154,8 +156,8 @@ class KafkaStream:
         """
         if self._fault:
             raise self._fault
-        wanted = self._pause_and_resume(room)
-        if len(wanted) < len(room):
+        wanted = self._pause_and_resume(capacity)
+        if len(wanted) < len(capacity):
             timeout_seconds = min(timeout_seconds, FULL_SECONDS)
         if not wanted:  # to aiokafka no partition means every partition
             await asyncio.sleep(timeout_seconds)
@@ -167,7 +169,7 @@ class KafkaStream:
                 batches = await self._consumer.getmany(
                     *wanted,
                     timeout_ms=int(timeout_seconds * 1000),
-                    max_records=min(MAX_POLL_RECORDS, *(room[p] for p in wanted)),
+                    max_records=min(MAX_POLL_RECORDS, *(capacity[p] for p in wanted)),
                 )
             except OffsetOutOfRangeError as exc:
                 await self._starts.pass_deleted(exc.args[0])
@@ -193,10 +195,10 @@ class KafkaStream:
         """Return the log ends of partitions; those without a position here are left out."""
         return await self._log_ends.read(partitions)
 
-    def _pause_and_resume(self, room: Mapping[PartitionId, int]) -> list[TopicPartition]:
-        """Return the partitions with room, and have aiokafka fetch only those."""
+    def _pause_and_resume(self, capacity: Mapping[PartitionId, int]) -> list[TopicPartition]:
+        """Return the partitions with capacity, and have aiokafka fetch only those."""
         assigned = self._consumer.assignment()
-        wanted = [p for p in assigned if room.get(p, 0) > 0]
+        wanted = [p for p in assigned if capacity.get(p, 0) > 0]
         paused = self._consumer.paused()
         for partition in assigned:
             if partition in wanted and partition in paused:

@@ -12,7 +12,7 @@ from imagelane.kafka.errors import answers_needed
 log = structlog.get_logger()
 
 
-class Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's types are not seen
+class RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
     """Calls `assign` and `revoke`, and `fail` with their exceptions."""
 
     def __init__(

@@ -32,9 +32,9 @@ class PartitionWorkers:
         self._running: dict[asyncio.Task[None], PartitionWorker] = {}
         self._stopping = False
 
-    def room(self) -> Mapping[PartitionId, int]:
+    def capacity(self) -> Mapping[PartitionId, int]:
         """Return how many more records each partition's worker can take."""
-        return {partition: worker.room for partition, worker in self._workers.items()}
+        return {partition: worker.capacity for partition, worker in self._workers.items()}
 
     @property
     def open_workers(self) -> Mapping[PartitionId, PartitionWorker]:

@@ -13,7 +13,7 @@ Each offset is in one of four states:
 Invariant: the watermark, the lowest offset that is not done, is the committed offset and never
 falls. The commit's metadata (`imagelane.position`) lists the open and unfinished offsets above it,
 so a restart repeats only those, and a hanging image delays no other record. Metadata is limited to
-4,096 bytes, so `room` limits how far above the watermark records are taken.
+4,096 bytes, so `capacity` limits how far above the watermark records are taken.
 """
 
 from collections import deque
@@ -65,7 +65,7 @@ class OffsetTracker:
         return self.watermark + max(1, MAX_SPAN - STEP * others)
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """How many more records may be taken: the metadata fits in whatever order they finish."""
         return max(0, self.offset_limit - self._next_offset) // (STEP + 1)
 

@@ -19,7 +19,7 @@ import structlog
 
 from consumer.outcome import ErrorOutcome, OkOutcome, Outcome, RefusedOutcome, RepeatOutcome
 from consumer.partition.offsets import OffsetTracker
-from consumer.record.replay_window import Seen
+from consumer.record.replay_window import ReplayEntry
 from imagelane.position import Position
 from schemas import OutgoingRecord, Record, headers
 
@@ -43,10 +43,10 @@ class Finished:
     seconds: float
 
 
-Recall = Callable[[Record], Seen | None]
+Recall = Callable[[Record], ReplayEntry | None]
 Write = Callable[[Record, Outcome, float], list[OutgoingRecord]]
 Commit = Callable[[Sequence[OutgoingRecord], Position], Awaitable[None]]
-History = Callable[[Recall], Awaitable[Sequence[Seen]]]
+History = Callable[[Recall], Awaitable[Sequence[ReplayEntry]]]
 
 
 class RecordWork(Protocol):
@@ -62,10 +62,10 @@ class RecordWork(Protocol):
     async def process(self, record: Record) -> Outcome:
         """Return the one outcome of a record."""
 
-    def recall(self, record: Record) -> Seen | None:
+    def recall(self, record: Record) -> ReplayEntry | None:
         """Return the replay entry of a record that has its outcome, if it verifies."""
 
-    def remember(self, sightings: Sequence[Seen]) -> None:
+    def remember(self, entries: Sequence[ReplayEntry]) -> None:
         """Add replay entries, oldest first."""
 
 
@@ -75,14 +75,14 @@ class PartitionWorker:
     def __init__(
         self,
         *,
-        completion: OffsetTracker,
+        offsets: OffsetTracker,
         work: RecordWork,
         write: Write,
         commit: Commit,
         policy: CommitPolicy,
         records_in_flight: int,
     ) -> None:
-        self._offsets = completion
+        self._offsets = offsets
         self._work = work
         self._write = write
         self._commit = commit
@@ -99,11 +99,11 @@ class PartitionWorker:
         self._finished: asyncio.Queue[Finished | None] = asyncio.Queue()  # None: the end
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """How many more records the worker can take now."""
         if self.recalling:
             return 0
-        return min(self._records_in_flight - self.in_flight, self._offsets.room)
+        return min(self._records_in_flight - self.in_flight, self._offsets.capacity)
 
     def backlog(self, *, position: int, end: int) -> int:
         """Return how many offsets below `end` are not committed.
@@ -161,7 +161,7 @@ class PartitionWorker:
                 for finished in ready:
                     _log_outcome(self._log, finished)
 
-    def _recall(self, record: Record) -> Seen | None:
+    def _recall(self, record: Record) -> ReplayEntry | None:
         self.recalled += 1
         return self._work.recall(record)
 
@@ -244,9 +244,9 @@ def _log_outcome(log: structlog.typing.FilteringBoundLogger, finished: Finished)
                 seconds=seconds,
                 **where,
             )
-        case RefusedOutcome(code=code, reason=reason, kept=kept):
+        case RefusedOutcome(code=code, reason=reason, content=content):
             # Above the rate of dead letters a line for each would flood the log.
-            write_line = log.debug if kept.truncated else log.info
+            write_line = log.debug if content.truncated else log.info
             write_line("record done", outcome="refused", code=str(code), reason=reason, **where)
         case RepeatOutcome(id=message_id):
             log.info("record done", id=message_id, outcome="repeat", **where)

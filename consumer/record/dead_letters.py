@@ -9,7 +9,7 @@ from typing import Final
 
 import orjson
 
-from consumer.outcome import Kept
+from consumer.outcome import DeadLetterContent
 from imagelane.token_bucket import TokenBucket
 from schemas import Headers, Record, headers
 from schemas.admission import MAX_HEADERS
@@ -32,26 +32,28 @@ class DeadLetterRate(TokenBucket):
         super().__init__(bytes_per_second, burst=bytes_per_second * BURST_SECONDS)
 
 
-def keep(record: Record) -> Kept:
+def content_of(record: Record) -> DeadLetterContent:
     """Return the whole record, or its remains if the topic cannot take it."""
     own = [header for header in record.headers if not headers.is_dead_letter_header(header[0])]
     if _byte_length(record.key, record.value, own) > MAX_DEAD_LETTER_BYTES:
-        return remains(record)
-    return Kept(key=record.key, value=record.value, headers=own, truncated=False)
+        return hashes_of(record)
+    return DeadLetterContent(key=record.key, value=record.value, headers=own, truncated=False)
 
 
-def keep_refused(record: Record, rate: DeadLetterRate, now: float) -> Kept:
+def content_within_rate(record: Record, rate: DeadLetterRate, now: float) -> DeadLetterContent:
     """Return the whole record, or its remains if it is above the rate or too large."""
     if len(record.headers) <= MAX_HEADERS:  # more would take long to look through
-        kept = keep(record)
-        if kept.truncated or rate.take(_byte_length(kept.key, kept.value, kept.headers), now):
-            return kept
-    kept = remains(record)
-    rate.spend(_byte_length(kept.key, kept.value, kept.headers))
-    return kept
+        content = content_of(record)
+        if content.truncated or rate.take(
+            _byte_length(content.key, content.value, content.headers), now
+        ):
+            return content
+    content = hashes_of(record)
+    rate.spend(_byte_length(content.key, content.value, content.headers))
+    return content
 
 
-def remains(record: Record) -> Kept:
+def hashes_of(record: Record) -> DeadLetterContent:
     """Return the first header of each signature name, cut, and lengths and hashes of the rest."""
     found: dict[str, bytes] = {}
     for name, value in record.headers[:MAX_HEADERS]:
@@ -63,7 +65,7 @@ def remains(record: Record) -> Kept:
         "key_byte_length": None if record.key is None else len(record.key),
         "key_sha256": _sha256(record.key),
     }
-    return Kept(
+    return DeadLetterContent(
         key=None,
         value=orjson.dumps(facts),
         headers=list(found.items()),

@@ -24,8 +24,8 @@ from consumer.outcome import (
     RepeatOutcome,
 )
 from consumer.pixels import Pixels
-from consumer.record.dead_letters import DeadLetterRate, keep_refused
-from consumer.record.replay_window import ReplayWindow, Seen
+from consumer.record.dead_letters import DeadLetterRate, content_within_rate
+from consumer.record.replay_window import ReplayEntry, ReplayWindow
 from consumer.record.secret_proof import Refusals, SecretProof
 from schemas import Freshness, Record, Refused, Request, Task, TimingMs, Verifier, admit
 
@@ -93,7 +93,7 @@ class Pipeline:
             self.proof.note(verdict.code if isinstance(verdict, Refused) else None)
         return self.proof.proven
 
-    def recall(self, record: Record) -> Seen | None:
+    def recall(self, record: Record) -> ReplayEntry | None:
         """Return the replay entry of a record that has its outcome; it may prove our secret."""
         now = self.now()
         verdict = self._verdict(record, now)
@@ -101,21 +101,21 @@ class Pipeline:
             self.proof.note_history(verdict.code)
             return None
         self.proof.note_history(None)
-        return self.replay.sighting(verdict.id, record, now)
+        return self.replay.entry(verdict.id, record, now)
 
-    def remember(self, sightings: Iterable[Seen]) -> None:
+    def remember(self, entries: Iterable[ReplayEntry]) -> None:
         """Add replay entries, oldest first."""
-        self.replay.remember(sightings)
+        self.replay.remember(entries)
 
     async def process(self, record: Record) -> Outcome:
         """Return the one outcome of a record, after our secret was proven."""
         start, now = self.clock(), self.now()
         request = self._verdict(record, now)
         if isinstance(request, Refused):
-            kept = keep_refused(record, self.dead_letter_rate, now)
-            self.refusals.note(request.code, truncated=kept.truncated)
-            return RefusedOutcome(code=request.code, reason=request.reason, kept=kept)
-        if self.replay.is_repeat(self.replay.sighting(request.id, record, now)):
+            content = content_within_rate(record, self.dead_letter_rate, now)
+            self.refusals.note(request.code, truncated=content.truncated)
+            return RefusedOutcome(code=request.code, reason=request.reason, content=content)
+        if self.replay.is_repeat(self.replay.entry(request.id, record, now)):
             return RepeatOutcome(id=request.id)
 
         queue_ms = max(0.0, now * 1000 - record.timestamp_ms)

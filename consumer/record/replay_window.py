@@ -9,7 +9,7 @@ from schemas import Freshness, Record
 MAX_IDS: Final = 1_000_000  # some 300 MB; 20 minutes at 800 records a second
 
 
-class Seen(NamedTuple):
+class ReplayEntry(NamedTuple):
     """The replay entry of a verified record. `clock` is that of `Freshness`, in Unix seconds."""
 
     id: str
@@ -31,12 +31,12 @@ class ReplayWindow:
         self._max_ids = max_ids
         self._clocks: OrderedDict[str, tuple[float, int]] = OrderedDict()  # clock, offset
 
-    def sighting(self, message_id: str, record: Record, now: float) -> Seen:
+    def entry(self, message_id: str, record: Record, now: float) -> ReplayEntry:
         """Return the entry of a record, without adding it."""
         clock, window_seconds = self._freshness.clock(record, now)
-        return Seen(message_id, record.offset, clock, clock - 2 * window_seconds)
+        return ReplayEntry(message_id, record.offset, clock, clock - 2 * window_seconds)
 
-    def is_repeat(self, seen: Seen) -> bool:
+    def is_repeat(self, seen: ReplayEntry) -> bool:
         """Return True if an earlier record in the window has the id; add the entry if not."""
         self._forget(seen.window_start)
         _, first = self._clocks.get(seen.id, (0.0, seen.offset))
@@ -45,9 +45,9 @@ class ReplayWindow:
         self._clocks[seen.id] = seen.clock, seen.offset
         return False
 
-    def remember(self, sightings: Iterable[Seen]) -> None:
+    def remember(self, entries: Iterable[ReplayEntry]) -> None:
         """Add records whose outcomes were committed before this assignment, oldest first."""
-        for seen in sightings:
+        for seen in entries:
             self.is_repeat(seen)
 
     def _forget(self, before: float) -> None:

@@ -11,15 +11,15 @@ import orjson
 from numpy.typing import NDArray
 
 from consumer.outcome import (
+    DeadLetterContent,
     ErrorOutcome,
-    Kept,
     ModelIdentity,
     OkOutcome,
     Outcome,
     RefusedOutcome,
     RepeatOutcome,
 )
-from consumer.record.dead_letters import keep
+from consumer.record.dead_letters import content_of
 from schemas import (
     Code,
     Failure,
@@ -59,9 +59,10 @@ class OutcomeEncoder:
                 return [self._result(record, request.id, self._ok(record, outcome), now)]
             case ErrorOutcome(request=request, code=code, message=message, attempts=attempts):
                 result = self._result(record, request.id, self._error(record, outcome), now)
-                return [result, self._dead_letter(record, keep(record), code, message, attempts)]
-            case RefusedOutcome(code=code, reason=reason, kept=kept):
-                return [self._dead_letter(record, kept, code, reason, attempts=1)]
+                content = content_of(record)
+                return [result, self._dead_letter(record, content, code, message, attempts)]
+            case RefusedOutcome(code=code, reason=reason, content=content):
+                return [self._dead_letter(record, content, code, reason, attempts=1)]
             case RepeatOutcome():
                 return []
 
@@ -164,7 +165,7 @@ class OutcomeEncoder:
         )
 
     def _dead_letter(
-        self, record: Record, kept: Kept, code: Code, message: str, attempts: int
+        self, record: Record, content: DeadLetterContent, code: Code, message: str, attempts: int
     ) -> OutgoingRecord:
         about = {
             headers.DLQ_TOPIC: record.topic,
@@ -177,13 +178,13 @@ class OutcomeEncoder:
             headers.DLQ_STAGE: str(code.stage),
             headers.DLQ_ORIGINAL_TIMESTAMP: str(record.timestamp_ms),
         }
-        if kept.truncated:
+        if content.truncated:
             about[headers.DLQ_TRUNCATED] = "true"
         return OutgoingRecord(
             topic=self.dlq_topic,
-            key=kept.key,
-            value=kept.value,
-            headers=[*kept.headers, *((name, text.encode()) for name, text in about.items())],
+            key=content.key,
+            value=content.value,
+            headers=[*content.headers, *((name, text.encode()) for name, text in about.items())],
         )
 
 

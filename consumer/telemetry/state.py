@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rooms:
+class Components:
     """The parts of a running consumer; budgets by name, device memory in bytes by kind."""
 
     tally: "OutcomeTally"
@@ -55,12 +55,12 @@ class Rooms:
 
 @dataclass(slots=True, kw_only=True)
 class ProcessState:
-    """Whether the process is live and ready; `rooms` is None until the models are warm."""
+    """Whether the process is live and ready; `components` is None until the models are warm."""
 
     readiness: Readiness
     stop: StopRequest
     liveness: Liveness = field(default_factory=Liveness)
-    rooms: Rooms | None = None
+    components: Components | None = None
 
     @property
     def reasons(self) -> Mapping[str, str]:
@@ -68,8 +68,8 @@ class ProcessState:
         reasons = dict(self.readiness.reasons)
         if self.stop.asked:
             reasons["stop"] = "it was asked to stop"
-        if self.rooms is None:
+        if self.components is None:
             reasons["start"] = "the models are not warm yet"
-        elif not self.rooms.stream.joined:
+        elif not self.components.stream.joined:
             reasons["group"] = "it is no member of the consumer group"
         return reasons

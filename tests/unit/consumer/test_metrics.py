@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 
 from consumer.outcome import (
+    DeadLetterContent,
     ErrorOutcome,
     Inference,
-    Kept,
     OkOutcome,
     Outcome,
     RefusedOutcome,
@@ -42,7 +42,7 @@ from tests.unit.schemas.records import record
 
 REQUEST = Request(id="a", image=ImageReference(uri="file:///a"), tasks=(Task.EMBED,))
 RECORD = record()
-KEPT = Kept(key=None, value=None, headers=(), truncated=False)
+KEPT = DeadLetterContent(key=None, value=None, headers=(), truncated=False)
 
 INFERENCE = Inference(vector=None, caption=None, embed_ms=20.0, caption_ms=None)
 OK = OkOutcome(request=REQUEST, image=FACTS, inference=INFERENCE, queue_ms=2000.0, total_ms=50.0)
@@ -57,7 +57,7 @@ EVERY_OUTCOME: list[Outcome] = [
     OK,
     RepeatOutcome(id="a"),
     *(
-        RefusedOutcome(code=code, reason="", kept=KEPT)
+        RefusedOutcome(code=code, reason="", content=KEPT)
         if code.stage is Stage.ADMIT
         else _error(code)
         for code in Code

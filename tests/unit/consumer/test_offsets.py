@@ -83,7 +83,7 @@ def test_whatever_is_below_the_limit_fits_the_broker(spacing: int) -> None:
     completion = OffsetTracker(0)
     offsets = [spacing * number for number in range(MAX_OPEN)]
     for offset in offsets:
-        if completion.room:
+        if completion.capacity:
             completion.take(offset)
     taken = [offset for offset in offsets if offset < completion.next_offset]
     fits = [offset for offset in taken if offset < completion.offset_limit]
@@ -99,7 +99,7 @@ def test_one_hanging_record_leaves_room_for_a_minute_of_others() -> None:
     """At 5,000 records a second, with each thousandth hanging like the first."""
     completion = OffsetTracker(0)
     for offset in range(300_000):
-        assert completion.room
+        assert completion.capacity
         assert offset < completion.offset_limit
         completion.take(offset)
         if offset % 1000:

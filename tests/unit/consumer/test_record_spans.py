@@ -10,9 +10,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from consumer.outcome import (
+    DeadLetterContent,
     ErrorOutcome,
     Inference,
-    Kept,
     ModelIdentity,
     OkOutcome,
     Outcome,
@@ -157,7 +157,7 @@ def test_request_without_a_trace_begins_one(found: list[bytes]) -> None:
         RefusedOutcome(
             code=Code.BAD_SIGNATURE,
             reason="",
-            kept=Kept(key=None, value=None, headers=(), truncated=False),
+            content=DeadLetterContent(key=None, value=None, headers=(), truncated=False),
         ),
         RepeatOutcome(id="a"),
     ],
