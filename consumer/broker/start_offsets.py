@@ -3,7 +3,7 @@
     no committed position ───────────► BEGIN_AT, committed at once; else the log's start
     position within the log ─────────► the position
     position below the log's start ──► the log's start; the deleted records are counted and logged
-    position above the log's end ────► the process ends: somebody re-created the topic
+    position above the log's end ────► the process ends: the topic was re-created or lost records
 
 Invariant: no record is skipped in silence. So aiokafka may not reset an offset by itself
 (`auto_offset_reset="none"`), and an offset that is deleted between two fetches comes here too.

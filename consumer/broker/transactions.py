@@ -13,8 +13,9 @@ Invariant: outputs are written a second time only after the committed position w
 aiokafka speaks the first version of the transaction protocol: the broker does not fence by group
 generation, and a missing answer leaves open whether the transaction was committed. So a new
 producer replaces the old one and aborts a transaction still open; then the committed position shows
-which of both happened. The outcomes stay in memory until then. If the position is neither the old
-nor the new one, another owner committed it: the process ends.
+which of both happened. The outcomes stay in memory until then. A position below the last committed
+one was lost by a broker, so the commit is written again. Any other position is a commit of another
+owner: the process ends.
 """
 
 import asyncio
@@ -259,7 +260,7 @@ class PartitionTransactions:
             found = await self._read_committed()
         lost = _went_back(found, self._committed)
         if found != position and not lost:
-            found = await self._confirmed_position()  # aborts hidden outputs: they come again
+            found = await self._confirmed_position()  # aborts outputs that a lost marker hides
         if found == position:
             return True
         if found != self._committed and not lost:

@@ -5,8 +5,8 @@ Each offset is in one of four states:
     new ─────────take──► open ──done──► done
     unfinished ──take──► open
 
-- new: at or above both `next_offset` and `done_to`; no owner has finished it.
-- unfinished: taken by the previous owner and left open below `done_to`.
+- new: at or above both `_next_offset` and `_done_to`.
+- unfinished: below `_done_to`, taken by the previous owner and left open.
 - open: taken by this owner, without an outcome.
 - done: every other offset, gaps of the log among them.
 
@@ -32,7 +32,7 @@ class OffsetTracker:
     """
 
     def __init__(self, offset: int, unfinished: Sequence[int] = (), done_to: int = 0) -> None:
-        self._next_offset = offset
+        self._next_offset = offset  # the lowest offset that was never read
         self._open: dict[int, None] = {}  # rising offsets; a dict forgets one in constant time
         self._unfinished = deque(unfinished)  # rising offsets, all above the open ones
         self._done_to = max(offset, done_to)  # the first offset above all that are done
@@ -47,11 +47,6 @@ class OffsetTracker:
         """
         undone = position.undone()
         return cls(position.offset, undone.open, undone.done_to)
-
-    @property
-    def next_offset(self) -> int:
-        """The lowest offset that was never taken."""
-        return self._next_offset
 
     @property
     def watermark(self) -> int:

@@ -23,11 +23,6 @@ class Readiness:
         self._logged: set[str] = set()  # causes that hold by the log
 
     @property
-    def ready(self) -> bool:
-        """Whether no cause holds."""
-        return not self._reasons
-
-    @property
     def reasons(self) -> Mapping[str, str]:
         """The reasons by cause, for a person."""
         return MappingProxyType(self._reasons)

@@ -82,10 +82,7 @@ def test_whatever_is_below_the_limit_fits_the_broker(spacing: int) -> None:
     """As many open as may be, at any distance, and the last one done that still fits."""
     completion = OffsetTracker(0)
     offsets = [spacing * number for number in range(MAX_OPEN)]
-    for offset in offsets:
-        if completion.capacity:
-            completion.take(offset)
-    taken = [offset for offset in offsets if offset < completion.next_offset]
+    taken = [offset for offset in offsets if completion.capacity and completion.take(offset)]
     fits = [offset for offset in taken if offset < completion.offset_limit]
     assert len(fits) > 1
     completion.done(fits[-1])
