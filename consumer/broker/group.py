@@ -18,7 +18,7 @@ from aiokafka.errors import OffsetOutOfRangeError
 
 from consumer.broker.beginnings import Beginnings
 from consumer.broker.cluster import Cluster, TopicFacts
-from consumer.broker.history import codecs_needed, read_back, record_of
+from consumer.broker.history import codecs_needed, read_back, record_of, stop_consumer
 from consumer.broker.log_ends import LogEnd, LogEnds
 from consumer.broker.open_transactions import OpenTransactions
 from consumer.broker.rebalance import RebalanceListener
@@ -35,7 +35,6 @@ from schemas import Record
 
 log = structlog.get_logger()
 
-STOP_SECONDS: Final = 2
 CANCEL_SECONDS: Final = 0.5  # wait for a cancelled rebalance
 FULL_SECONDS: Final = 0.005  # longest poll while a worker is full: it may soon take records
 MAX_POLL_RECORDS: Final = 128  # some 6 ms of the event loop
@@ -128,12 +127,7 @@ class KafkaStream:
         if self._rebalancing:  # aiokafka's stop would wait for it, and it starts producers
             self._rebalancing.cancel()
             await asyncio.wait({self._rebalancing}, timeout=CANCEL_SECONDS)
-        # While a broker is away aiokafka's stop waits long, or ends as if it had been cancelled.
-        stopping = asyncio.ensure_future(self._consumer.stop())
-        await asyncio.gather(
-            asyncio.wait({stopping}, timeout=STOP_SECONDS), self._stop_transactions()
-        )
-        stopping.cancel()
+        await asyncio.gather(stop_consumer(self._consumer), self._stop_transactions())
 
     def join(self, workers: Workers) -> None:
         """Join the group; during `poll`, rebalances open and close `workers`."""

@@ -49,11 +49,18 @@ async def open_reader(client: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsum
         await consumer.start()
         yield consumer
     finally:
-        # While a broker is away aiokafka's stop waits long, or ends as if it had been cancelled.
-        stopping = asyncio.ensure_future(consumer.stop())
-        await asyncio.wait({stopping}, timeout=STOP_SECONDS)
-        if stopping.cancel() or stopping.cancelled():
+        if not await stop_consumer(consumer):
             await consumer._client.close()
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> bool:
+    """Stop a consumer; return False after `STOP_SECONDS`, or if aiokafka gave up.
+
+    While a broker is away aiokafka's stop waits long, or ends as if it had been cancelled.
+    """
+    stopping = asyncio.ensure_future(consumer.stop())
+    await asyncio.wait({stopping}, timeout=STOP_SECONDS)
+    return not (stopping.cancel() or stopping.cancelled())
 
 
 async def read_back(
