@@ -13,8 +13,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from consumer.outcome import Kept
-from consumer.record.dead_letters import DeadLetterRate, keep_refused
+from consumer.outcome import DeadLetterContent
+from consumer.record.dead_letters import DeadLetterRate, content_within_rate
 from schemas import (
     Freshness,
     KeyRing,
@@ -102,11 +102,11 @@ def _forged() -> dict[str, Record]:
     }
 
 
-def _refuse(record: Record) -> Kept:
+def _refuse(record: Record) -> DeadLetterContent:
     try:
         _admit(record)
     except Refused:
-        return keep_refused(record, _NO_RATE, _SIGNED_AT)
+        return content_within_rate(record, _NO_RATE, _SIGNED_AT)
     raise AssertionError("admitted")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.instant import RESIZES, InstantModel
-from consumer.broker.group import MOST_AT_ONCE
+from consumer.broker.group import MAX_POLL_RECORDS
 from consumer.images.prepare import FetchAndDecode
 from consumer.images.sources import Sources
 from consumer.inference.engine import Engine
@@ -18,7 +18,7 @@ from consumer.inference.residency import ResidencyPolicy
 from consumer.partition.offsets import OffsetTracker
 from consumer.partition.worker import PartitionWorker
 from consumer.parts import make_encoder
-from consumer.record.replay_window import Seen
+from consumer.record.replay_window import ReplayEntry
 from consumer.settings import ConsumerSettings
 from consumer.telemetry.tracing import untraced
 from consumer.worker_maker import WorkerMaker, open_budgets
@@ -149,10 +149,10 @@ async def carry(
     _, queries_budget = open_budgets(settings)
     write = make_encoder(settings, Models(embedder=model, captioner=model)).write  # type: ignore[arg-type]
     maker = WorkerMaker(settings, preparation, queries_budget, engine, write, untraced)
-    maker.proof.recall(None)
+    maker.proof.note_history(None)
     worker = maker.make_worker(settings.ingest_topic, OffsetTracker(0), partition.commit)
 
-    async def no_history(recall: object) -> Sequence[Seen]:
+    async def no_history(recall: object) -> Sequence[ReplayEntry]:
         return ()
 
     started, cpu = time.perf_counter(), time.process_time()
@@ -171,9 +171,9 @@ async def feed(
 ) -> None:
     """Hand records over as there is room, then wait for the last result."""
     for record in records:
-        while not worker.room:  # noqa: ASYNC110 - as the stream does
+        while not worker.capacity:  # noqa: ASYNC110 - as the stream does
             await asyncio.sleep(_FULL_SECONDS)
         worker.take(record, tasks)
-        if record.offset % MOST_AT_ONCE == 0:
+        if record.offset % MAX_POLL_RECORDS == 0:
             await asyncio.sleep(0)
     await partition.done.wait()

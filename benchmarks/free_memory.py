@@ -38,7 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
     limits.collect_seldom()
     with tempfile.TemporaryDirectory() as folder:
-        with limits.kept():
+        with limits.permanent_objects():
             save_random_blip(Path(folder), SMALL if arguments.small else BLIP_BASE)
         seconds = measure(Path(folder), arguments.rounds)
     report(seconds)

@@ -1,4 +1,4 @@
-"""`python -m consumer`. The signals are taken first: all else that is imported takes seconds."""
+"""`python -m consumer`. Handles signals before the other imports, which take seconds."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python -m consumer check`: what is there, what is wrong, and what to do, in plain words."""
+"""`python -m consumer check`: checks settings, broker, topics, device and models."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from consumer import parts
-from consumer.broker.cluster import NO_QUERIES
+from consumer.broker.cluster import NO_QUERIES_TOPIC
 from consumer.image_sources import open_sources
 from consumer.probe import probe
 from consumer.runtime.alive_file import AliveFile
@@ -14,32 +14,32 @@ from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import say
 
-Look = Callable[[ConsumerSettings], Awaitable[str]]
+Check = Callable[[ConsumerSettings], Awaitable[str]]
 _MODELS_NEED: Final = frozenset({"decoder", "device", "CLIP", "BLIP"})
 
 
 async def run(settings: ConsumerSettings) -> None:
-    """Print a line for each thing looked at; all of them, whatever the first ones say.
+    """Run all checks, also after a fault, and print a line for each.
 
     Raises:
-        FatalError: something is wrong, with the exit code of the first fault.
+        FatalError: the exit code of the first fault.
     """
     first: ExitCode | None = None
-    looks: dict[str, Look] = {
+    checks: dict[str, Check] = {
         "settings": _settings,
         "decoder": _decoder,
         "broker and topics": _topics,
         "device": _device,
-        "CLIP": lambda its: _checkpoint(its.clip_model, its.revision_of_clip, "clip"),
-        "BLIP": lambda its: _checkpoint(its.blip_model, its.revision_of_blip, "blip"),
+        "CLIP": lambda its: _checkpoint(its.clip_model, its.clip_revision_or_default, "clip"),
+        "BLIP": lambda its: _checkpoint(its.blip_model, its.blip_revision_or_default, "blip"),
         "models": _models,
     }
     faulty: set[str] = set()
-    for name, look in looks.items():
+    for name, check in checks.items():
         if name == "models" and faulty & _MODELS_NEED:
-            continue  # its fault is told already
+            continue  # the check would print the same fault again
         try:
-            say(f"ok     {name}: {await look(settings)}")
+            say(f"ok     {name}: {await check(settings)}")
         except FatalError as fault:
             say(f"fault  {name}: {fault}")
             first = first or fault.code
@@ -51,8 +51,8 @@ async def run(settings: ConsumerSettings) -> None:
 async def _settings(settings: ConsumerSettings) -> str:
     AliveFile.open(settings.alive_file)
     async with open_sources(settings) as sources:
-        await sources.ready()  # it can be
-    # To compare with `imagelane settings` of the other side: the secret itself is shown nowhere.
+        await sources.ready()
+    # The fingerprints can be compared with `imagelane settings` of the producer.
     prints = settings.fingerprints.items()
     key_ids = ", ".join(f"{key_id} (fingerprint {fingerprint})" for key_id, fingerprint in prints)
     roots = ", ".join(settings.file_roots) or "none, so file: is forbidden"
@@ -62,7 +62,7 @@ async def _settings(settings: ConsumerSettings) -> str:
 
 
 def http_hosts(settings: ConsumerSettings) -> str:
-    """Say which hosts `http:` and `https:` references may name, and how they are reached."""
+    """Return the hosts that `http:` and `https:` references may name, and the way to them."""
     hosts = [*settings.allowed_hosts, *["all public ones"] * settings.allow_public_hosts]
     if not hosts:
         return "none, so http: and https: are forbidden"
@@ -76,12 +76,12 @@ def http_hosts(settings: ConsumerSettings) -> str:
 async def _decoder(settings: ConsumerSettings) -> str:
     settings = settings.model_copy(update={"decode_processes": 1})
     async with parts.open_decoder(settings) as decoder:
-        lacks = decoder.lacks  # its process starts and has what it needs
+        lacks = decoder.lacks
     return f"{', '.join(settings.decode_formats)} in processes of their own{cage(lacks)}"
 
 
 def cage(lacks: tuple[str, ...]) -> str:
-    """Say what this machine lacks to cage decoding processes; nothing where it has all."""
+    """Return a note of the means to cage decoding processes that this machine lacks, or ''."""
     return f"; this machine has no {' and no '.join(lacks)} to cage them" if lacks else ""
 
 
@@ -92,7 +92,7 @@ async def _topics(settings: ConsumerSettings) -> str:
         queries, brokers = await cluster.queries(), cluster.brokers
     topics += [queries] if queries else []
     names = ", ".join(f"{t.name} ({t.partitions} partitions)" for t in topics)
-    clock = (
+    freshness = (
         "signatures are held against the append time"
         if ingest.append_time
         else f"{ingest.name} has CreateTime: signatures are held against our own clock; "
@@ -100,9 +100,9 @@ async def _topics(settings: ConsumerSettings) -> str:
     )
     read = [ingest, queries] if queries else [ingest]
     faults = {t.name: t.compression_fault(allowed=settings.allow_compressed) for t in read}
-    packed = "".join(f"; {name}: {fault}" for name, fault in faults.items() if fault)
-    absent = "" if queries else f"; {NO_QUERIES}"
-    return f"{brokers}: {names}; {clock}{packed}{absent}"
+    compression = "".join(f"; {name}: {fault}" for name, fault in faults.items() if fault)
+    absent = "" if queries else f"; {NO_QUERIES_TOPIC}"
+    return f"{brokers}: {names}; {freshness}{compression}{absent}"
 
 
 async def _device(settings: ConsumerSettings) -> str:

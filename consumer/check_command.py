@@ -1,4 +1,4 @@
-"""The `check` command, apart from what takes most of a second to import: its help is quick."""
+"""The `check` command; it imports the rest, which takes most of a second, only when it runs."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""What the commands do: run, or `check` the surroundings, and how the process ends."""
+"""Runs the commands `consume` and `check`, and ends the process with their exit code."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ import structlog
 from consumer import check as surroundings
 from consumer import service
 from consumer.runtime import logging_setup
-from consumer.runtime.last_words import fatal_error
+from consumer.runtime.fatal_error import fatal_error_line
 from consumer.runtime.live_line import LiveLine
 from consumer.runtime.stop import StopRequest
 from consumer.settings import ConsumerSettings
@@ -25,7 +25,7 @@ def run(environment: Mapping[str, str], stop: StopRequest) -> NoReturn:
 
 
 def check(environment: Mapping[str, str]) -> NoReturn:
-    """Look at the surroundings, and end the process."""
+    """Check the surroundings, and end the process."""
     _run(environment, lambda settings, _: surroundings.run(settings))
 
 
@@ -39,10 +39,10 @@ def _run(
         live = logging_setup.configure(settings.log_format, settings.log_level)
         for line in ConsumerSettings.misspelt(environment):
             structlog.get_logger().warning("unknown setting", reason=line)
-        # Never closed: that would wait for every thread of the loop, as the end of Python would.
-        # One of them may load BLIP or look for an address, and took 20 s of a stop that was over.
+        # Never closed: to close it waits for all threads of the loop, as the end of Python does. A
+        # thread that loads BLIP or looks up an address delayed a finished stop by 20 s.
         asyncio.Runner().run(main(settings, live))
-    except BaseException as exc:  # noqa: BLE001 - the single broad one: every way to end passes here
+    except BaseException as exc:  # noqa: BLE001 - the only broad one: every way to end passes here
         end_live_line()
         code = _exit_code(exc, is_json=environment.get("LOG_FORMAT") == "json")
     end_live_line()
@@ -52,16 +52,16 @@ def _run(
 
 
 def _exit_code(error: BaseException, *, is_json: bool) -> ExitCode:
-    """Say in one line why the process ends; a traceback only for what nobody foresaw.
+    """Print in one line why the process ends; log a traceback only for an unforeseen error.
 
-    As a line of JSON where the log is one: what collects the log reads nothing else.
+    If the log is JSON the line is too: a collector of logs reads nothing else.
     """
     while isinstance(error, BaseExceptionGroup):
         error = next(
             (e for e in error.exceptions if isinstance(e, FatalError)), error.exceptions[0]
         )
     if isinstance(error, FatalError) and is_json:
-        say(fatal_error(str(error), error.code), err=True)
+        say(fatal_error_line(str(error), error.code), err=True)
         return error.code
     if isinstance(error, FatalError):
         for line in str(error).splitlines():

@@ -1,4 +1,4 @@
-"""The `consume` command. It takes the signals before what takes seconds to import."""
+"""The `consume` command. It handles signals before the other imports, which take seconds."""
 
 from typing import Annotated
 

@@ -1,16 +1,16 @@
-"""What can end the way of an admitted record early; `schemas.Refused` is the stage before."""
+"""The errors of an admitted record; `schemas.Refused` is that of a record not admitted."""
 
 from schemas import Code
 
 
 class Failed(Exception):
-    """This record has no embedding and no caption; `code` says why, `message` is for a person.
+    """The request fails: `code` says why, `message` is for a person.
 
     The message goes into results and dead letters: no secret and no URL credential may be in it.
     """
 
-    attempts = 1  # set by whoever tried more than once
-    # Set by whoever had the stage under way, so that the result can tell where the time went.
+    attempts = 1  # the retrying caller sets it
+    # The stage that fails sets its own, for the times in the result.
     fetch_ms: float | None = None
     decode_ms: float | None = None
 
@@ -21,7 +21,7 @@ class Failed(Exception):
 
 
 class Unavailable(Failed):
-    """The same, but trying again may heal it, after `retry_after_seconds` if the source said so."""
+    """A failure that a retry may heal, after `retry_after_seconds` if the source asked for that."""
 
     def __init__(self, code: Code, message: str, retry_after_seconds: float | None = None) -> None:
         super().__init__(code, message)

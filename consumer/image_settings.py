@@ -1,4 +1,4 @@
-"""The settings of images: where they come from, and the limits of reading and decoding them."""
+"""The settings of image sources, and the limits of fetching and decoding."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ Bytes = Annotated[int, Field(gt=0)]
 
 
 class ImageSettings(WireSettings):
-    """What `consumer/images` is told; `ConsumerSettings` adds the rest."""
+    """The settings of `consumer/images`; `ConsumerSettings` adds the rest."""
 
     file_roots: CommaSeparated = Field(
         default=(),
@@ -144,18 +144,18 @@ class ImageSettings(WireSettings):
 
     @property
     def s3_url(self) -> str:
-        """The address of the store, without a slash at its end."""
+        """The address of the store, without a trailing slash."""
         endpoint = self.s3_endpoint or f"https://s3.{self.s3_region}.amazonaws.com"
         return endpoint.rstrip("/")
 
     @property
     def decode_limits(self) -> DecodeLimits:
-        """What may be decoded."""
+        """The limits of decoding."""
         return DecodeLimits(max_pixels=self.max_image_pixels, formats=self.decode_formats)
 
     @property
     def retry_policy(self) -> RetryPolicy:
-        """How a fetch is tried again."""
+        """The retries of a fetch."""
         return RetryPolicy(
             max_attempts=self.retry_attempts, max_age_seconds=self.retry_max_age_seconds
         )

@@ -1,4 +1,4 @@
-"""The image sources that the settings allow; a scheme more is an entry more."""
+"""Makes the image sources that the settings allow, one for each scheme."""
 
 import os
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ async def open_sources(settings: ConsumerSettings) -> AsyncIterator[Sources]:
     """Open the allowed schemes; `Sources.ready` waits for the processes that fetch.
 
     Raises:
-        FatalError: one of them cannot be opened as the settings say.
+        FatalError: the settings of a scheme are wrong.
     """
     options = fetch_options(settings)
     clock = LoopClock()
@@ -59,9 +59,9 @@ async def open_sources(settings: ConsumerSettings) -> AsyncIterator[Sources]:
 
 
 def _environment(settings: ConsumerSettings) -> dict[str, str]:
-    """Return what fetching processes see of the environment: none of our settings and secrets.
+    """Return the environment of fetching processes, without our settings and secrets.
 
-    The rest is there, since botocore finds credentials by it and TLS its authorities.
+    The rest stays: botocore reads credentials from it, and TLS its authorities.
     """
     ours = {name.upper() for name in type(settings).model_fields}
     ours |= {name + FILE_SUFFIX for name in ours}
@@ -69,12 +69,12 @@ def _environment(settings: ConsumerSettings) -> dict[str, str]:
 
 
 def _default_processes() -> int:
-    """Return one process for each eight cores: what fills the decoders of as many."""
+    """Return one process for each eight cores, enough for the decoders on them."""
     return -(-usable_cores() // 8)
 
 
 def fetch_options(settings: ConsumerSettings) -> FetchOptions:
-    """Return what the fetching processes are told."""
+    """Return the options of the fetching processes."""
     has_http = settings.allowed_hosts or settings.allow_public_hosts
     return FetchOptions(
         file_roots=settings.file_roots,
@@ -87,7 +87,7 @@ def fetch_options(settings: ConsumerSettings) -> FetchOptions:
 
 
 def host_limiter(settings: ConsumerSettings, clock: LoopClock) -> HostLimiter:
-    """Return what knows how much is asked of each host."""
+    """Return the limiter of fetches from each host."""
     return HostLimiter(
         at_once=settings.http_per_host,
         max_waiters=settings.records_in_flight // 4,
@@ -97,7 +97,7 @@ def host_limiter(settings: ConsumerSettings, clock: LoopClock) -> HostLimiter:
 
 
 def fetch_limits(settings: ConsumerSettings) -> FetchLimits:
-    """Return how slow a host, a store or a file system may be."""
+    """Return the timeouts and the least speed of a fetch."""
     return FetchLimits(
         connect_seconds=settings.fetch_connect_seconds,
         idle_seconds=settings.fetch_idle_seconds,
@@ -108,7 +108,7 @@ def fetch_limits(settings: ConsumerSettings) -> FetchLimits:
 
 
 def http_options(settings: ConsumerSettings) -> HttpOptions:
-    """Return which hosts are asked, and how."""
+    """Return the options of `http:` and `https:`."""
     return HttpOptions(
         allowed_hosts=settings.allowed_hosts,
         allow_public=settings.allow_public_hosts,
@@ -121,7 +121,7 @@ def http_options(settings: ConsumerSettings) -> HttpOptions:
 
 
 def s3_options(settings: ConsumerSettings) -> S3Options:
-    """Return which buckets are read, and as whom."""
+    """Return the options of `s3:`."""
     secret = settings.s3_secret_access_key
     return S3Options(
         buckets=settings.s3_buckets,

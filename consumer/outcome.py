@@ -1,4 +1,4 @@
-"""What becomes of a record, and what the models and the image said on the way."""
+"""The outcomes of a record, and their parts."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ Vector = NDArray[np.float32]  # shape (dim,), unit length
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelIdentity:
-    """What made a vector or a caption: the hub id or folder, and the revision."""
+    """The model of a vector or a caption: hub id or folder, and revision."""
 
     model: str
     revision: str
@@ -20,10 +20,7 @@ class ModelIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inference:
-    """What the models say of one image or text; None where it was not asked for.
-
-    Times are the batches'.
-    """
+    """The models' output for one image or text; None: not asked for. Times are the batches'."""
 
     vector: Vector | None
     caption: str | None
@@ -33,7 +30,7 @@ class Inference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFacts:
-    """What is told of an image: `sha256` of its bytes as fetched, size after EXIF orientation."""
+    """Facts of an image for its result: `sha256` as fetched, size after EXIF orientation."""
 
     sha256: str
     width: int
@@ -45,10 +42,7 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OkOutcome:
-    """Everything that was asked for. It waits for its commit, and holds no pixels.
-
-    `image` is None where the request was a text.
-    """
+    """A request with all that it asked for, without pixels; `image` is None for a text."""
 
     request: Request
     image: ImageFacts | None
@@ -69,8 +63,8 @@ class ErrorOutcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """The part of a dead letter that comes from the record; `truncated`: it is the remains."""
+class DeadLetterContent:
+    """The content of a dead letter; `truncated`: hashes of the record instead of the record."""
 
     key: bytes | None
     value: bytes | None
@@ -80,16 +74,16 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedOutcome:
-    """A record that may not come in, and what its dead letter keeps of it."""
+    """A record that was not admitted, and the content of its dead letter."""
 
     code: Code
     reason: str
-    kept: Kept
+    content: DeadLetterContent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepeatOutcome:
-    """An id that was seen inside the replay window: counted, its offset committed, nothing said."""
+    """A record whose id was seen inside the replay window: counted and committed, no output."""
 
     id: str
 

@@ -1,4 +1,4 @@
-"""Each part of the process, made of the settings that concern it: no part knows the rest."""
+"""Makes each part of the process from the settings; no part knows the settings class."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from consumer.broker.beginnings import Beginnings
-from consumer.broker.cluster import NO_QUERIES, Cluster, TopicFacts
+from consumer.broker.cluster import NO_QUERIES_TOPIC, Cluster, TopicFacts
 from consumer.broker.evidence import ResultsEvidence
 from consumer.broker.group import GroupOptions, KafkaStream
 from consumer.images.byte_budget import ByteBudget
@@ -15,7 +15,7 @@ from consumer.images.prepare import FetchAndDecode
 from consumer.images.sources import Sources
 from consumer.inference.engine import Engine
 from consumer.inference.residency import ResidencyPolicy
-from consumer.partition.beginning import BeginAt
+from consumer.partition.begin_at import BeginAt
 from consumer.record.results import OutcomeEncoder
 from consumer.runtime import limits
 from consumer.runtime.readiness import Readiness
@@ -33,12 +33,12 @@ _CPU_BATCH = 32  # the best of 1, 8 and 32 in bfloat16, and 0.92 of it in float3
 
 
 def kafka_client(settings: ConsumerSettings) -> dict[str, Any]:
-    """Return how every client of this process reaches the cluster."""
+    """Return the arguments of every Kafka client of this process."""
     return client_arguments(settings, "imagelane")
 
 
 def open_cluster(settings: ConsumerSettings) -> Cluster:
-    """Return the administrative client; opened, it is connected."""
+    """Return the administrative client; its context connects it."""
     return Cluster(
         kafka=settings,
         client=kafka_client(settings),
@@ -53,7 +53,7 @@ def open_cluster(settings: ConsumerSettings) -> Cluster:
 async def open_group(
     settings: ConsumerSettings, cluster: Cluster, readiness: Readiness
 ) -> KafkaStream:
-    """Return the member of the group, once it is known where the group begins.
+    """Check the topics and the group's positions, and return the member of the group.
 
     Raises:
         FatalError: a topic is missing or unsafe, or the group has lost its position.
@@ -69,7 +69,7 @@ async def open_group(
 
 
 def group_options(settings: ConsumerSettings) -> GroupOptions:
-    """Return which group is joined, and how patient it is."""
+    """Return the group to join, and its timeouts."""
     return GroupOptions(
         client=kafka_client(settings),
         group_id=settings.group_id,
@@ -86,7 +86,7 @@ def make_beginnings(
     topics: Sequence[TopicFacts | None],
     results: TopicFacts,
 ) -> Beginnings:
-    """Return what decides where the group begins without a position."""
+    """Return the rules where the group begins without a position."""
     evidence = ResultsEvidence(
         client=kafka_client(settings),
         results_topic=results.name,
@@ -106,9 +106,9 @@ def make_beginnings(
 def _replay_seconds(
     settings: ConsumerSettings, ingest: TopicFacts, queries: TopicFacts | None
 ) -> dict[str, float]:
-    """Return how far back repeats are known, by topic that is read, and log what is in force."""
+    """Return the length of the replay window by topic of requests, and log its clock."""
     if queries is None:
-        log.warning("topic can be better", reason=NO_QUERIES)
+        log.warning("topic can be better", reason=NO_QUERIES_TOPIC)
     seconds_by_topic: dict[str, float] = {}
     for role, topic in (("ingest", ingest), ("queries", queries)):
         if topic is None:
@@ -126,23 +126,23 @@ def _replay_seconds(
 
 
 def open_models(settings: ConsumerSettings) -> "Models":
-    """Load CLIP's image tower, look at the rest; takes seconds, minutes where the hub is asked.
+    """Load CLIP's image tower and check the rest: seconds, or minutes with a download.
 
     Raises:
-        FatalError: which checkpoint or device cannot be had, and what to do.
+        FatalError: a checkpoint or the device is not usable.
     """
     log.info("models loading", clip=settings.clip_model, blip=settings.blip_model)
     limits.spin_briefly()
-    with limits.kept():
-        # Imported here: torch takes seconds, which nobody should wait for to read of a bad setting.
+    with limits.permanent_objects():
+        # Imported here: torch takes seconds, and a wrong setting should be reported before.
         from consumer.inference.models import load
 
         models = load.open_models(
             load.ModelOptions(
                 clip=settings.clip_model,
-                clip_revision=settings.revision_of_clip,
+                clip_revision=settings.clip_revision_or_default,
                 blip=settings.blip_model,
-                blip_revision=settings.revision_of_blip,
+                blip_revision=settings.blip_revision_or_default,
                 caption_max_tokens=settings.caption_max_tokens,
                 device=settings.device,
                 dtype=settings.dtype,
@@ -160,7 +160,7 @@ def open_models(settings: ConsumerSettings) -> "Models":
 
 
 def open_engine(settings: ConsumerSettings, models: "Models") -> Engine:
-    """Return the engine of a process's models; opened, it is warm."""
+    """Return the engine of the models; its context warms them up."""
     return Engine(
         models.embedder,
         models.captioner,
@@ -181,14 +181,14 @@ def open_engine(settings: ConsumerSettings, models: "Models") -> Engine:
 
 
 def _embed_batch(settings: ConsumerSettings, *, host_is_device: bool) -> int | None:
-    """Return the size of a step, None where it is to be measured: on a CPU that takes seconds."""
+    """Return the batch size; None: to be measured, which on a CPU would take seconds."""
     if settings.embed_batch != "auto":
         return settings.embed_batch
     return _CPU_BATCH if host_is_device else None
 
 
 def open_decoder(settings: ConsumerSettings) -> Decoder:
-    """Return the decoder; opened, it runs its processes."""
+    """Return the decoder; its context runs the processes."""
     return Decoder(
         settings.decode_limits,
         timeout_seconds=settings.decode_seconds,
@@ -205,7 +205,7 @@ def make_preparation(
     models: "Models",
     budget: ByteBudget,
 ) -> FetchAndDecode:
-    """Return what makes pixels of a reference."""
+    """Return the stage that turns references into pixels."""
     return FetchAndDecode(
         sources=sources,
         decoder=decoder,
@@ -216,7 +216,7 @@ def make_preparation(
 
 
 def make_encoder(settings: ConsumerSettings, models: "Models") -> OutcomeEncoder:
-    """Return what makes signed records of outcomes, with the models' names."""
+    """Return the encoder of outcomes, which signs results and names the models."""
     return OutcomeEncoder(
         signer=Signer(settings.keys, settings.results_topic),
         results_topic=settings.results_topic,
@@ -229,7 +229,7 @@ def make_encoder(settings: ConsumerSettings, models: "Models") -> OutcomeEncoder
 
 
 def watch_bounds(settings: ConsumerSettings) -> Bounds:
-    """Return how long what may stand still before the process is not live, and ends."""
+    """Return the watchdog's bounds."""
     return Bounds(
         join_seconds=settings.join_seconds,
         progress_seconds=settings.progress_seconds,

@@ -1,4 +1,4 @@
-"""What travels between decoder and models: the size a model wants, and the image made so."""
+"""The types between decoder and models: the size that a model needs, and the pixels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ Pixels = NDArray[np.uint8]  # shape (height, width, 3), RGB
 class Resize:
     """The geometry of a model's image processor.
 
-    With `crop` the centre of height x width is cut out (CLIP) after the shorter edge was resized to
-    `shortest_edge`, or, where that is 0, the image to `scaled_height` x `scaled_width`. Without,
-    the image is resized to height x width. Those two ignore its shape (BLIP, SigLIP). `resample` is
-    Pillow's number of the filter.
+    Without `crop` the image is resized to height x width (BLIP, SigLIP). With `crop` (CLIP) the
+    shorter edge is resized to `shortest_edge`, or, if that is 0, the image to `scaled_height` x
+    `scaled_width`; then the centre of height x width is cut out. Only `shortest_edge` keeps the
+    aspect ratio. `resample` is Pillow's number of the filter.
     """
 
     height: int
@@ -31,13 +31,13 @@ class Resize:
 
     @property
     def byte_length(self) -> int:
-        """What the pixels take: 8-bit RGB."""
+        """The size of the pixels, in 8-bit RGB."""
         return self.height * self.width * 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedImage:
-    """An image after EXIF orientation: size, format, and the pixels each task's model takes."""
+    """An image after EXIF orientation: size, format, and the pixels for each task's model."""
 
     width: int
     height: int

@@ -1,7 +1,6 @@
-"""One real picture and one text, the way of a record's: decoded in its cage, embedded, captioned.
+"""Runs one picture and one text through decoder and models, before the first record.
 
-Files of a checkpoint can be whole, each by itself, and still serve no picture: this is the proof
-that they do, before the first record.
+Files of a checkpoint can each be valid and still not work together.
 """
 
 import base64
@@ -27,10 +26,10 @@ TEXT: Final = "a red circle on a white background"
 
 
 async def probe(engine: Engine, decoder: Decoder, resizes: Mapping[Task, Resize]) -> str:
-    """Run every model once, before the engine runs, and say what came out.
+    """Run every model once, before the engine runs, and return a line about the outputs.
 
     Raises:
-        FatalError: a model serves no picture, or no text.
+        FatalError: the decoder or a model fails.
     """
     try:
         with SealedImage.of(PICTURE) as image:

@@ -1,10 +1,9 @@
-"""What starts in which order, and how it stops. The only place that wires."""
+"""Starts the parts of the consumer in order and stops them: the only place that wires them."""
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -16,44 +15,44 @@ from consumer.partition.assigned import PartitionWorkers
 from consumer.probe import probe
 from consumer.runtime import limits
 from consumer.runtime.alive_file import AliveFile
-from consumer.runtime.closing import COMMIT_SECONDS, Closing
 from consumer.runtime.live_line import LiveLine
 from consumer.runtime.readiness import Readiness
+from consumer.runtime.shutdown import COMMIT_SECONDS, Shutdown
 from consumer.runtime.stop import StopRequest
 from consumer.runtime.watchdog import watch
 from consumer.settings import ConsumerSettings
-from consumer.telemetry.state import ProcessState, Rooms
+from consumer.telemetry.state import Components, ProcessState
 from consumer.telemetry.tracing import open_tracing
 from consumer.worker_maker import WorkerMaker, open_budgets
 
 log = structlog.get_logger()
 
-POLL_SECONDS: Final = 0.1  # also how long a signal to stop may go unnoticed
+POLL_SECONDS: Final = 0.1  # also the longest delay of a stop
 
 
 async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | None) -> None:
-    """Consume until somebody asks to stop; STOP_SECONDS + 2 later it has returned, or ended.
+    """Consume until a stop is asked for; return, or end the process, STOP_SECONDS + 2 later.
 
     Raises:
-        FatalError: what is wrong and what to do, bare or in an exception group.
+        FatalError: bare or in an exception group.
     """
     start = time.monotonic()
-    closing = Closing(is_json=settings.log_format == "json")
+    shutdown = Shutdown(is_json=settings.log_format == "json")
     state = ProcessState(readiness=Readiness(), stop=stop)
     alive = _prepare_process(settings)
-    # torch takes seconds to import: a fault of the broker or of a topic is said meanwhile.
+    # torch takes seconds to import: faults of the broker or of a topic are reported meanwhile.
     opening = asyncio.create_task(asyncio.to_thread(parts.open_models, settings))
     async with (
-        closing.bound("health", _health(state, settings)),
-        closing.bound("sources", open_sources(settings)) as sources,
-        closing.bound("cluster", parts.open_cluster(settings)) as cluster,
-        closing.bound("tracing", open_tracing(settings.tracing, settings.group_id)) as traced,
+        shutdown.bound("health", _health(state, settings)),
+        shutdown.bound("sources", open_sources(settings)) as sources,
+        shutdown.bound("cluster", parts.open_cluster(settings)) as cluster,
+        shutdown.bound("tracing", open_tracing(settings.tracing, settings.group_id)) as trace,
     ):
         group = await parts.open_group(settings, cluster, state.readiness)
         async with (
-            closing.bound("decoder", parts.open_decoder(settings)) as decoder,
-            closing.bound("engine", parts.open_engine(settings, await opening)) as engine,
-            closing.bound("group", group) as stream,
+            shutdown.bound("decoder", parts.open_decoder(settings)) as decoder,
+            shutdown.bound("engine", parts.open_engine(settings, await opening)) as engine,
+            shutdown.bound("group", group) as stream,
             asyncio.TaskGroup() as tasks,
         ):
             await sources.ready()
@@ -62,9 +61,9 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
             write = parts.make_encoder(settings, models).write
             budget, queries_budget = open_budgets(settings)
             preparation = parts.make_preparation(settings, sources, decoder, models, budget)
-            maker = WorkerMaker(settings, preparation, queries_budget, engine, write, traced)
+            maker = WorkerMaker(settings, preparation, queries_budget, engine, write, trace)
             workers = PartitionWorkers(maker.make_worker, tasks, settings.stop_seconds)
-            state.rooms = rooms = Rooms(
+            state.components = components = Components(
                 tally=maker.tally,
                 workers=workers,
                 stream=stream,
@@ -73,52 +72,54 @@ async def run(settings: ConsumerSettings, stop: StopRequest, live: LiveLine | No
                 budgets={"backlog": budget, "queries": queries_budget},
                 device_memory=models.device_memory,
             )
-            stop.stop_in_order(lambda: closing.begin(settings.stop_seconds))
-            background = [*map(tasks.create_task, _beside(settings, rooms, state, alive, live))]
+            stop.stop_in_order(lambda: shutdown.begin(settings.stop_seconds))
+            background = _start_background(tasks, settings, components, state, alive, live)
             stream.join(workers)
             log.info("ready", seconds=round(time.monotonic() - start, 3))
-            await _consume(stream, workers, maker, state, closing)
+            await _consume(stream, workers, maker, state, shutdown)
             for task in background:
                 task.cancel()
     log.info("stopped")
 
 
 def _prepare_process(settings: ConsumerSettings) -> AliveFile | None:
-    """Set what holds for the whole process, and return the file that says that it is alive."""
+    """Set the limits of the whole process, and return its alive file."""
     alive = AliveFile.open(settings.alive_file)
     limits.collect_seldom()
     forbid_inspection()
-    limits.allow_descriptors()
+    limits.raise_descriptor_limit()
     return alive
 
 
 def _health(state: ProcessState, settings: ConsumerSettings) -> AbstractAsyncContextManager[None]:
     if settings.health_port is None:
         return nullcontext()
-    # Imported here: a tenth of a second or two, which a start without the port saves.
+    # Imported here: it takes 0.1 to 0.2 s, which a start without the port saves.
     from consumer.telemetry.health import open_port
 
     return open_port(state, host=settings.health_host, port=settings.health_port)
 
 
-def _beside(
+def _start_background(
+    tasks: asyncio.TaskGroup,
     settings: ConsumerSettings,
-    rooms: Rooms,
+    components: Components,
     state: ProcessState,
     alive: AliveFile | None,
     live: LiveLine | None,
-) -> list[Coroutine[Any, Any, None]]:
-    """Return what runs beside the records: the device, the watchdog, a terminal's live line."""
+) -> list[asyncio.Task[None]]:
+    """Start the tasks beside the records: the device, the watchdog, a terminal's live line."""
     watchdog = watch(
         parts.watch_bounds(settings),
-        rooms.snapshot,
+        components.snapshot,
         state.readiness,
         end_loop_seconds=2 * settings.session_timeout_seconds + settings.stuck_seconds,
         liveness=state.liveness,
         alive=alive,
         is_json=settings.log_format == "json",
     )
-    return [rooms.engine.run(), watchdog, *([live.follow(rooms.waiting)] if live else [])]
+    follow = [live.follow(components.waiting)] if live else []
+    return [tasks.create_task(each) for each in (components.engine.run(), watchdog, *follow)]
 
 
 async def _consume(
@@ -126,25 +127,25 @@ async def _consume(
     workers: PartitionWorkers,
     maker: WorkerMaker,
     state: ProcessState,
-    closing: Closing,
+    shutdown: Shutdown,
 ) -> None:
-    """Hand records to the workers until somebody asks to stop, and let them finish."""
+    """Hand records to the workers until a stop is asked for, and let them finish."""
     try:
         while not state.stop.asked:
-            for record in await stream.poll(workers.room(), POLL_SECONDS):
+            for record in await stream.poll(workers.capacity(), POLL_SECONDS):
                 workers.take(record)
-            await asyncio.sleep(0)  # a poll that finds records fetched already does not wait
-            stream.set_back(workers.rewinds())
+            await asyncio.sleep(0)  # a poll of prefetched records does not yield to the loop
+            stream.rewind(workers.rewinds())
             _report(maker, state.readiness)
     except BaseException:
-        closing.begin()
+        shutdown.begin()
         raise
     log.info("stopping")
-    await workers.stop(closing.finish_seconds, COMMIT_SECONDS)
+    await workers.stop(shutdown.finish_seconds, COMMIT_SECONDS)
 
 
 def _report(maker: WorkerMaker, readiness: Readiness) -> None:
-    """Tell of refusals: not ready while they may be our own fault, then a warning a minute."""
+    """Report refusals: not ready while our secret may be wrong, a warning a minute later on."""
     if doubt := maker.proof.doubt:
         readiness.block("secret", doubt)
     else:

@@ -1,11 +1,11 @@
-"""Every setting of the consumer: default and meaning. The table in the README is made from here."""
+"""Every setting of the consumer: default and meaning. `make docs` writes the README's table."""
 
 from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from consumer.image_settings import ImageSettings
-from consumer.partition.beginning import BEGIN_AT_PATTERN
+from consumer.partition.begin_at import BEGIN_AT_PATTERN
 from imagelane.position import MAX_OPEN
 from schemas.messages import Encoding
 
@@ -17,8 +17,8 @@ def _never(value: object) -> object:
 SecondsOrNever = Annotated[float | None, BeforeValidator(_never), Field(ge=0)]
 
 
-# Of the default models the hub's `main` has pickles only, which are not read; these revisions have
-# safetensors. They belong to these models alone: a pull request of another is anybody's.
+# On the hub, `main` of the default models has only pickles, which are not read; these revisions
+# have safetensors. For other models there is no default: anybody can open a pull request.
 _REVISIONS: Final = {
     "openai/clip-vit-base-patch32": "b97b0100e55e367c057773c2a614676470b0d575",
     "Salesforce/blip-image-captioning-base": "refs/pr/50",
@@ -179,18 +179,18 @@ class ConsumerSettings(ImageSettings):
     @model_validator(mode="after")
     def _timeouts(self) -> "ConsumerSettings":
         if self.transaction_timeout_seconds >= self.session_timeout_seconds:
-            # A dead owner's transaction must be over before its partition is given away.
+            # A dead owner's transaction must end before the group reassigns its partition.
             raise ValueError(
                 "TRANSACTION_TIMEOUT_SECONDS must be less than SESSION_TIMEOUT_SECONDS"
             )
         return self
 
     @property
-    def revision_of_clip(self) -> str:
-        """What is asked of the hub for CLIP_MODEL."""
+    def clip_revision_or_default(self) -> str:
+        """The revision of CLIP_MODEL on the hub."""
         return self.clip_revision or _REVISIONS.get(self.clip_model, "main")
 
     @property
-    def revision_of_blip(self) -> str:
-        """What is asked of the hub for BLIP_MODEL."""
+    def blip_revision_or_default(self) -> str:
+        """The revision of BLIP_MODEL on the hub."""
         return self.blip_revision or _REVISIONS.get(self.blip_model, "main")

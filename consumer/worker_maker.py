@@ -1,4 +1,4 @@
-"""What makes a worker for each partition, of the parts that all workers of a process share."""
+"""Makes a worker for each partition from the parts that all workers of a process share."""
 
 from dataclasses import replace
 
@@ -13,18 +13,18 @@ from consumer.record.replay_window import ReplayWindow
 from consumer.record.secret_proof import Refusals, SecretProof
 from consumer.settings import ConsumerSettings
 from consumer.telemetry.tally import OutcomeTally
-from consumer.telemetry.tracing import Around
+from consumer.telemetry.tracing import Wrap
 from schemas import Freshness, Verifier
 
 
 def open_budgets(settings: ConsumerSettings) -> tuple[ByteBudget, ByteBudget]:
-    """Return the memory of the backlog's images, and of those to search by, which are few."""
+    """Return the memory budgets of images of the backlog and of the few images to search by."""
     queries_bytes = settings.bytes_in_flight // 8
     return ByteBudget(settings.bytes_in_flight - queries_bytes), ByteBudget(queries_bytes)
 
 
 class WorkerMaker:
-    """Makes workers; what they have in common is counted and refused in one place."""
+    """Makes workers, which share the proof of the secret, the counts and the dead letter rate."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class WorkerMaker:
         queries_budget: ByteBudget,
         engine: Engine,
         write: Write,
-        traced: Around,
+        trace: Wrap,
     ) -> None:
         self.proof, self.refusals, self.tally = SecretProof(), Refusals(), OutcomeTally()
         self._settings = settings
@@ -41,7 +41,7 @@ class WorkerMaker:
         self._queries_budget = queries_budget
         self._engine = engine
         self._write = write
-        self._traced = traced
+        self._trace = trace
         self._freshness = Freshness(
             append_window_seconds=settings.append_window_seconds,
             create_window_seconds=settings.create_window_seconds,
@@ -51,11 +51,11 @@ class WorkerMaker:
     def make_worker(self, topic: str, offsets: OffsetTracker, commit: Commit) -> PartitionWorker:
         """Return the worker of a partition of this topic."""
         settings = self._settings
-        write, commit = self._traced(self._write, commit)  # not what all workers share
+        write, commit = self._trace(self._write, commit)
         if settings.health_port is not None:
-            write, commit = self.tally.around(write, commit)
+            write, commit = self.tally.wrap(write, commit)
         return PartitionWorker(
-            completion=offsets,
+            offsets=offsets,
             work=self._pipeline(topic),
             write=write,
             commit=commit,
@@ -66,7 +66,7 @@ class WorkerMaker:
         )
 
     def _pipeline(self, topic: str) -> Pipeline:
-        """Return the way of a topic's records; those of the queries topic have a budget alone."""
+        """Return the pipeline of a topic; that of the queries topic has a budget of its own."""
         urgent = topic == self._settings.queries_topic
         preparation = self._preparation
         if urgent:

@@ -179,7 +179,7 @@ class FakeInferences:
 def proven() -> SecretProof:
     """Return the proof that our secret is the right one, as after a record that verified."""
     proof = SecretProof()
-    proof.recall(None)
+    proof.note_history(None)
     return proof
 
 

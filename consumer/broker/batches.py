@@ -1,4 +1,4 @@
-"""Outputs on their way to their topics, in whole batches."""
+"""Sends the outputs of a commit in pre-built batches."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _PARTITIONER: Final = DefaultPartitioner()  # Kafka's own: murmur2 of the key
 
 
 async def send_batches(producer: AIOKafkaProducer, outputs: Sequence[OutgoingRecord]) -> None:
-    """Send whole batches: aiokafka's way of one record alone costs more than all that we do."""
+    """Send pre-built batches: `producer.send` for each record costs more than all other work."""
     topics = {out.topic for out in outputs}
     partitions = {topic: sorted(await producer.partitions_for(topic)) for topic in topics}
     batches: dict[TopicPartition, Any] = {}
@@ -25,7 +25,7 @@ async def send_batches(producer: AIOKafkaProducer, outputs: Sequence[OutgoingRec
             batches[target] = producer.create_batch()
         if not _append(batches[target], out):
             full, batches[target] = batches[target], producer.create_batch()
-            _append(batches[target], out)  # the first one fits, whatever its size
+            _append(batches[target], out)  # a batch takes its first record, whatever its size
             sent.append(await producer.send_batch(full, out.topic, partition=target.partition))
     for target, batch in batches.items():
         sent.append(await producer.send_batch(batch, target.topic, partition=target.partition))
@@ -33,6 +33,6 @@ async def send_batches(producer: AIOKafkaProducer, outputs: Sequence[OutgoingRec
 
 
 def _append(batch: Any, out: OutgoingRecord) -> bool:
-    """Tell whether there was room for the record."""
+    """Append the record; return False if the batch is full."""
     headers = list(out.headers)
     return batch.append(timestamp=None, key=out.key, value=out.value, headers=headers) is not None

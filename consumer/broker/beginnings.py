@@ -1,4 +1,15 @@
-"""Before the group is joined: which partitions it has no position of, and may it begin there."""
+"""Where the group begins in partitions without a committed position; read before it is joined.
+
+    no position, no results of this group ───► new group: begin at the start of the log
+    no position, results of this group ──────► lost position: end with NO_POSITION
+    no position, BEGIN_AT is set ────────────► begin where it says
+
+Invariant: the group repeats answered requests only after a person asked for it, by BEGIN_AT or by
+setting a position back. Kafka forgets the position of a group that is idle for
+`offsets.retention.minutes`; to begin at the start of the log would then repeat every request.
+Signed results name the group and the offset that they answer, so they tell a lost position from a
+new group. A results topic that was not read to its start counts as results of this group.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +20,7 @@ from aiokafka import TopicPartition
 
 from consumer.broker.cluster import Cluster, TopicFacts
 from consumer.broker.evidence import WINDOW_RECORDS, ResultsEvidence
-from consumer.partition.beginning import BeginAt, Edge, Evidence, no_position_message
+from consumer.partition.begin_at import BeginAt, Edge, Evidence, no_position_message
 from consumer.partition.offsets import PartitionId
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.errors import answers_needed
@@ -17,16 +28,12 @@ from imagelane.position import Position
 
 log = structlog.get_logger()
 
-LOOK_SECONDS: Final = 60  # how long results are read back before the group is joined
+LOOK_SECONDS: Final = 60  # bounds the reading of results before the group is joined
 
 
 @dataclass(slots=True, kw_only=True)
 class Beginnings:
-    """Where the group begins in partitions without a position.
-
-    `topics` are those that are read. `positions`: those that the group has, as they were when
-    `look_back` read them.
-    """
+    """`topics` are those of requests; `positions` the group's own when `look_back` read them."""
 
     cluster: Cluster
     topics: Sequence[TopicFacts]
@@ -37,10 +44,10 @@ class Beginnings:
     _examined: set[PartitionId] = field(default_factory=set, init=False)
 
     async def look_back(self) -> None:
-        """Read the positions of all partitions, and results where there is none.
+        """Read the positions of all partitions, and results of those without one.
 
         Raises:
-            FatalError: `NO_POSITION`: the group was here before; no answer, or a refusal.
+            FatalError: `NO_POSITION`: the group lost a position; no answer, or a refusal.
         """
         partitions = [
             TopicPartition(topic.name, number)
@@ -55,9 +62,9 @@ class Beginnings:
         )
 
     async def of(self, partition: PartitionId, seconds: float) -> Edge | int | None:
-        """Return where `BEGIN_AT` says to begin in a partition without a position, or None.
+        """Return where to begin in a partition without a position; None: at the start of the log.
 
-        A partition that `look_back` has not seen is examined now, for `seconds` at most.
+        A partition that `look_back` has not examined is examined now, for `seconds` at most.
 
         Raises:
             FatalError: as `look_back`.
@@ -85,7 +92,7 @@ class Beginnings:
         self._examined |= set(partitions)
 
     async def _look_for_resets(self, partitions: Sequence[PartitionId]) -> None:
-        """Say which positions somebody has set back behind results of this group."""
+        """Log the positions that a person has set back behind results of this group."""
         found = await self._read(partitions, LOOK_SECONDS, WINDOW_RECORDS)
         for partition, evidence in found.items():
             offset, highest = self.positions[partition].offset, evidence.highest

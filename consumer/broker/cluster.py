@@ -1,4 +1,4 @@
-"""What the cluster has: a broker that answers, the topics and their settings, positions."""
+"""An administrative client: waits for a broker, reads topics, their settings and positions."""
 
 import asyncio
 import time
@@ -26,13 +26,14 @@ from imagelane.position import Position
 
 log = structlog.get_logger()
 
-ANSWER_SECONDS: Final = 10  # how long an answer about the topics is waited for
-WARN_SECONDS: Final = 10  # between two lines that say what is waited for
-TOPIC_SECONDS: Final = 10  # how long topics are waited for that were made a moment ago
-# Of a batch where we may not read the topic's limit: far below what any sensible topic takes.
-CAREFUL_BATCH_BYTES: Final = 64 * 1024
 _Reply = TypeVar("_Reply")
-NO_QUERIES: Final = "there is no queries topic, `imagelane topics` creates it"
+
+ANSWER_SECONDS: Final = 10  # wait for an answer about topics
+WARN_SECONDS: Final = 10  # between two warnings that no broker answers
+TOPIC_SECONDS: Final = 10  # wait for topics that were created a moment ago
+# Batch limit where we may not read the topic's own: far below that of any sensible topic.
+CAREFUL_BATCH_BYTES: Final = 64 * 1024
+NO_QUERIES_TOPIC: Final = "there is no queries topic, `imagelane topics` creates it"
 COMPRESSION_WARNING: Final = (
     "the topic keeps the producers' compression: whoever can write to it decides what a batch "
     "unpacks to, here up to 8 MiB; compression.type=uncompressed has the broker unpack and limit "
@@ -46,10 +47,10 @@ COMPRESSION_UNKNOWN: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicFacts:
-    """A topic as the cluster has it.
+    """A topic and its settings.
 
-    `append_time`: the broker sets the time of its records. `unpacked`: it unpacks compressed ones
-    and holds them to `max_batch_bytes`, so that none can be a bomb for us; None: not known.
+    `append_time`: the broker sets the records' time. `unpacked`: the broker stores batches
+    uncompressed, `max_batch_bytes` at most, so none is a decompression bomb; None: not known.
     """
 
     name: str
@@ -59,10 +60,10 @@ class TopicFacts:
     max_batch_bytes: int
 
     def compression_fault(self, *, allowed: bool) -> str | None:
-        """Return what is to be said of the topic's compression, if anything.
+        """Return a warning about the topic's compression, or None.
 
         Raises:
-            FatalError: it keeps the producers' codec, and nobody has allowed that.
+            FatalError: the topic keeps the producers' codec, and that is not `allowed`.
         """
         if self.unpacked is None:
             return COMPRESSION_UNKNOWN
@@ -77,7 +78,7 @@ class TopicFacts:
 
 
 class Cluster:
-    """An administrative client of the cluster."""
+    """An administrative client, connected inside its context."""
 
     def __init__(
         self,
@@ -110,7 +111,7 @@ class Cluster:
 
     @property
     def brokers(self) -> str:
-        """The brokers that answered, `host:port` by comma, as the cluster names them."""
+        """The brokers as the cluster names them, `host:port` by comma."""
         known = self._connected()._client.cluster.brokers()
         return ", ".join(sorted(f"{broker.host}:{broker.port}" for broker in known))
 
@@ -118,11 +119,11 @@ class Cluster:
         """Return ingest, results and dead letter topic.
 
         Raises:
-            FatalError: which of them does not exist, and how to create them.
+            FatalError: one of them does not exist.
         """
         names = self._topics
         give_up = time.monotonic() + min(TOPIC_SECONDS, self._broker_wait_seconds)
-        said = False
+        warned = False
         while True:
             found = await self._answer(lambda: topic_partitions(self._connected()))
             if not (missing := [name for name in names if name not in found]):
@@ -130,24 +131,24 @@ class Cluster:
             line = f"{', '.join(missing)} not there; `imagelane topics` creates them"
             if time.monotonic() >= give_up:
                 raise FatalError(ExitCode.TOPIC, f"topic: {line}")
-            if not said:
+            if not warned:
                 log.warning("waiting for topics", seconds=TOPIC_SECONDS, reason=line)
-                said = True
+                warned = True
             await asyncio.sleep(RETRY_SECONDS)
         return [await self._facts(name, len(found[name])) for name in names]
 
     async def queries(self) -> TopicFacts | None:
-        """Return the queries topic, or None where there is none: it is no condition to start."""
+        """Return the queries topic; None: it does not exist, and is optional."""
         name = self._queries_topic
         found = await self._answer(lambda: topic_partitions(self._connected()))
         return await self._facts(name, len(found[name])) if name in found else None
 
     async def committed(self, partition: TopicPartition) -> Position | None:
-        """Return the group's committed position of a partition, or None where it has none.
+        """Return the group's committed position of a partition, or None.
 
         Raises:
-            Unanswered: its coordinator has not answered for `position_wait_seconds`.
-            FatalError: it refuses.
+            Unanswered: the coordinator has not answered for `position_wait_seconds`.
+            FatalError: the coordinator refuses.
         """
         return (await self.all_committed([partition])).get(partition)
 
@@ -191,12 +192,12 @@ class Cluster:
         )
 
     async def _answer(self, ask: Callable[[], Awaitable[_Reply]]) -> _Reply:
-        """Ask, and again while that may heal; no answer in time ends the process."""
+        """Ask, with retries for `ANSWER_SECONDS`; without an answer raise `FatalError`."""
         with answers_needed("asking for the topics"):
             return await retried(ask, ANSWER_SECONDS)
 
     async def _connect(self) -> AIOKafkaAdminClient:
-        """Connect, and wait for the broker a while: it may be starting as well."""
+        """Connect, with retries: the broker may be starting too."""
         brokers = ", ".join(self._kafka.bootstrap_servers)
         warn_next = time.monotonic()
         give_up = warn_next + self._broker_wait_seconds

@@ -1,4 +1,4 @@
-"""EndTxn, which must reach a broker once at most."""
+"""Sends EndTxn at most once, where aiokafka would send it again."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from aiokafka.protocol.transaction import EndTxnRequest
 
 
 class EndTxnUnanswered(Exception):
-    """No KafkaError, which aiokafka would answer by sending the request again."""
+    """Deliberately not a KafkaError: aiokafka would send the request again."""
 
 
-def end_once(client: Any) -> None:
-    """Let a lost connection end the producer instead of sending EndTxn again.
+def send_end_txn_once(client: Any) -> None:
+    """Have `client` raise `EndTxnUnanswered` for an EndTxn that got no answer.
 
-    The first one may still be on its way; with the same epoch it would end the next transaction.
+    The request may still arrive: with the same epoch it would end the next transaction too.
     """
     send = client.send
 

@@ -1,4 +1,4 @@
-"""Results as evidence of where a group was: read back from the end of the results topic."""
+"""Reads the end of the results topic: results are evidence that a group has lost its position."""
 
 import time
 from collections.abc import Collection, Mapping
@@ -9,24 +9,24 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from consumer.broker.history import open_reader, record_of
-from consumer.partition.beginning import Evidence
+from consumer.partition.begin_at import Evidence
 from consumer.partition.offsets import PartitionId
 from imagelane.position import MAX_OPEN
 from schemas import Record, Refused, Source, Verifier, decode_source
 
 log = structlog.get_logger()
 
-WINDOW_RECORDS: Final = 10_000  # read at a time, from the end of a results partition backwards
+WINDOW_RECORDS: Final = 10_000  # read at a time, backwards
 MAX_RECORDS: Final = 200_000  # of one results partition; bounds the start
-# Behind the result with the highest source.offset come those of at most so many lower ones: more
-# were never open at once. So a partition that was seen so often has shown its highest.
+# At most MAX_OPEN records are open at once, so at most MAX_OPEN results follow the one with the
+# highest source.offset: MAX_OPEN + 1 results of a partition include it.
 ENOUGH: Final = MAX_OPEN + 1
 _POLL_MS: Final = 500
 
 
 @dataclass(slots=True, kw_only=True)
 class ResultsEvidence:
-    """What the results topic tells of partitions that are read, for one group."""
+    """Reads evidence about one group from the results topic."""
 
     client: Mapping[str, Any]
     results_topic: str
@@ -38,11 +38,11 @@ class ResultsEvidence:
     async def read(
         self, partitions: Collection[PartitionId], seconds: float, max_records: int | None = None
     ) -> dict[PartitionId, Evidence]:
-        """Return what the last results tell of ingest partitions.
+        """Return the evidence of the last results about these partitions of requests.
 
-        Of each results partition windows are read backwards from the end: to its start, to
-        `max_records` (`MAX_RECORDS`), or until it has shown each ingest partition often enough; all
-        of them for `seconds` at most.
+        Each results partition is read backwards: to its start, for `max_records` (by default
+        `MAX_RECORDS`), or until it has shown `ENOUGH` results of each partition; all together take
+        `seconds` at most.
         """
         found = {partition: Evidence() for partition in partitions}
         give_up = time.monotonic() + seconds
@@ -88,7 +88,7 @@ class ResultsEvidence:
         found: dict[PartitionId, Evidence],
         give_up: float,
     ) -> bool:
-        """Read the offsets from `lower` to below `upper`; False if the time was over before."""
+        """Read the offsets from `lower` to below `upper`; False if the time ran out."""
         consumer.seek(results, lower)
         while await consumer.position(results) < upper:
             if time.monotonic() >= give_up:

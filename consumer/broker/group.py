@@ -1,6 +1,6 @@
-"""The topics of requests: poll and rebalance; each partition's commits go by its own transactions.
+"""The member of the consumer group: poll, rebalance, and a producer for each partition.
 
-The order on assignment makes exactly-once true: start the partition's producer (which fences the
+Exactly-once rests on the order at assignment: start the partition's producer (which fences the
 former owner), then read the committed position, then seek. By then aiokafka already prefetches from
 the offset that it read itself; those records are dropped, and the seek makes them come again.
 """
@@ -14,21 +14,20 @@ from typing import Any, Final, Protocol, Self
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import OffsetOutOfRangeError, UnsupportedCodecError
+from aiokafka.errors import OffsetOutOfRangeError
 
 from consumer.broker.beginnings import Beginnings
 from consumer.broker.cluster import Cluster, TopicFacts
-from consumer.broker.history import read_back, record_of
+from consumer.broker.history import codecs_needed, read_back, record_of, stop_consumer
 from consumer.broker.log_ends import LogEnd, LogEnds
 from consumer.broker.open_transactions import OpenTransactions
-from consumer.broker.rebalance import Rebalance
+from consumer.broker.rebalance import RebalanceListener
 from consumer.broker.start_offsets import StartOffsets
 from consumer.broker.transaction_counts import TransactionCounts
 from consumer.broker.transactions import PartitionTransactions
 from consumer.partition.offsets import PartitionId
 from consumer.partition.worker import Commit, History
 from consumer.runtime.readiness import Readiness
-from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.errors import answers_needed
 from imagelane.kafka.header_names import tolerate_header_names
 from imagelane.position import Position
@@ -36,27 +35,26 @@ from schemas import Record
 
 log = structlog.get_logger()
 
-STOP_SECONDS: Final = 2
-GIVE_UP_SECONDS: Final = 0.5  # for what is cancelled
-ROOM_SECONDS: Final = 0.005  # how soon a worker that was full is looked at again
-MOST_AT_ONCE: Final = 128  # records of one poll: some 6 ms of the loop
+CANCEL_SECONDS: Final = 0.5  # wait for a cancelled rebalance
+FULL_SECONDS: Final = 0.005  # longest poll while a worker is full: it may soon take records
+MAX_POLL_RECORDS: Final = 128  # some 6 ms of the event loop
 
 
 class Workers(Protocol):
-    """Who works on the partitions."""
+    """The workers of the assigned partitions."""
 
     def open(
         self, partition: PartitionId, position: Position, commit: Commit, history: History
     ) -> None:
-        """Begin the work on a partition from a position, after a look at what was before it."""
+        """Read the history before a position, then work on the partition from there."""
 
     async def close(self) -> None:
-        """Finish or give up what is in flight, and commit it; within a bound."""
+        """Finish and commit the records in flight, within a bound, or give them up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupOptions:
-    """Which group is joined, and how patient it is. `client`: what every client is made with."""
+    """The group and its timeouts. `client`: the arguments of every Kafka client."""
 
     client: dict[str, Any]
     group_id: str
@@ -67,7 +65,7 @@ class GroupOptions:
 
 
 class KafkaStream:
-    """One member of the consumer group, once it has joined."""
+    """One member of the consumer group."""
 
     def __init__(
         self,
@@ -78,14 +76,14 @@ class KafkaStream:
         replay_seconds: Mapping[str, float],
         readiness: Readiness,
     ) -> None:
-        """Prepare a member that reads the topics of `replay_seconds`: how far back by topic."""
+        """Prepare a member; `replay_seconds`: length of the history by topic, for all it reads."""
         self._options = options
         self._cluster = cluster
         self._outputs = outputs
         self._replay_seconds = replay_seconds
         self._rebalancing: asyncio.Task[None] | None = None
         self._transactions: dict[PartitionId, PartitionTransactions] = {}
-        # The last positions of partitions that are not held: read before, or given away.
+        # The last known positions of partitions that are not assigned here.
         self._known: dict[PartitionId, Position] = dict(beginnings.positions)
         self._fault: BaseException | None = None
         self.joined = False
@@ -96,11 +94,11 @@ class KafkaStream:
             group_id=options.group_id,
             group_instance_id=options.group_instance_id,
             enable_auto_commit=False,
-            auto_offset_reset="none",  # what the log has lost is said and counted, not jumped over
+            auto_offset_reset="none",  # `StartOffsets` logs and counts deleted records
             isolation_level="read_committed",
             session_timeout_ms=session_ms,
             heartbeat_interval_ms=session_ms // 10,
-            # A full worker is not polled, maybe for long; the heartbeat goes on.
+            # Polls may stop for long while the workers are full; heartbeats go on.
             max_poll_interval_ms=2**31 - 1,
         )
         self._open_transactions = OpenTransactions(
@@ -111,7 +109,7 @@ class KafkaStream:
             self._consumer,
             beginnings,
             group_id=options.group_id,
-            # No heartbeat is sent meanwhile.
+            # aiokafka sends no heartbeat during an assignment.
             look_seconds=options.session_timeout_seconds / 3,
         )
 
@@ -128,61 +126,55 @@ class KafkaStream:
     async def __aexit__(self, *_: object) -> None:
         if self._rebalancing:  # aiokafka's stop would wait for it, and it starts producers
             self._rebalancing.cancel()
-            await asyncio.wait({self._rebalancing}, timeout=GIVE_UP_SECONDS)
-        # While a broker is away aiokafka's stop waits long, or ends as if it had been cancelled.
-        stopping = asyncio.ensure_future(self._consumer.stop())
-        await asyncio.gather(
-            asyncio.wait({stopping}, timeout=STOP_SECONDS), self._stop_transactions()
-        )
-        stopping.cancel()
+            await asyncio.wait({self._rebalancing}, timeout=CANCEL_SECONDS)
+        await asyncio.gather(stop_consumer(self._consumer), self._stop_transactions())
 
     def join(self, workers: Workers) -> None:
-        """Join the group; partitions come and go by way of `workers`, while `poll` is called."""
-        listener = Rebalance(
+        """Join the group; during `poll`, rebalances open and close `workers`."""
+        listener = RebalanceListener(
             assign=lambda partitions: self.until_left(self.assign(partitions, workers)),
             revoke=lambda: self.revoke(workers),
             fail=self.fail,
         )
         self._consumer.subscribe(list(self._replay_seconds), listener=listener)
 
-    async def poll(self, room: Mapping[PartitionId, int], timeout_seconds: float) -> list[Record]:
-        """Return the next records of partitions with room, at most what the fullest one can take.
+    async def poll(
+        self, capacity: Mapping[PartitionId, int], timeout_seconds: float
+    ) -> list[Record]:
+        """Return records of partitions with capacity, at most as many as the fullest one can take.
 
-        And at most `MOST_AT_ONCE`: each begins its work at once, and the device waits meanwhile.
+        Also at most `MAX_POLL_RECORDS`: all of them start before the loop serves the device again.
 
         Raises:
-            FatalError: an assignment failed, or the group does.
+            FatalError: an assignment or the group failed.
         """
         if self._fault:
             raise self._fault
-        wanted = self._pause_and_resume(room)
-        if len(wanted) < len(room):
-            timeout_seconds = min(timeout_seconds, ROOM_SECONDS)
+        wanted = self._pause_and_resume(capacity)
+        if len(wanted) < len(capacity):
+            timeout_seconds = min(timeout_seconds, FULL_SECONDS)
         if not wanted:  # to aiokafka no partition means every partition
             await asyncio.sleep(timeout_seconds)
             with answers_needed("joining the group"):
-                self._consumer._coordinator.check_errors()  # as the call would that is not made
+                self._consumer._coordinator.check_errors()  # as getmany() does
             return []
-        with answers_needed("fetching"):
+        with answers_needed("fetching"), codecs_needed():
             try:
                 batches = await self._consumer.getmany(
                     *wanted,
                     timeout_ms=int(timeout_seconds * 1000),
-                    max_records=min(MOST_AT_ONCE, *(room[p] for p in wanted)),
+                    max_records=min(MAX_POLL_RECORDS, *(capacity[p] for p in wanted)),
                 )
             except OffsetOutOfRangeError as exc:
                 await self._starts.pass_deleted(exc.args[0])
                 return []
-            except UnsupportedCodecError as exc:
-                line = f"topic: no codec for its records: {exc!r}"
-                raise FatalError(ExitCode.TOPIC, line) from exc
         for partition in wanted:
             if not batches.get(partition):
-                await self._open_transactions.look(partition)
+                await self._open_transactions.check(partition)
         return [record_of(message) for batch in batches.values() for message in batch]
 
-    def set_back(self, offsets: Mapping[PartitionId, int]) -> None:
-        """Have the records of partitions come again, from an offset on."""
+    def rewind(self, offsets: Mapping[PartitionId, int]) -> None:
+        """Read partitions again, each from its offset on."""
         for partition in self._consumer.assignment():
             if (offset := offsets.get(partition)) is not None:
                 log.info("partition set back", **partition._asdict(), offset=offset)
@@ -190,17 +182,17 @@ class KafkaStream:
 
     @property
     def deleted_unread(self) -> int:
-        """Records that the log lost before they were read, since the start of the process."""
+        """Records deleted before they were read, since the start of the process."""
         return self._starts.deleted_unread
 
     async def log_ends(self, partitions: Collection[PartitionId]) -> dict[PartitionId, LogEnd]:
-        """Return where partitions end; those without a position here are left out."""
+        """Return the log ends of partitions; those without a position here are left out."""
         return await self._log_ends.read(partitions)
 
-    def _pause_and_resume(self, room: Mapping[PartitionId, int]) -> list[TopicPartition]:
-        """Let the partitions with room be fetched, and return them."""
+    def _pause_and_resume(self, capacity: Mapping[PartitionId, int]) -> list[TopicPartition]:
+        """Return the partitions with capacity, and have aiokafka fetch only those."""
         assigned = self._consumer.assignment()
-        wanted = [p for p in assigned if room.get(p, 0) > 0]
+        wanted = [p for p in assigned if capacity.get(p, 0) > 0]
         paused = self._consumer.paused()
         for partition in assigned:
             if partition in wanted and partition in paused:
@@ -210,7 +202,7 @@ class KafkaStream:
         return wanted
 
     async def assign(self, partitions: Sequence[TopicPartition], workers: Workers) -> None:
-        """Open a worker for each partition, in the order that the head of this file gives."""
+        """Open a worker for each partition, in the order explained at the top of this file."""
         for partition in partitions:
             transactions = PartitionTransactions(
                 group_id=self._options.group_id,
@@ -243,10 +235,10 @@ class KafkaStream:
                 offset=position.offset,
                 seconds=round(time.monotonic() - start, 3),
             )
-        self.joined = True  # not before: an assignment that hangs is watched as well
+        self.joined = True  # only now: the watchdog must notice an assignment that hangs
 
     async def until_left(self, work: Coroutine[Any, Any, None]) -> None:
-        """Await a rebalance's work, or its end when the stream is left meanwhile."""
+        """Await a rebalance's work, which `__aexit__` may cancel."""
         task = self._rebalancing = asyncio.create_task(work)
         try:
             await asyncio.wait({task})
@@ -256,7 +248,7 @@ class KafkaStream:
             task.result()
 
     async def revoke(self, workers: Workers) -> None:
-        """Close the workers, then let their partitions go."""
+        """Close the workers, then their producers."""
         self.joined = False
         self._open_transactions.forget()
         await workers.close()

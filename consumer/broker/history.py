@@ -1,12 +1,12 @@
-"""What a partition's log holds before a position: who was there already, for the replay window.
+"""Reads a partition's records before its position: the replay window after a restart or a move.
 
-Read from the log itself, so that a restart or a move of the partition needs no other store.
+The log itself holds them, so no other store is needed.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from itertools import chain
 from typing import Any, Final, TypeVar
 
@@ -20,18 +20,28 @@ from schemas import Record, TimestampType
 
 MAX_VERIFIED: Final = 200_000  # a window of 20 minutes at 160 records a second; bounds the start
 CHUNK_OFFSETS: Final = 50_000
-BEFORE_OFFSETS: Final = 1_000  # looked at before the window where nothing in it verifies
+BEFORE_OFFSETS: Final = 1_000  # read before the window if no record in it verifies
 STOP_SECONDS: Final = 2
 _POLL_MS: Final = 500
-_TYPES: Final = tuple(TimestampType)  # by Kafka's number; to ask the enum takes a microsecond more
+_TYPES: Final = tuple(TimestampType)  # by Kafka's number; a call of the enum takes 1 µs more
 
 Recalled = TypeVar("Recalled")
 Recall = Callable[[Record], Recalled | None]
 
 
+@contextmanager
+def codecs_needed() -> Iterator[None]:
+    """Raise `FatalError` for records whose codec is not installed."""
+    try:
+        yield
+    except UnsupportedCodecError as exc:
+        line = f"topic: no codec for its records: {exc!r}"
+        raise FatalError(ExitCode.TOPIC, line) from exc
+
+
 @asynccontextmanager
 async def open_reader(client: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer]:
-    """Open a reader of committed records, outside any group; the caller assigns and seeks."""
+    """Open a reader of committed records without a group; the caller assigns and seeks."""
     consumer = AIOKafkaConsumer(
         **client, group_id=None, auto_offset_reset="earliest", isolation_level="read_committed"
     )
@@ -39,11 +49,18 @@ async def open_reader(client: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsum
         await consumer.start()
         yield consumer
     finally:
-        # While a broker is away aiokafka's stop waits long, or ends as if it had been cancelled.
-        stopping = asyncio.ensure_future(consumer.stop())
-        await asyncio.wait({stopping}, timeout=STOP_SECONDS)
-        if stopping.cancel() or stopping.cancelled():
+        if not await stop_consumer(consumer):
             await consumer._client.close()
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> bool:
+    """Stop a consumer; return False after `STOP_SECONDS`, or if aiokafka gave up.
+
+    While a broker is away aiokafka's stop waits long, or ends as if it had been cancelled.
+    """
+    stopping = asyncio.ensure_future(consumer.stop())
+    await asyncio.wait({stopping}, timeout=STOP_SECONDS)
+    return not (stopping.cancel() or stopping.cancelled())
 
 
 async def read_back(
@@ -53,23 +70,19 @@ async def read_back(
     window_seconds: float,
     recall: Recall[Recalled],
 ) -> list[Recalled]:
-    """Return what `recall` makes of the last records before `end_offset`, oldest first.
+    """Return the results of `recall` for the last records before `end_offset`, oldest first.
 
-    They reach back `window_seconds` from the time of the record at `end_offset` (from now, where
-    there is none yet). What `recall` makes nothing of does not count in `MAX_VERIFIED`: forgeries,
-    which anybody can write, push nothing out. So the log is read from its end, in chunks.
+    The window of `window_seconds` ends at the time of the record at `end_offset`, or now if there
+    is none yet. `MAX_VERIFIED` bounds the results that are not None, so forgeries displace no
+    verified record; hence the log is read backwards, in chunks.
 
     Raises:
-        FatalError: the brokers do not answer, or refuse; a codec that cannot be read.
+        FatalError: the brokers do not answer, or refuse; a codec is not installed.
     """
-    with answers_needed("reading back what was before the position"):
-        try:
-            async with open_reader(client) as consumer:
-                consumer.assign([partition])
-                return await _read_back(consumer, partition, end_offset, window_seconds, recall)
-        except UnsupportedCodecError as exc:
-            line = f"topic: no codec for its records: {exc!r}"
-            raise FatalError(ExitCode.TOPIC, line) from exc
+    with answers_needed("reading back what was before the position"), codecs_needed():
+        async with open_reader(client) as consumer:
+            consumer.assign([partition])
+            return await _read_back(consumer, partition, end_offset, window_seconds, recall)
 
 
 async def _read_back(
@@ -90,7 +103,7 @@ async def _read_back(
         chunks.append(await _recall(consumer, partition, low, high, recall))
         high = low
     if not any(chunks):
-        # After a quiet night the window is empty: older records still prove our secret.
+        # After a quiet night the window is empty; older records can still prove our secret.
         await _recall(consumer, partition, max(0, begin - BEFORE_OFFSETS), begin, recall)
     return list(chain.from_iterable(reversed(chunks)))
 
@@ -145,4 +158,4 @@ async def _time_of(consumer: AIOKafkaConsumer, partition: TopicPartition, offset
     while await consumer.position(partition) < end:
         for batch in (await consumer.getmany(timeout_ms=_POLL_MS, max_records=1)).values():
             return float(batch[0].timestamp / 1000)
-    return time.time()  # what is there was aborted
+    return time.time()  # the rest of the log was aborted

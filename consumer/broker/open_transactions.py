@@ -1,8 +1,8 @@
-"""Notices a transaction on the ingest topic that is left open: nothing behind it can be read.
+"""Detects a transaction left open on a topic of requests: the records behind it cannot be read.
 
-Whoever may write with a transactional id can open one; the broker ends it after the age that it
-was begun with, at most `transaction.max.timeout.ms`. A further one that is begun meanwhile holds
-the records back as long again.
+Any writer with a transactional id can open one. The broker aborts it after the timeout it was begun
+with, at most `transaction.max.timeout.ms`; a second one begun meanwhile holds the records back as
+long again.
 """
 
 import math
@@ -16,26 +16,26 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from consumer.runtime.readiness import Readiness
 
 _SAMPLE_SECONDS: Final = 1.0
-_MOST_SAMPLES: Final = 1000
+_MAX_SAMPLES: Final = 1000
 
 
 @dataclass(slots=True)
 class WithheldRecords:
     """How long a partition's records have been held back. Pure: the time is an argument."""
 
-    # Ends of the log and when each was first seen, oldest first; none that can be read up to.
+    # Log ends above the stable offset and when each was first seen, oldest first.
     _ends: list[tuple[int, float]] = field(default_factory=list)
 
     def seconds(self, *, end: int, stable: int, now: float) -> float:
-        """Return for how long at least the record at `stable` has been there; 0 where none is.
+        """Return the least age of the record at `stable`; 0 if there is none.
 
         `end` is the log's high watermark, `stable` the offset up to which no transaction is open.
         """
         del self._ends[: bisect_right(self._ends, (stable, math.inf))]
         if end > stable and (not self._ends or self._is_news(end, now)):
             self._ends.append((end, now))
-        if len(self._ends) > _MOST_SAMPLES:
-            del self._ends[1::2]  # the age of some records is understated
+        if len(self._ends) > _MAX_SAMPLES:
+            del self._ends[1::2]  # understates the age of some records
         return now - self._ends[0][1] if self._ends else 0.0
 
     def _is_news(self, end: int, now: float) -> bool:
@@ -44,10 +44,9 @@ class WithheldRecords:
 
 
 class OpenTransactions:
-    """Looks at the partitions of a consumer, and says where records have been held back too long.
+    """Makes the process not ready while a partition's records have been held back too long.
 
-    We are not ready then, and alive: a restart would heal nothing, and whoever left the transaction
-    open must not be able to stop us.
+    The process stays live: a restart would not help, and a writer must not be able to stop it.
     """
 
     def __init__(
@@ -58,9 +57,9 @@ class OpenTransactions:
         self._bound_seconds = bound_seconds
         self._withheld: dict[TopicPartition, WithheldRecords] = {}
 
-    async def look(self, partition: TopicPartition) -> None:
-        """Look at a partition that a poll has just found nothing in."""
-        if partition not in self._consumer.assignment():  # since the poll began
+    async def check(self, partition: TopicPartition) -> None:
+        """Check a partition of which the last poll returned no record."""
+        if partition not in self._consumer.assignment():  # it was revoked during the poll
             return
         end = self._consumer.highwater(partition)
         stable = self._consumer.last_stable_offset(partition)
@@ -79,7 +78,7 @@ class OpenTransactions:
         )
 
     def forget(self) -> None:
-        """Forget all partitions, as they go to somebody else."""
+        """Forget all partitions, which are being revoked."""
         for partition in self._withheld:
             self._readiness.clear(_cause(partition))
         self._withheld.clear()

@@ -1,4 +1,4 @@
-"""What happens when partitions come and go; aiokafka swallows what its callbacks raise."""
+"""The rebalance listener. It reports exceptions itself, since aiokafka swallows them."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -12,8 +12,8 @@ from imagelane.kafka.errors import answers_needed
 log = structlog.get_logger()
 
 
-class Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's types are not seen
-    """Calls `assign` and `revoke`, and hands what they raise to `fail`."""
+class RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """Calls `assign` and `revoke`, and `fail` with their exceptions."""
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's 
         self._assign, self._revoke, self._fail = assign, revoke, fail
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        """Open what is assigned."""
+        """Open the assigned partitions."""
         try:
             with answers_needed("opening assigned partitions"):
                 await self._assign(sorted(assigned))
@@ -36,7 +36,7 @@ class Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's 
             raise
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        """Close what is revoked, before it goes."""
+        """Close all partitions, before the group gives them to other members."""
         try:
             if revoked:
                 log.info("partitions revoked", partitions=[f"{t}-{p}" for t, p in sorted(revoked)])

@@ -1,4 +1,13 @@
-"""Which offset a partition is read from: its position, what BEGIN_AT says, or the log's start."""
+"""The offset from which a partition is read.
+
+    no committed position ───────────► BEGIN_AT, committed at once; else the log's start
+    position within the log ─────────► the position
+    position below the log's start ──► the log's start; the deleted records are counted and logged
+    position above the log's end ────► the process ends: the topic was re-created or lost records
+
+Invariant: no record is skipped in silence. So aiokafka may not reset an offset by itself
+(`auto_offset_reset="none"`), and an offset that is deleted between two fetches comes here too.
+"""
 
 from collections.abc import Mapping
 
@@ -15,7 +24,7 @@ log = structlog.get_logger()
 
 
 class StartOffsets:
-    """The start of each partition of a group; `deleted_unread` counts records the log lost."""
+    """The start offsets of a group; `deleted_unread` counts records deleted before a read."""
 
     def __init__(
         self,
@@ -25,7 +34,7 @@ class StartOffsets:
         group_id: str,
         look_seconds: float,
     ) -> None:
-        """Prepare; results are read back for `look_seconds` at most."""
+        """Prepare; `look_seconds` bounds the reading of results for one partition."""
         self._consumer = consumer
         self._beginnings = beginnings
         self._group_id = group_id
@@ -35,7 +44,7 @@ class StartOffsets:
     async def begin(self, partition: TopicPartition, commit: Commit) -> Position:
         """Return where to begin without a position: at the start, or where `BEGIN_AT` says.
 
-        The latter is committed at once, so that it is said once.
+        The offset of `BEGIN_AT` is committed at once, so that the setting takes effect once.
         """
         at = await self._beginnings.of(partition, self._look_seconds)
         start, end = await self._edges(partition)
@@ -47,11 +56,10 @@ class StartOffsets:
         return position
 
     async def first_offset(self, partition: TopicPartition, position: Position) -> int:
-        """Return where to read from: the position, or the log's start if that has passed it.
+        """Return the position's offset, or the log's start if that is higher.
 
         Raises:
-            FatalError: `TOPIC`: the log ends below the position. After a topic was made anew, the
-                records up to it would be skipped in silence.
+            FatalError: `TOPIC`: the log ends below the position.
         """
         start, end = await self._edges(partition)
         if position.offset > end:
@@ -73,7 +81,7 @@ class StartOffsets:
         return max(position.offset, start)
 
     async def pass_deleted(self, fetched: Mapping[TopicPartition, int]) -> None:
-        """Go on where the log begins now, if it begins behind an offset that was to be fetched."""
+        """Seek to the log's start where it has passed an offset that was to be fetched."""
         for partition, offset in fetched.items():
             first = await self.first_offset(partition, Position(offset=offset))
             if partition in self._consumer.assignment():

@@ -1,11 +1,11 @@
-"""What happened to the transactions of a process, for its metrics."""
+"""Counts of a process's transactions, for its metrics."""
 
 from dataclasses import dataclass
 
 
 @dataclass(slots=True, kw_only=True)
 class TransactionCounts:
-    """Over all partitions, and over those that were given away."""
+    """Sums over all partitions, revoked ones included."""
 
     in_doubt: int = 0
     aborted: int = 0

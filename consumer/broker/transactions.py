@@ -1,18 +1,21 @@
-"""The transactional producer of one worker: outputs and input position together, or not at all.
+"""The transactional producer of one partition: commits outputs and input position atomically.
 
-The transactional id is made of group, topic and partition, so a start fences the former owner of
-the partition. A commit is in one of three states:
+The transactional id is group, topic and partition, so a start fences the partition's former owner.
+A commit is in one of three states:
 
     written ──answer──► committed
        │ no answer, or an error
        ▼
     unknown ──a new producer reads the position──► committed, or written again
 
-Invariant: nothing is written again before the position was read. aiokafka speaks the first version
-of the transaction protocol: no fencing by group generation, and a missing answer says nothing about
-the transaction. So an unknown commit costs the producer: its successor aborts what was open, and
-only then does the committed position tell which of both happened. Outcomes stay in memory
-meanwhile. A position that neither commit explains is another owner's: the process ends.
+Invariant: outputs are written a second time only after the committed position was read.
+
+aiokafka speaks the first version of the transaction protocol: the broker does not fence by group
+generation, and a missing answer leaves open whether the transaction was committed. So a new
+producer replaces the old one and aborts a transaction still open; then the committed position shows
+which of both happened. The outcomes stay in memory until then. A position below the last committed
+one was lost by a broker, so the commit is written again. Any other position is a commit of another
+owner: the process ends.
 """
 
 import asyncio
@@ -35,7 +38,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from consumer.broker.batches import send_batches
 from consumer.broker.cluster import TopicFacts
-from consumer.broker.end_txn import EndTxnUnanswered, end_once
+from consumer.broker.end_txn import EndTxnUnanswered, send_end_txn_once
 from consumer.broker.transaction_counts import TransactionCounts
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.admin import offsets_told
@@ -45,12 +48,12 @@ from schemas import OutgoingRecord
 
 log = structlog.get_logger()
 
-MAX_COMMIT_TIMEOUTS: Final = 10  # then a commit that gets no answer is given up
+MAX_COMMIT_TIMEOUTS: Final = 10  # a commit fails after 10 transaction timeouts
 RETRY_SECONDS: Final = 1
 STOP_SECONDS: Final = 2
-MAX_REQUEST_BYTES: Final = 8 * 2**20  # the topic's own limit is the one that counts
-# A partition's batches go one after the other, each a round trip: of aiokafka's 16 KiB a commit of
-# 500 results would wait for some thirty.
+MAX_REQUEST_BYTES: Final = 8 * 2**20  # so large that the topic's own limit applies
+# Each batch of a partition costs a round trip: with aiokafka's 16 KiB a commit of 500 results takes
+# some thirty.
 BATCH_BYTES: Final = 256 * 1024
 _FENCED: Final = (ProducerFenced, InvalidProducerEpoch, InvalidTxnState)
 _UNANSWERED: Final = (TimeoutError, KafkaError, EndTxnUnanswered, Unanswered)
@@ -59,8 +62,8 @@ _UNANSWERED: Final = (TimeoutError, KafkaError, EndTxnUnanswered, Unanswered)
 class PartitionTransactions:
     """Commits for one partition, with records for the topics `outputs`.
 
-    `committed` reads the partition's position from the group's coordinator; `known` is the last one
-    that this process has read or committed, if it had the partition before.
+    `committed` reads the partition's position from the group's coordinator; `known` is the position
+    that this process last read or committed in an earlier assignment.
     """
 
     def __init__(
@@ -88,57 +91,57 @@ class PartitionTransactions:
 
     @property
     def committed(self) -> Position | None:
-        """The last position that was read or committed here; None: the group has none."""
+        """The position last read or committed here; None: the group has none."""
         return self._committed
 
     async def start(self) -> Position | None:
-        """Fence the former owner, settle what it left open, and only then read the position.
+        """Fence the former owner, abort its open transaction, then read the position.
 
         Raises:
-            FatalError: `POSITION`: the position vanished; the coordinator refuses to tell it.
+            FatalError: `POSITION`: the group lost the position; or the coordinator refuses.
         """
         before = self._committed
         await self._start()
-        self._committed = self._not_vanished(await self._read_committed())
+        self._committed = self._not_lost(await self._read_committed())
         self._committed = await self._confirmed_position()
-        _went_back(self._committed, before)  # only said: whoever reset it wants the work redone
+        _went_back(self._committed, before)  # logged only: whoever reset it wants the work redone
         return self._committed
 
     async def _confirmed_position(self) -> Position | None:
         """Abort an empty transaction and read the position from the broker that took its offset.
 
-        A coordinator that stood still tells old positions until it hears that it was replaced (seen
-        on Kafka 4.3.1, 40 of 40 times). It cannot take an offset, which needs the replicas in sync.
-        Whatever is committed after that by another owner fences this producer.
+        A coordinator that was suspended answers with old positions until it learns that it was
+        replaced (seen on Kafka 4.3.1, 40 of 40 times). It cannot take an offset, which needs the
+        in-sync replicas. A later commit of another owner fences this producer.
         """
         give_up = time.monotonic() + self._timeout_seconds
         while True:
             await self._abort_orphaned_transaction()
             try:
                 async with asyncio.timeout(self._timeout_seconds):
-                    return self._not_vanished(await self._position_where_offsets_went())
+                    return self._not_lost(await self._position_at_coordinator())
             except Unanswered as exc:
                 if time.monotonic() >= give_up:
                     raise
                 log.warning("position not answered", reason=str(exc))
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def _position_where_offsets_went(self) -> Position | None:
+    async def _position_at_coordinator(self) -> Position | None:
         producer = self._producer
         assert producer is not None
         coordinator = producer._sender._coordinators[CoordinationType.GROUP]
-        told = await offsets_told(
+        offsets = await offsets_told(
             lambda request: producer.client.send(
                 coordinator, request, group=ConnectionGroup.COORDINATION
             ),
             self._group_id,
             [self._partition],
         )
-        found = told.get(self._partition)
+        found = offsets.get(self._partition)
         return Position(offset=found.offset, metadata=found.metadata) if found else None
 
-    def _not_vanished(self, found: Position | None) -> Position | None:
-        """Return it; one that was known and is gone must not be taken for a beginning."""
+    def _not_lost(self, found: Position | None) -> Position | None:
+        """Return `found`; raise if it is None after a known position: the group is not new."""
         known = self._committed
         if found is None and known is not None:
             raise FatalError(
@@ -155,14 +158,14 @@ class PartitionTransactions:
             **self._client,
             transactional_id=self._transactional_id,
             transaction_timeout_ms=int(self._timeout_seconds * 1000),
-            # Longer than any wait here, so that no request is sent again for its timeout.
+            # Longer than any timeout here, so that aiokafka sends no request twice.
             request_timeout_ms=int(self._timeout_seconds * 1000) + 1000,
             max_request_size=MAX_REQUEST_BYTES,
             max_batch_size=min(BATCH_BYTES, *(topic.max_batch_bytes for topic in self._outputs)),
             linger_ms=0,
         )
         self._producer = producer
-        end_once(producer.client)
+        send_end_txn_once(producer.client)
         async with asyncio.timeout(self._timeout_seconds):
             await producer.start()
 
@@ -171,8 +174,8 @@ class PartitionTransactions:
 
         A broker that dies right after the answer to a commit can end the transaction without
         writing its markers (seen on Kafka 4.3.1, one broker): outputs and position stay hidden
-        until the next marker of this transactional id. That must be an abort, since the records
-        come again.
+        until the next marker of this transactional id. The marker must be an abort, since the
+        records are processed again.
         """
         producer = self._producer
         assert producer is not None
@@ -187,7 +190,7 @@ class PartitionTransactions:
         self._counts.aborted += 1
 
     async def stop(self) -> None:
-        """Close the producer; a transaction still open is left to the next owner's start."""
+        """Close the producer; the next owner's start aborts a transaction still open."""
         producer, self._producer = self._producer, None
         if producer is None:
             return
@@ -195,8 +198,7 @@ class PartitionTransactions:
             async with asyncio.timeout(STOP_SECONDS):
                 await producer.stop()
         except _UNANSWERED as exc:
-            # aiokafka has no way to close without sending what it holds, and the broker may be
-            # away.
+            # aiokafka's stop sends its buffer first, which takes for ever without a broker.
             log.warning("producer discarded", partition=self._partition.partition, reason=repr(exc))
             with suppress(*_UNANSWERED):
                 async with asyncio.timeout(STOP_SECONDS):
@@ -214,7 +216,6 @@ class PartitionTransactions:
         outcome_unknown = False
         while time.monotonic() < give_up:
             try:
-                # Nothing is written again before the position was read.
                 if outcome_unknown and await self._resolve(position):
                     break
                 outcome_unknown = False
@@ -239,7 +240,7 @@ class PartitionTransactions:
 
     async def _transaction(self, outputs: Sequence[OutgoingRecord], position: Position) -> None:
         assert self._producer is not None
-        # Not aiokafka's context manager: it aborts on an error, which can hang like the commit did.
+        # Not aiokafka's context manager: on an error it aborts, which can hang as the commit did.
         await self._producer.begin_transaction()
         await send_batches(self._producer, outputs)
         await self._send_position(self._producer, position)
@@ -250,17 +251,16 @@ class PartitionTransactions:
         await producer.send_offsets_to_transaction({self._partition: offset}, self._group_id)
 
     async def _resolve(self, position: Position) -> bool:
-        """Start a new producer and tell whether the transaction in doubt went through."""
+        """Start a new producer; return True if the unknown transaction was committed."""
         await self.stop()
         await self._start()
         found = await self._read_committed()
-        if _is_before(found, self._committed):  # an old answer, or lost
+        if _is_before(found, self._committed):  # a stale answer, or a lost position
             await asyncio.sleep(RETRY_SECONDS)
             found = await self._read_committed()
         lost = _went_back(found, self._committed)
         if found != position and not lost:
-            # What is hidden is aborted, as it is written again.
-            found = await self._confirmed_position()
+            found = await self._confirmed_position()  # aborts outputs that a lost marker hides
         if found == position:
             return True
         if found != self._committed and not lost:
@@ -276,11 +276,11 @@ class PartitionTransactions:
 
 
 def _went_back(found: Position | None, before: Position | None) -> bool:
-    """Tell whether the committed position is older than one that the broker has acknowledged.
+    """Return True, and log it, if `found` is older than the acknowledged position `before`.
 
     A broker that dies between the answer and the markers can lose the position and keep the outputs
-    (seen on Kafka 4.3.1, one broker). Kafka lets nobody move the position of a group with members,
-    so ours is the one that holds.
+    (seen on Kafka 4.3.1, one broker). Kafka refuses to reset the position of a group with members,
+    so the acknowledged one is right.
     """
     if not _is_before(found, before):
         return False

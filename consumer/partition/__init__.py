@@ -1,1 +1,1 @@
-"""One partition: its records in work, its offsets, when to commit. The only room with offsets."""
+"""One partition: its records in flight, its offsets, when to commit. No other room has offsets."""

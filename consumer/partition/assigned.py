@@ -1,4 +1,4 @@
-"""The workers of this process: opened when a partition is assigned, closed when it is revoked."""
+"""The workers of the assigned partitions: opened at assignment, closed at revocation."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 LAST_COMMIT_SECONDS: Final = 5
 
-MakeWorker = Callable[[str, OffsetTracker, Commit], PartitionWorker]  # for a topic
+MakeWorker = Callable[[str, OffsetTracker, Commit], PartitionWorker]  # by topic
 
 
 class PartitionWorkers:
@@ -28,45 +28,42 @@ class PartitionWorkers:
         self._tasks = tasks
         self._finish_seconds = finish_seconds
         self._workers: dict[PartitionId, PartitionWorker] = {}
-        # Of workers that are being closed, too.
+        # The tasks of all workers, of those being closed too.
         self._running: dict[asyncio.Task[None], PartitionWorker] = {}
         self._stopping = False
 
-    def room(self) -> Mapping[PartitionId, int]:
+    def capacity(self) -> Mapping[PartitionId, int]:
         """Return how many more records each partition's worker can take."""
-        return {partition: worker.room for partition, worker in self._workers.items()}
+        return {partition: worker.capacity for partition, worker in self._workers.items()}
 
     @property
     def open_workers(self) -> Mapping[PartitionId, PartitionWorker]:
-        """The workers that are open, by partition."""
+        """The open workers by partition."""
         return MappingProxyType(self._workers)
 
     def take(self, record: Record) -> None:
-        """Give a record to its worker; without one it is dropped: the seek makes it come again."""
+        """Hand a record to its worker; without one drop it: the seek makes it come again."""
         if worker := self._workers.get((record.topic, record.partition)):
             worker.take(record, self._tasks)
 
     def rewinds(self) -> Mapping[PartitionId, int]:
-        """Return the offsets that partitions have to be set back to, each once."""
+        """Return the offsets to read partitions from again, each of them once."""
         offsets = {partition: worker.rewind() for partition, worker in self._workers.items()}
         return {partition: offset for partition, offset in offsets.items() if offset is not None}
 
     def open(
         self, partition: PartitionId, position: Position, commit: Commit, history: History
     ) -> None:
-        """Begin the work on a partition from a position, after a look at what was before it.
-
-        Not while the process stops: the partition is given away again.
-        """
-        if self._stopping:
+        """Read the history before a position, then work on the partition from there."""
+        if self._stopping:  # the process leaves the group
             return
         try:
-            completion = OffsetTracker.from_position(position)
+            offsets = OffsetTracker.from_position(position)
         except ForeignMetadata as exc:
             log.warning("commit metadata ignored", partition=partition, reason=str(exc))
-            completion = OffsetTracker(position.offset)
+            offsets = OffsetTracker(position.offset)
         topic, _ = partition
-        worker = self._make(topic, completion, commit)
+        worker = self._make(topic, offsets, commit)
         self._workers[partition] = worker
         running = self._tasks.create_task(worker.run(history))
         self._running[running] = worker
@@ -78,10 +75,10 @@ class PartitionWorkers:
         await self._close(finish_seconds, commit_seconds)
 
     async def close(self) -> None:
-        """Finish what is in flight within the bound, commit it, and give up the rest.
+        """Finish and commit the records in flight within the bound, and give up the rest.
 
-        Returns when no worker runs any longer, those that another call closes included: their
-        producers are stopped next. A last commit that takes too long is left to the next owner.
+        Returns when no worker runs, those closed by another call included, since the caller stops
+        their producers next. The next owner repeats a last commit that takes too long.
         """
         await self._close(self._finish_seconds, LAST_COMMIT_SECONDS)
 
@@ -89,7 +86,7 @@ class PartitionWorkers:
         end = time.monotonic() + finish_seconds + commit_seconds
         closing, self._workers = list(self._workers.values()), {}
         for running, worker in self._running.items():
-            if worker.recalling:  # nothing is in flight, and the history may be long
+            if worker.recalling:  # no record is in flight, and the history may be long
                 running.cancel()
         await asyncio.gather(*(worker.close(finish_seconds) for worker in closing))
         if not self._running:

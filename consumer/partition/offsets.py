@@ -5,53 +5,48 @@ Each offset is in one of four states:
     new ─────────take──► open ──done──► done
     unfinished ──take──► open
 
-- new: at or above both `next_offset` and `done_to`; no owner has finished it.
-- unfinished: taken by the previous owner and left open below `done_to`.
+- new: at or above both `_next_offset` and `_done_to`.
+- unfinished: below `_done_to`, taken by the previous owner and left open.
 - open: taken by this owner, without an outcome.
 - done: every other offset, gaps of the log among them.
 
 Invariant: the watermark, the lowest offset that is not done, is the committed offset and never
-falls. Open and unfinished offsets above it travel in the commit's metadata (`imagelane.position`),
-so a restart takes those alone again and one hanging image costs the others nothing. Metadata are
-bounded, so `room` bounds how far above the watermark records are taken.
+falls. The commit's metadata (`imagelane.position`) lists the open and unfinished offsets above it,
+so a restart repeats only those, and a hanging image delays no other record. Metadata is limited to
+4,096 bytes, so `capacity` limits how far above the watermark records are taken.
 """
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from imagelane.position import MAX_SPAN, STEP, ForeignMetadata, Position, Undone
+from imagelane.position import MAX_SPAN, STEP, Position, Undone, undone_at
 
 PartitionId = tuple[str, int]  # topic and number
 
 
 class OffsetTracker:
-    """Follows the records of one partition from being taken to being done.
+    """The state of every offset of one partition.
 
     `unfinished`: offsets from `offset` on that the previous owner left unfinished below `done_to`.
     """
 
     def __init__(self, offset: int, unfinished: Sequence[int] = (), done_to: int = 0) -> None:
-        self._next_offset = offset
-        self._open: dict[int, None] = {}  # taken and not done, in order of their offsets
-        self._unfinished = deque(unfinished)  # not done, and to be taken; all above those
-        self._done_to = max(offset, done_to)  # from here on nothing is done
+        self._next_offset = offset  # the lowest offset that was never read
+        self._open: dict[int, None] = {}  # rising offsets; a dict forgets one in constant time
+        self._unfinished = deque(unfinished)  # rising offsets, all above the open ones
+        self._done_to = max(offset, done_to)  # the first offset above all that are done
 
     @classmethod
     def from_position(cls, position: Position) -> "OffsetTracker":
-        """Go on from what was committed.
+        """Go on from a committed position.
 
         Raises:
-            ForeignMetadata: the metadata is not ours; starting from the bare offset is safe, since
-                nothing above it has an outcome that this format could have recorded.
+            ForeignMetadata: the metadata is not ours. It recorded no outcome above the offset, so
+                the caller may start from the bare offset.
         """
         undone = position.undone()
         return cls(position.offset, undone.open, undone.done_to)
-
-    @property
-    def next_offset(self) -> int:
-        """The lowest offset that was never taken."""
-        return self._next_offset
 
     @property
     def watermark(self) -> int:
@@ -60,31 +55,31 @@ class OffsetTracker:
 
     @property
     def offset_limit(self) -> int:
-        """The first offset that must not be done yet: its position may overflow the metadata."""
+        """The first offset that must not be marked done yet: the metadata might overflow."""
         others = max(0, len(self._open) + len(self._unfinished) - 1)
         return self.watermark + max(1, MAX_SPAN - STEP * others)
 
     @property
-    def room(self) -> int:
-        """How many more records may be taken: the position fits, whichever is done first."""
+    def capacity(self) -> int:
+        """How many more records may be taken: the metadata fits in whatever order they finish."""
         return max(0, self.offset_limit - self._next_offset) // (STEP + 1)
 
     def untaken(self, *, position: int, end: int) -> int:
-        """Return how many offsets below `end` are to be taken, were the log read from `position`.
+        """Return how many offsets below `end` a reader at `position` has still to take.
 
-        What was done above the committed offset before this start is not.
+        Offsets that the previous owner has done are not counted.
         """
         return len(self._unfinished) + max(0, end - max(self._next_offset, self._done_to, position))
 
     def take(self, offset: int) -> bool:
-        """Note that a record was read; True if it is to be processed, False if it was before.
+        """Open an offset; return False if it was taken or done before.
 
-        Offsets come in rising order, with gaps where the log has none for us (transaction markers).
+        Offsets come in rising order, with gaps where the log has transaction markers.
         """
         if offset < self._next_offset:
             return False
         self._next_offset = offset + 1
-        while self._unfinished and self._unfinished[0] < offset:  # the log has lost it
+        while self._unfinished and self._unfinished[0] < offset:  # deleted from the log
             self._unfinished.popleft()
         if self._unfinished and self._unfinished[0] == offset:
             self._unfinished.popleft()
@@ -94,29 +89,21 @@ class OffsetTracker:
         return True
 
     def done(self, offset: int) -> None:
-        """Note that the outcome of a taken record goes into the next commit."""
+        """Mark an open offset as done: the next commit has its outcome."""
         del self._open[offset]
         self._done_to = max(self._done_to, offset + 1)
 
     def position(self) -> Position:
-        """Return what to commit."""
+        """Return the position to commit."""
         open_below = tuple(offset for offset in self._not_done() if offset < self._done_to)
         done_to = self._done_to if open_below else self.watermark
         return Position.of(Undone(open=open_below, done_to=done_to))
-
-    def undone_below(self, offset: int) -> int:
-        """Return how many offsets below this one were not done, whether taken or never."""
-        first_unknown = max(self._next_offset, self._done_to)
-        return sum(o < offset for o in self._not_done()) + max(0, offset - first_unknown)
 
     def _not_done(self) -> Iterator[int]:
         return chain(self._open, self._unfinished)
 
 
 def undone_below(position: Position, offset: int) -> int:
-    """Return how many offsets from a position on, and below an offset, have no outcome."""
-    try:
-        tracker = OffsetTracker.from_position(position)
-    except ForeignMetadata:
-        return max(0, offset - position.offset)
-    return tracker.undone_below(offset)
+    """Return how many offsets below `offset` have no outcome by a committed position."""
+    undone = undone_at(position.offset, position.metadata)
+    return sum(o < offset for o in undone.open) + max(0, offset - undone.done_to)

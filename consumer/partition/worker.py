@@ -1,11 +1,11 @@
-"""A worker is one partition: the records in flight, what of them is done, one commit at a time.
+"""The worker of one partition: its records in flight, their outcomes, one commit at a time.
 
-Nothing but the worker knows about offsets. Records finish in any order; each commit carries the
-outcomes that came since the last one, and the position that they lead to.
+Records finish in any order. Each commit has the outcomes since the last one and the position that
+they lead to.
 
-While nothing proves that our secret is the right one, no record gets an outcome. The worker looks
-ahead: records pass by and only the offset of the first is kept, so however many forgeries there are
-take no memory and hide no good record. Proven, it goes back to that offset.
+Until one record proves that our secret is the right one, no record gets an outcome. The worker only
+verifies records then, and keeps the offset of the first: forgeries take no memory and hide no good
+record, however many there are. After the proof it reads again from that offset.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ import structlog
 
 from consumer.outcome import ErrorOutcome, OkOutcome, Outcome, RefusedOutcome, RepeatOutcome
 from consumer.partition.offsets import OffsetTracker
-from consumer.record.replay_window import Seen
+from consumer.record.replay_window import ReplayEntry
 from imagelane.position import Position
 from schemas import OutgoingRecord, Record, headers
 
-_AT_ONCE: Final = 16  # results written in a row, some 25 µs each
+_WRITES_IN_A_ROW: Final = 16  # some 25 µs each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitPolicy:
-    """A commit takes what comes within `max_seconds` of its first outcome, up to a limit."""
+    """A commit waits `max_seconds` from its first outcome on, for `max_outcomes` at most."""
 
     max_outcomes: int
     max_seconds: float
@@ -36,37 +36,37 @@ class CommitPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """A record and its outcome; `seconds` from being taken."""
+    """A record and its outcome, `seconds` after it was taken."""
 
     record: Record
     outcome: Outcome
     seconds: float
 
 
-Recall = Callable[[Record], Seen | None]
+Recall = Callable[[Record], ReplayEntry | None]
 Write = Callable[[Record, Outcome, float], list[OutgoingRecord]]
 Commit = Callable[[Sequence[OutgoingRecord], Position], Awaitable[None]]
-History = Callable[[Recall], Awaitable[Sequence[Seen]]]
+History = Callable[[Recall], Awaitable[Sequence[ReplayEntry]]]
 
 
 class RecordWork(Protocol):
-    """What a worker has done with its records."""
+    """The processing of a partition's records."""
 
     @property
     def secret_proven(self) -> bool:
-        """Whether a record verified, of whatever partition."""
+        """Whether a record of any partition has verified."""
 
     def proves(self, record: Record) -> bool:
-        """Tell whether our secret is proven, by this record if by none before it."""
+        """Return True if this record or an earlier one proves our secret."""
 
     async def process(self, record: Record) -> Outcome:
         """Return the one outcome of a record."""
 
-    def recall(self, record: Record) -> Seen | None:
-        """Return what to remember of a record that has its outcome."""
+    def recall(self, record: Record) -> ReplayEntry | None:
+        """Return the replay entry of a record that has its outcome, if it verifies."""
 
-    def remember(self, sightings: Sequence[Seen]) -> None:
-        """Remember what was recalled, oldest first."""
+    def remember(self, entries: Sequence[ReplayEntry]) -> None:
+        """Add replay entries, oldest first."""
 
 
 class PartitionWorker:
@@ -75,49 +75,49 @@ class PartitionWorker:
     def __init__(
         self,
         *,
-        completion: OffsetTracker,
+        offsets: OffsetTracker,
         work: RecordWork,
         write: Write,
         commit: Commit,
         policy: CommitPolicy,
         records_in_flight: int,
     ) -> None:
-        self._offsets = completion
+        self._offsets = offsets
         self._work = work
         self._write = write
         self._commit = commit
         self._policy = policy
         self._records_in_flight = records_in_flight
-        self._log = structlog.get_logger().bind()  # made once, not anew for each record
-        self.recalling = True  # it reads its history, and takes no record yet
-        self.recalled = 0  # records of its history
-        self.in_flight = 0  # taken and not yet committed
+        self._log = structlog.get_logger().bind()  # bound once, not for each record
+        self.recalling = True  # while it reads the history, and takes no record
+        self.recalled = 0  # records read of the history
+        self.in_flight = 0  # records taken and not committed
         self.committed = 0  # outcomes, since the worker was opened
-        self._skipped_from: int | None = None  # the first record passed by while looking ahead
+        self._skipped_from: int | None = None  # the first offset passed by before the proof
         self._working: dict[int, asyncio.Task[None]] = {}  # by offset
-        self._deferred: list[Finished] = []  # done, too far above the watermark for the metadata
-        self._finished: asyncio.Queue[Finished | None] = asyncio.Queue()  # None: no more will come
+        self._deferred: list[Finished] = []  # too far above the watermark for the metadata
+        self._finished: asyncio.Queue[Finished | None] = asyncio.Queue()  # None: the end
 
     @property
-    def room(self) -> int:
-        """How many more records it can take now."""
+    def capacity(self) -> int:
+        """How many more records the worker can take now."""
         if self.recalling:
             return 0
-        return min(self._records_in_flight - self.in_flight, self._offsets.room)
+        return min(self._records_in_flight - self.in_flight, self._offsets.capacity)
 
     def backlog(self, *, position: int, end: int) -> int:
-        """Return how many records are not committed, of a log that can be read up to `end`.
+        """Return how many offsets below `end` are not committed.
 
-        `position` is where it is read next: behind what is no record, as a transaction's marker.
+        `position` is the next offset to read; transaction markers below it are not counted.
         """
         if self._skipped_from is not None:
             position = self._skipped_from
         return self.in_flight + self._offsets.untaken(position=position, end=end)
 
     def take(self, record: Record, tasks: asyncio.TaskGroup) -> None:
-        """Begin the work on a record, unless a commit before this assignment has its outcome.
+        """Start work on a record, unless a commit before this assignment has its outcome.
 
-        While our secret is not proven, and until `rewind`, the record passes by and comes again.
+        Until our secret is proven and `rewind` was called, the record is skipped: it comes again.
         """
         if not self._work.proves(record) or self._skipped_from is not None:
             if self._skipped_from is None:
@@ -131,7 +131,7 @@ class PartitionWorker:
         self._working[record.offset] = tasks.create_task(self._run_record(record))
 
     def rewind(self) -> int | None:
-        """Return the offset to go back to, once, when our secret was proven after looking ahead.
+        """Return the first skipped offset, once, after our secret was proven.
 
         The caller has to seek to it before it hands over the next record.
         """
@@ -141,7 +141,7 @@ class PartitionWorker:
         return offset
 
     async def run(self, history: History) -> None:
-        """Recall what was before, then commit outcomes until closed and done."""
+        """Read the history, then commit outcomes until the worker is closed."""
         self._work.remember(await history(self._recall))
         self.recalling = False
         while batch := await self._batch():
@@ -152,8 +152,8 @@ class PartitionWorker:
             outputs: list[OutgoingRecord] = []
             for number, finished in enumerate(ready, 1):
                 outputs += self._write(finished.record, finished.outcome, now)
-                if number % _AT_ONCE == 0:
-                    await asyncio.sleep(0)  # what waits for the loop meanwhile: the device
+                if number % _WRITES_IN_A_ROW == 0:
+                    await asyncio.sleep(0)  # the device waits for the event loop
             await self._commit(outputs, self._offsets.position())
             self.in_flight -= len(ready)
             self.committed += len(ready)
@@ -161,14 +161,14 @@ class PartitionWorker:
                 for finished in ready:
                     _log_outcome(self._log, finished)
 
-    def _recall(self, record: Record) -> Seen | None:
+    def _recall(self, record: Record) -> ReplayEntry | None:
         self.recalled += 1
         return self._work.recall(record)
 
     def _mark_done(self, batch: list[Finished]) -> list[Finished]:
-        """Return what can be committed; the rest waits for the lowest record that is not done.
+        """Return the records that can be committed; the rest waits until the watermark rises.
 
-        Where the log has gaps, a batch of records can reach further than the metadata does.
+        In a log with gaps, records in flight can reach further than the metadata.
         """
         self._deferred += batch
         ready: list[Finished] = []
@@ -182,9 +182,9 @@ class PartitionWorker:
         return ready
 
     async def close(self, finish_seconds: float) -> None:
-        """Take no more, give what is in flight a while to finish, and let `run` end.
+        """Let the records in flight finish within the bound, cancel the rest, and end `run`.
 
-        What is not finished by then is given up: uncommitted, so that the next owner does it.
+        A cancelled record is not committed, so the next owner takes it.
         """
         if self._working:
             _, late = await asyncio.wait(self._working.values(), timeout=finish_seconds)
@@ -200,19 +200,19 @@ class PartitionWorker:
             del self._working[record.offset]
         seconds = time.monotonic() - start
         if isinstance(outcome, RefusedOutcome | RepeatOutcome):
-            # The dead letter's part is in the outcome; a megabyte of each forgery must not wait.
+            # The outcome has the dead letter's content: free the rest, up to 1 MB a forgery.
             record = replace(record, key=None, value=None, headers=())
         self._finished.put_nowait(Finished(record=record, outcome=outcome, seconds=seconds))
 
     async def _batch(self) -> list[Finished]:
-        """Return the outcomes of the next commit; none when there will be no more."""
+        """Return the outcomes of the next commit; none at the end."""
         first = await self._finished.get()
         if first is None:
             return []
         batch = [first]
         try:
             async with asyncio.timeout(self._policy.max_seconds):
-                # With nothing else in flight there is nothing to wait for.
+                # Without further records in flight no outcome would come.
                 while len(batch) < min(self._policy.max_outcomes, self.in_flight):
                     finished = await self._finished.get()
                     if finished is None:
@@ -227,7 +227,7 @@ class PartitionWorker:
 def _log_outcome(log: structlog.typing.FilteringBoundLogger, finished: Finished) -> None:
     record, outcome = finished.record, finished.outcome
     where: dict[str, object] = {"partition": record.partition, "offset": record.offset}
-    # Those of a record that did not verify are gone by now.
+    # Refused and repeated records have no headers any longer.
     if (trace_id := headers.trace_id(record.headers)) is not None:
         where["trace_id"] = trace_id
     seconds = round(finished.seconds, 3)
@@ -244,9 +244,9 @@ def _log_outcome(log: structlog.typing.FilteringBoundLogger, finished: Finished)
                 seconds=seconds,
                 **where,
             )
-        case RefusedOutcome(code=code, reason=reason, kept=kept):
-            # Above the rate of dead letters a line each would be a flood of its own.
-            say = log.debug if kept.truncated else log.info
-            say("record done", outcome="refused", code=str(code), reason=reason, **where)
+        case RefusedOutcome(code=code, reason=reason, content=content):
+            # Above the rate of dead letters a line for each would flood the log.
+            write_line = log.debug if content.truncated else log.info
+            write_line("record done", outcome="refused", code=str(code), reason=reason, **where)
         case RepeatOutcome(id=message_id):
             log.info("record done", id=message_id, outcome="repeat", **where)

@@ -1,1 +1,1 @@
-"""One record: from its bytes to its outcome, and the signed records made of that. No library."""
+"""One record: from its bytes to its outcome and the signed records made of it. No library."""

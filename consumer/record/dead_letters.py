@@ -1,7 +1,7 @@
-"""What a dead letter keeps of its record: all of it, or where that is too much its remains. Pure.
+"""The content of a dead letter: the whole record, or its signature headers and hashes. Pure.
 
-Whoever can write to the ingest topic decides how large a refused record is, so the bytes of
-refusals are held to a rate. Above it the signature headers and the hashes are kept.
+Anybody who can write to the ingest topic can write large refused records, so a rate limits their
+bytes in the dead letters.
 """
 
 import hashlib
@@ -9,16 +9,16 @@ from typing import Final
 
 import orjson
 
-from consumer.outcome import Kept
+from consumer.outcome import DeadLetterContent
 from imagelane.token_bucket import TokenBucket
 from schemas import Headers, Record, headers
 from schemas.admission import MAX_HEADERS
 
-# Kafka's default limit of a batch is 1 MiB and 12 bytes; our own dead letter headers need some.
+# Kafka's default limit of a batch is 1 MiB and 12 bytes; our dead letter headers need the rest.
 MAX_DEAD_LETTER_BYTES: Final = 1_000_000
 MAX_SIGNATURE_HEADER_BYTES: Final = 1024
-# What a batch of one record adds is 61 bytes and the record's own fields, a header's two lengths
-# of at most 5 bytes each.
+# A batch of one record adds 61 bytes and the record's own fields; a header two lengths of at most
+# 5 bytes each.
 _BATCH_BYTES: Final = 100
 _HEADER_BYTES: Final = 10
 _SIGNATURE_HEADERS: Final = (headers.SIG_ID, headers.SIG_TS, headers.SIG)
@@ -26,34 +26,35 @@ BURST_SECONDS: Final = 60
 
 
 class DeadLetterRate(TokenBucket):
-    """The bytes of refused records that may be kept whole: a minute's worth at once."""
+    """Limits the bytes of refused records kept whole; the burst is a minute's worth."""
 
     def __init__(self, bytes_per_second: float) -> None:
         super().__init__(bytes_per_second, burst=bytes_per_second * BURST_SECONDS)
 
 
-def keep(record: Record) -> Kept:
-    """Return the record as it came, or its remains where the topic could not take it."""
+def content_of(record: Record) -> DeadLetterContent:
+    """Return the whole record, or its remains if the topic cannot take it."""
     own = [header for header in record.headers if not headers.is_dead_letter_header(header[0])]
     if _byte_length(record.key, record.value, own) > MAX_DEAD_LETTER_BYTES:
-        return remains(record)
-    return Kept(key=record.key, value=record.value, headers=own, truncated=False)
+        return hashes_of(record)
+    return DeadLetterContent(key=record.key, value=record.value, headers=own, truncated=False)
 
 
-def keep_refused(record: Record, rate: DeadLetterRate, now: float) -> Kept:
-    """Return the record as it came, or its remains where it is above the rate or too large."""
-    # The headers of a record that has too many are not looked through.
-    if len(record.headers) <= MAX_HEADERS:
-        kept = keep(record)
-        if kept.truncated or rate.take(_byte_length(kept.key, kept.value, kept.headers), now):
-            return kept
-    kept = remains(record)
-    rate.spend(_byte_length(kept.key, kept.value, kept.headers))
-    return kept
+def content_within_rate(record: Record, rate: DeadLetterRate, now: float) -> DeadLetterContent:
+    """Return the whole record, or its remains if it is above the rate or too large."""
+    if len(record.headers) <= MAX_HEADERS:  # more would take long to look through
+        content = content_of(record)
+        if content.truncated or rate.take(
+            _byte_length(content.key, content.value, content.headers), now
+        ):
+            return content
+    content = hashes_of(record)
+    rate.spend(_byte_length(content.key, content.value, content.headers))
+    return content
 
 
-def remains(record: Record) -> Kept:
-    """Return the first header of each signature name, cut, and what identifies key and value."""
+def hashes_of(record: Record) -> DeadLetterContent:
+    """Return the first header of each signature name, cut, and lengths and hashes of the rest."""
     found: dict[str, bytes] = {}
     for name, value in record.headers[:MAX_HEADERS]:
         if name in _SIGNATURE_HEADERS:
@@ -64,7 +65,7 @@ def remains(record: Record) -> Kept:
         "key_byte_length": None if record.key is None else len(record.key),
         "key_sha256": _sha256(record.key),
     }
-    return Kept(
+    return DeadLetterContent(
         key=None,
         value=orjson.dumps(facts),
         headers=list(found.items()),
@@ -77,7 +78,7 @@ def _sha256(data: bytes | None) -> str | None:
 
 
 def _byte_length(key: bytes | None, value: bytes | None, record_headers: Headers) -> int:
-    """Return how long the record is at most in a batch of its own, not compressed."""
-    # A header's value may be null, whatever its type says.
+    """Return an upper bound of the record's length in an uncompressed batch of its own."""
+    # A header's value may be None, in spite of its type.
     fields = sum(len(n.encode()) + len(v or b"") + _HEADER_BYTES for n, v in record_headers)
     return len(key or b"") + len(value or b"") + fields + _BATCH_BYTES

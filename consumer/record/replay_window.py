@@ -1,4 +1,4 @@
-"""Which message ids a partition had inside the replay window. Pure: the time is an argument."""
+"""The message ids of a partition inside the replay window. Pure: the time is an argument."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -9,21 +9,21 @@ from schemas import Freshness, Record
 MAX_IDS: Final = 1_000_000  # some 300 MB; 20 minutes at 800 records a second
 
 
-class Seen(NamedTuple):
-    """The id of a record that verified. `clock` is that of `Freshness`, in Unix seconds."""
+class ReplayEntry(NamedTuple):
+    """The replay entry of a verified record. `clock` is that of `Freshness`, in Unix seconds."""
 
     id: str
     offset: int
     clock: float
-    window_start: float  # what has an earlier clock cannot be repeated any longer
+    window_start: float  # a repeat of an entry with an earlier clock would be stale
 
 
 class ReplayWindow:
     """The ids of one partition, oldest first; memory is bounded by `max_ids`.
 
-    Two copies of one signature are both fresh if each came within the freshness window before or
-    after the signing: twice that window, by the same clock, covers every pair. Of the records with
-    one id the first in the log is the one that counts, in whatever order they are looked at.
+    Two copies of one signature can be up to two freshness windows apart and both be fresh, so ids
+    are kept that long. Of the records with one id only the first in the log is no repeat, in
+    whatever order they are processed.
     """
 
     def __init__(self, freshness: Freshness, max_ids: int = MAX_IDS) -> None:
@@ -31,13 +31,13 @@ class ReplayWindow:
         self._max_ids = max_ids
         self._clocks: OrderedDict[str, tuple[float, int]] = OrderedDict()  # clock, offset
 
-    def sighting(self, message_id: str, record: Record, now: float) -> Seen:
-        """Return what is remembered of a record; remember nothing yet."""
+    def entry(self, message_id: str, record: Record, now: float) -> ReplayEntry:
+        """Return the entry of a record, without adding it."""
         clock, window_seconds = self._freshness.clock(record, now)
-        return Seen(message_id, record.offset, clock, clock - 2 * window_seconds)
+        return ReplayEntry(message_id, record.offset, clock, clock - 2 * window_seconds)
 
-    def is_repeat(self, seen: Seen) -> bool:
-        """Tell whether an earlier record had the id inside the window; remember it if not."""
+    def is_repeat(self, seen: ReplayEntry) -> bool:
+        """Return True if an earlier record in the window has the id; add the entry if not."""
         self._forget(seen.window_start)
         _, first = self._clocks.get(seen.id, (0.0, seen.offset))
         if first < seen.offset:
@@ -45,9 +45,9 @@ class ReplayWindow:
         self._clocks[seen.id] = seen.clock, seen.offset
         return False
 
-    def remember(self, sightings: Iterable[Seen]) -> None:
-        """Note records whose outcomes were committed before this assignment, oldest first."""
-        for seen in sightings:
+    def remember(self, entries: Iterable[ReplayEntry]) -> None:
+        """Add records whose outcomes were committed before this assignment, oldest first."""
+        for seen in entries:
             self.is_repeat(seen)
 
     def _forget(self, before: float) -> None:

@@ -1,4 +1,4 @@
-"""An outcome to the records that tell of it: a signed result, a dead letter, or none."""
+"""Encodes an outcome as its records: a signed result, a dead letter, both or none."""
 
 import base64
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ import orjson
 from numpy.typing import NDArray
 
 from consumer.outcome import (
+    DeadLetterContent,
     ErrorOutcome,
-    Kept,
     ModelIdentity,
     OkOutcome,
     Outcome,
     RefusedOutcome,
     RepeatOutcome,
 )
-from consumer.record.dead_letters import keep
+from consumer.record.dead_letters import content_of
 from schemas import (
     Code,
     Failure,
@@ -34,7 +34,7 @@ from schemas import (
 )
 from schemas.messages import VERSION, Encoding
 
-# A longer key would leave too little room in the results topic: the id takes its place.
+# A longer key would leave the result too little of the topic's limit; the id replaces it.
 MAX_RESULT_KEY_BYTES: Final = 64 * 1024
 MAX_REASON_BYTES: Final = 512
 _CE_TYPE: Final = b"imagelane.result.v1"
@@ -42,7 +42,7 @@ _CE_TYPE: Final = b"imagelane.result.v1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeEncoder:
-    """Writes outcomes. `signer` signs for the results topic."""
+    """Encodes outcomes of one group. `signer` signs for the results topic."""
 
     signer: Signer
     results_topic: str
@@ -53,22 +53,23 @@ class OutcomeEncoder:
     encoding: Encoding = "base64"
 
     def write(self, record: Record, outcome: Outcome, now: float) -> list[OutgoingRecord]:
-        """Return what one outcome adds to the transaction; `now` is Unix time in seconds."""
+        """Return the records of one outcome; `now` is Unix time in seconds."""
         match outcome:
             case OkOutcome(request=request):
                 return [self._result(record, request.id, self._ok(record, outcome), now)]
             case ErrorOutcome(request=request, code=code, message=message, attempts=attempts):
-                letter = self._dead_letter(record, keep(record), code, message, attempts)
-                return [self._result(record, request.id, self._error(record, outcome), now), letter]
-            case RefusedOutcome(code=code, reason=reason, kept=kept):
-                return [self._dead_letter(record, kept, code, reason, attempts=1)]
+                result = self._result(record, request.id, self._error(record, outcome), now)
+                content = content_of(record)
+                return [result, self._dead_letter(record, content, code, message, attempts)]
+            case RefusedOutcome(code=code, reason=reason, content=content):
+                return [self._dead_letter(record, content, code, reason, attempts=1)]
             case RepeatOutcome():
                 return []
 
     def _ok(self, record: Record, ok: OkOutcome) -> bytes:
         """Return the JSON of a `Result`.
 
-        Not made of one: to validate what we say ourselves would take longer than all else here.
+        Built without the class: its validation would take longer than the rest of this file.
         """
         image, inference = ok.image, ok.inference
         timing_ms = {
@@ -164,7 +165,7 @@ class OutcomeEncoder:
         )
 
     def _dead_letter(
-        self, record: Record, kept: Kept, code: Code, message: str, attempts: int
+        self, record: Record, content: DeadLetterContent, code: Code, message: str, attempts: int
     ) -> OutgoingRecord:
         about = {
             headers.DLQ_TOPIC: record.topic,
@@ -177,17 +178,17 @@ class OutcomeEncoder:
             headers.DLQ_STAGE: str(code.stage),
             headers.DLQ_ORIGINAL_TIMESTAMP: str(record.timestamp_ms),
         }
-        if kept.truncated:
+        if content.truncated:
             about[headers.DLQ_TRUNCATED] = "true"
         return OutgoingRecord(
             topic=self.dlq_topic,
-            key=kept.key,
-            value=kept.value,
-            headers=[*kept.headers, *((name, text.encode()) for name, text in about.items())],
+            key=content.key,
+            value=content.value,
+            headers=[*content.headers, *((name, text.encode()) for name, text in about.items())],
         )
 
 
-@lru_cache(maxsize=1)  # one commit's results have one time
+@lru_cache(maxsize=1)  # all results of a commit have one time
 def _timestamp(now: float) -> bytes:
     """Return Unix seconds as RFC 3339, in UTC."""
     text = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")

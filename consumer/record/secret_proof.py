@@ -1,9 +1,8 @@
-"""Whether our secret is the one that requests are signed with. Pure.
+"""The proof that our secret is the one that requests are signed with. Pure.
 
-A wrong secret looks exactly like 100 % forgeries. One record that verifies answers the question for
-the whole process; until then nothing may be committed, or a wrong secret would drain the topic into
-the dead letters. Nothing else follows from a refusal: whoever can write to the topic can make as
-many as he likes.
+A wrong secret looks exactly like 100 % forgeries. One verified record is the proof, for the whole
+process; before it nothing may be committed, or a wrong secret would drain the topic into the dead
+letters. Refusals after it have no effect: any writer of the topic can cause as many as they like.
 """
 
 from collections import Counter
@@ -11,8 +10,8 @@ from typing import Final
 
 from schemas import Code
 
-# What is found before or with the signature. Every other refusal of a record comes after its
-# signature was found right: it proves our secret as well as an admitted record does.
+# Refusals before or by the check of the signature. Every other refusal comes after the signature
+# verified, so it proves our secret as an admitted record does.
 UNVERIFIED: Final = frozenset(
     {
         Code.UNSIGNED,
@@ -29,29 +28,29 @@ HINT: Final = (
 
 
 class SecretProof:
-    """Proven by one record that verifies, for good; counts what was refused before that."""
+    """One verified record proves the secret for good; counts the refusals before it."""
 
     def __init__(self) -> None:
         self.proven = False
         self._refused: Counter[Code] = Counter()
 
-    def recall(self, code: Code | None) -> None:
-        """Note a record of before this run: None admits it, a code refused it."""
+    def note_history(self, code: Code | None) -> None:
+        """Note the verdict of a record from the history; None: it was admitted."""
         if code not in UNVERIFIED:
             self.proven = True
 
-    def look(self, code: Code | None) -> None:
-        """Note a record that waits for its outcome."""
-        self.recall(code)
+    def note(self, code: Code | None) -> None:
+        """Note the verdict of a record without an outcome; None: it was admitted."""
+        self.note_history(code)
         if code is not None and not self.proven:
             self._refused[code] += 1
 
     @property
     def doubt(self) -> str | None:
-        """Why nothing is committed, for a person; None while nothing speaks against the secret."""
+        """Why nothing is committed, for a person; None without a refusal or after the proof."""
         if self.proven or not self._refused:
             return None
-        return f"no record verifies ({counts(self._refused)} were refused): {HINT}"
+        return f"no record verifies ({_counts(self._refused)} were refused): {HINT}"
 
 
 class Refusals:
@@ -69,10 +68,10 @@ class Refusals:
         self._truncated += truncated
 
     def due(self, now: float) -> str | None:
-        """Return what was refused since the last report, or None where it is not time for one."""
+        """Return the refusals since the last report; None: there are none, or it is too early."""
         if not self._refused or now - self._reported_at < self._period_seconds:
             return None
-        text = counts(self._refused)
+        text = _counts(self._refused)
         if self._truncated:
             text += f"; {self._truncated} dead letters were truncated: over DLQ_BYTES_PER_SECOND"
         if Code.UNKNOWN_KEY in self._refused:
@@ -85,6 +84,6 @@ class Refusals:
         return text
 
 
-def counts(refused: Counter[Code]) -> str:
+def _counts(refused: Counter[Code]) -> str:
     """Return `12 unsigned, 3 stale`, the most frequent code first."""
     return ", ".join(f"{count} {code}" for code, count in refused.most_common())

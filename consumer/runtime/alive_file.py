@@ -1,4 +1,4 @@
-"""The file whose age tells a health check that the process is live."""
+"""A file whose age shows a health check whether the process is live."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ log = structlog.get_logger()
 
 
 class AliveFile:
-    """Touched while the process is live; that it cannot be later on ends nothing."""
+    """Touched while the process is live; a failed touch is logged and ends nothing."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -20,10 +20,10 @@ class AliveFile:
 
     @classmethod
     def open(cls, path: str | None) -> Self | None:
-        """Make the file, with the oldest time there is: not live yet. None: there is none.
+        """Create the file with the oldest time, which is not live; None if `path` is None.
 
         Raises:
-            FatalError: it cannot be written, as on a read-only root.
+            FatalError: the file cannot be written, as on a read-only root.
         """
         if path is None:
             return None
@@ -38,7 +38,7 @@ class AliveFile:
         return cls(Path(path))
 
     def touch(self) -> None:
-        """Say that the process is live; one warning where that fails."""
+        """Set the file's time to now; log one warning for failures in a row."""
         try:
             self._path.touch()
             self._failed = False

@@ -1,7 +1,7 @@
-"""Counts of values by buckets, many at a time: one record's part of it is some tens of nanoseconds.
+"""A histogram that counts many values in one call: some tens of nanoseconds a value.
 
-prometheus-client's own histogram takes a microsecond and a lock for each value, which five stages
-of 20,000 records a second have no room for.
+prometheus-client's own takes a microsecond and a lock for each value: 10 % of a core for five
+stages of 20,000 records a second.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ SIZES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.
 
 
 class Distribution:
-    """How many values were at most each of `bounds`, which rise, and their sum."""
+    """Counts of values by rising upper bounds, and their sum."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = np.array(bounds)
@@ -25,10 +25,10 @@ class Distribution:
 
     @classmethod
     def of_sizes(cls, counts: Mapping[int, int]) -> Self:
-        """Return the distribution of sizes, each with how often it was."""
-        made = cls(SIZES)
-        made._add(counts.keys(), list(counts.values()))
-        return made
+        """Return the distribution of sizes, given how often each of them was."""
+        sizes = cls(SIZES)
+        sizes._add(counts.keys(), list(counts.values()))
+        return sizes
 
     def observe(self, values: Sequence[float]) -> None:
         """Count these values."""
@@ -37,7 +37,7 @@ class Distribution:
 
     @property
     def buckets(self) -> list[tuple[str, float]]:
-        """Prometheus' buckets: upper bound and how many values are not above it."""
+        """Prometheus' cumulative buckets: upper bounds and counts."""
         uppers = [*map(str, self._bounds.tolist()), "+Inf"]
         return list(zip(uppers, self._counts.cumsum().tolist(), strict=True))
 

@@ -1,4 +1,4 @@
-"""Ends a process whose event loop may be what stands still: from a thread of its own."""
+"""Ends the process from a thread of its own, since the event loop may be the part that hangs."""
 
 import faulthandler
 import os
@@ -7,27 +7,26 @@ import sys
 import threading
 from typing import Final
 
-from consumer.runtime.last_words import fatal_error, stacks
+from consumer.runtime.fatal_error import fatal_error_line, stacks
 from imagelane.exits import ExitCode
 
-_DUMP_SECONDS: Final = 1.0  # a full pipe behind standard error would hold the dump for ever
+_DUMP_SECONDS: Final = 1.0  # a full pipe behind standard error would block the dump for ever
 
 
 class ExitTimer:
-    """Ends the process with STUCK and every thread's stack, unless set anew in time.
+    """At the set time, writes the reason and all threads' stacks and ends the process with STUCK.
 
     With `is_json` both are one line of JSON.
     """
 
     def __init__(self, reason: str, *, is_json: bool = False) -> None:
         self._reason, self._is_json = f"stuck: {reason}; nothing is lost, start again", is_json
-        # The one queue whose put() may interrupt another one of the same thread: `set` is called
-        # in signal handlers.
+        # `set` is called in signal handlers: only this queue's put() may interrupt another put().
         self._seconds: queue.SimpleQueue[float | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="exit timer", daemon=True).start()
 
     def set(self, seconds: float | None) -> None:
-        """End the process in so many seconds from now; None: not at all."""
+        """End the process in `seconds` from now, unless set again; None: not at all."""
         self._seconds.put(seconds)
 
     def _run(self) -> None:
@@ -44,7 +43,7 @@ class ExitTimer:
 
     def _say(self) -> None:
         if self._is_json:
-            line = fatal_error(self._reason, ExitCode.STUCK, stacks=stacks())
+            line = fatal_error_line(self._reason, ExitCode.STUCK, stacks=stacks())
             os.write(sys.stderr.fileno(), f"{line}\n".encode())
         else:
             os.write(sys.stderr.fileno(), f"imagelane: {self._reason}\n".encode())

@@ -1,4 +1,4 @@
-"""What this process takes of its machine: memory, and how it gives it back; descriptors."""
+"""The process's limits and tuning: memory, spinning threads, descriptors."""
 
 import ctypes
 import gc
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-# As many as the records in flight hold. Python's 700 begin a collection every few records, which
-# finds them all alive: half of the time that a record takes here, beside torch's many objects.
+# As many objects as the records in flight have. Python's 700 would start a collection every few
+# records, which takes half of a record's time here and finds all objects alive.
 _COLLECT_OBJECTS: Final = 50_000
 _SPIN_COUNT: Final = "30000"
 _M_MMAP_THRESHOLD: Final = -3  # of glibc's malloc.h
@@ -24,33 +24,32 @@ def collect_seldom() -> None:
 def return_large_blocks() -> None:
     """Let malloc return each large block to the system when it is freed. Not where torch computes.
 
-    By itself glibc learns to keep blocks of up to 32 MiB, the holes between them included: the
-    peak with large images was 1.35 to 2.3 times the byte budget, and is 1.03 times now
-    (`benchmarks/corpus.py`). A model's step has hundreds of such blocks, whose pages the system
-    would make anew for each: a fifth of the tiny model's time on a CPU.
+    By default glibc keeps freed blocks of up to 32 MiB: the peak with large images was 1.35 to 2.3
+    times the byte budget, and is 1.03 times now (`benchmarks/corpus.py`). A model's step on a CPU
+    frees hundreds of such blocks, and would fault each of their pages in again: a third of the
+    consumer's CPU with the tiny model.
     """
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def spin_briefly() -> None:
-    """Let threads that wait for a model's next step sleep soon; call it before torch is imported.
+    """Shorten the spinning of OpenMP's idle threads; call this before torch is imported.
 
-    GNU OpenMP has them spin for milliseconds, on the cores that decode meanwhile: the tiny model
-    gets a fifth fewer images a second. Not spinning at all doubles what a lone picture waits for a
-    large model, whose threads wait for each other many times in one step.
+    GNU OpenMP lets them spin for milliseconds, on the cores that decode meanwhile: the tiny model
+    gets a fifth fewer images a second. Without any spinning a single image waits twice as long for
+    a large model, whose threads wait for each other many times in one step.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """Hide from the garbage collector whatever exists at the end of this.
+def permanent_objects() -> Iterator[None]:
+    """Exempt all objects that exist at the end of the block from garbage collection.
 
-    torch and transformers make half a million objects that stay: collections meanwhile are a fifth
-    of their import, and each later one of all generations took 0.25 to 1 s, with every thread
-    waiting.
+    torch and transformers make half a million permanent objects: collections take a fifth of their
+    import time, and each later full collection stopped every thread for 0.25 to 1 s.
     """
     gc.disable()
     try:
@@ -60,12 +59,12 @@ def kept() -> Iterator[None]:
         gc.enable()
 
 
-def allow_descriptors() -> None:
-    """Allow this process as many descriptors as it may have.
+def raise_descriptor_limit() -> None:
+    """Raise the soft limit of descriptors to the hard one.
 
-    The usual 1,024 are of select(2), which nothing here uses; each record in flight may have a
+    The usual 1,024 are for select(2), which nothing here uses; each record in flight may have a
     connection.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # macOS refuses what it says is allowed
+    with suppress(ValueError, OSError):  # macOS refuses its own hard limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

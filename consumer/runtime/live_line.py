@@ -1,4 +1,4 @@
-"""The consumer on a terminal: one live line in place of a line for each record."""
+"""The consumer's live line on a terminal, which replaces a log line for each record."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ _STATES: Final = ("loading", "loaded", "on device", "offloaded", "load failed")
 
 
 class LiveLine:
-    """Counts the records that the log tells of, and drops their lines."""
+    """Counts the log's lines about records, and drops them."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -25,23 +25,22 @@ class LiveLine:
         self._models: dict[str, str] = {}
         self._rate_since = (clock(), 0)
         self._rate = 0.0
-        self.waiting: int | None = None  # records of the partitions here without an outcome
+        self.waiting: int | None = None  # records of the assigned partitions, not committed
 
     def process(
         self, _logger: object, _method: str, event: structlog.typing.EventDict
     ) -> Mapping[str, Any]:
-        """Take in an event of the log; raises `DropEvent` for a record's.
+        """Read an event of the log, as a processor of structlog; raise `DropEvent` for a record's.
 
-        A processor of structlog, before the renderer.
+        It goes before the renderer.
         """
-        said = str(event.get("event"))
-        if said == RECORD:
+        text = str(event.get("event"))
+        if text == RECORD:
             self._outcomes[str(event.get("outcome"))] += 1
             raise structlog.DropEvent
-        for model in _ON_DEMAND:
-            state = said.removeprefix(f"{model} ")
-            if said != state and state in _STATES:
-                self._models[model] = state
+        model, _, state = text.partition(" ")
+        if model in _ON_DEMAND and state in _STATES:
+            self._models[model] = state
         return event
 
     async def follow(self, waiting: Callable[[], Awaitable[int]]) -> None:
@@ -51,7 +50,7 @@ class LiveLine:
             await asyncio.sleep(_RATE_SECONDS)
 
     def text(self) -> str:
-        """Return the line: how many, how fast, what failed and waits, and the models on demand."""
+        """Return the line: records done, rate, failures, backlog and the models on demand."""
         now, count = self._clock(), self._outcomes.total()
         since, before = self._rate_since
         if now - since >= _RATE_SECONDS:

@@ -1,4 +1,4 @@
-"""Logging: one line an event, JSON for machines or columns for people, on standard error."""
+"""Logging on standard error: one line an event, JSON for machines or columns for people."""
 
 import logging
 import sys
@@ -22,38 +22,38 @@ _SHARED: Final[list[structlog.typing.Processor]] = [
 def _head_first(
     _logger: object, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Put what a reader looks for first in front."""
+    """Put time, level and event in front, where a reader looks first."""
     head = {key: event.pop(key) for key in ("time", "level", "event") if key in event}
     return {**head, **event}
 
 
 class ClientErrors(logging.Handler):
-    """Hands on the errors of the Kafka client as warnings: what follows from one, we say ourselves.
+    """Logs the errors of the Kafka client as warnings: the consumer logs their consequences itself.
 
-    Each at most once a minute, since the client says ten times a second that a broker is away.
+    Each is logged once a minute at most: the client repeats ten times a second that a broker is
+    missing.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(logging.ERROR)
         self._clock = clock
-        self._said_at: dict[tuple[str, str], float] = {}  # by logger and text before its arguments
+        self._logged_at: dict[tuple[str, str], float] = {}  # by logger and message template
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log it, unless the same was logged within the minute; its traceback never."""
+        """Log it without its traceback, unless the same was logged within the minute."""
         cause, now = (record.name, str(record.msg)), self._clock()
-        last = self._said_at.get(cause)
-        if last is not None and now - last < REPEAT_SECONDS:
+        if now - self._logged_at.get(cause, float("-inf")) < REPEAT_SECONDS:
             return
-        self._said_at[cause] = now
+        self._logged_at[cause] = now
         error = record.exc_info[1] if record.exc_info else None
         reason = record.getMessage() + (f": {error!r}" if error else "")
         structlog.get_logger().warning("kafka client", part=record.name, reason=reason)
 
 
 def configure(log_format: str, log_level: str) -> LiveLine | None:
-    """Set up structlog, and hand it the warnings of the libraries; return the live line, if any.
+    """Set up structlog, also for the warnings of the libraries; return the live line, if any.
 
-    The format is `console`, `json` or `auto`: which of both, standard error decides.
+    The format is `console`, `json` or `auto`: console if standard error is a terminal.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
@@ -78,7 +78,7 @@ def configure(log_format: str, log_level: str) -> LiveLine | None:
         structlog.stdlib.ProcessorFormatter(
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                # Not left to the renderer: on a terminal it would show each frame's variables.
+                # Not by the renderer: on a terminal it would show each frame's variables.
                 structlog.processors.format_exc_info,
                 renderer,
             ],

@@ -1,6 +1,6 @@
-"""Why this process is not ready, though alive: a reason for each cause.
+"""The reasons why a live process is not ready, one for each cause.
 
-Not ready never ends the process: an outsider can be the cause, and a restart would heal nothing.
+They never end the process: an outsider can be the cause, and a restart would not help.
 """
 
 from collections.abc import Mapping
@@ -15,27 +15,22 @@ REPEAT_SECONDS: Final = 60
 
 
 class Readiness:
-    """The causes that hold now. Whoever finds one blocks, and clears it once it is gone."""
+    """The causes that hold now; the code that finds a cause also clears it."""
 
     def __init__(self) -> None:
         self._reasons: dict[str, str] = {}
-        self._said_at: dict[str, float] = {}  # kept over a clear: a cause may come and go
-        self._said: set[str] = set()  # causes that hold, as the log has them
-
-    @property
-    def ready(self) -> bool:
-        """Whether no cause holds."""
-        return not self._reasons
+        self._logged_at: dict[str, float] = {}  # outlasts a clear: a cause may come and go
+        self._logged: set[str] = set()  # causes that hold by the log
 
     @property
     def reasons(self) -> Mapping[str, str]:
-        """The reason of each cause that holds, for a person."""
+        """The reasons by cause, for a person."""
         return MappingProxyType(self._reasons)
 
     def block(self, cause: str, reason: str) -> None:
-        """Note that `cause` holds; the reason of an earlier call for it is replaced.
+        """Note that `cause` holds; `reason` replaces that of an earlier call.
 
-        `cause` is a stable name, with the partition where it has one: `secret:0`.
+        `cause` is a stable name, with the partition if it has one: `transaction:ingest-0`.
         """
         self._reasons[cause] = reason
 
@@ -44,13 +39,12 @@ class Readiness:
         self._reasons.pop(cause, None)
 
     def report(self, now: float) -> None:
-        """Log an error for each cause when it comes and once a minute; a line when it is gone."""
-        for cause in self._said - self._reasons.keys():
+        """Log an error for each new cause and once a minute after; a line when it is gone."""
+        for cause in self._logged - self._reasons.keys():
             log.info("no longer blocked", cause=cause)
-            self._said.remove(cause)
+            self._logged.remove(cause)
         for cause, reason in self._reasons.items():
-            last = self._said_at.get(cause)
-            if last is None or now - last >= REPEAT_SECONDS:
+            if now - self._logged_at.get(cause, float("-inf")) >= REPEAT_SECONDS:
                 log.error("not ready", cause=cause, reason=reason)
-                self._said_at[cause] = now
-                self._said.add(cause)
+                self._logged_at[cause] = now
+                self._logged.add(cause)

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C. Imports little, since a signal may come before anything is imported."""
+"""SIGTERM and Ctrl-C. Imports little, so that the handlers are set before the slow imports."""
 
 import os
 import signal
@@ -11,10 +11,10 @@ _BASE: Final = 128  # shells report the end by a signal as this plus its number
 
 
 class StopRequest:
-    """Whether somebody asked the process to stop.
+    """Whether a signal asked the process to stop.
 
-    A plain handler sets a flag. asyncio's would write into a pipe that callbacks of threads share,
-    and lose the signal where that is full.
+    A plain handler sets a flag. asyncio's handlers write into a pipe shared with callbacks of
+    threads, and lose the signal if that is full.
     """
 
     def __init__(self) -> None:
@@ -22,12 +22,12 @@ class StopRequest:
         self.asked = False
 
     def listen(self) -> None:
-        """Take the signals. Until `stop_in_order` the first one ends the process."""
+        """Handle the signals. Until `stop_in_order` the first one ends the process."""
         for number in SIGNALS:
             signal.signal(number, self._handle)
 
     def stop_in_order(self, when_asked: Callable[[], None]) -> None:
-        """From now on the first signal sets `asked` and calls this; the second ends the process.
+        """Have the first signal set `asked` and call `when_asked`, the second end the process.
 
         `when_asked` runs between any two instructions of the main thread: it must take no lock.
         """
@@ -35,8 +35,8 @@ class StopRequest:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self._when_asked is None or self.asked:
-            # Not by an exception: an import, a callback or a library may swallow one. Nothing is
-            # held that the system does not take back, and nothing uncommitted is lost.
+            # Not by an exception, which an import, a callback or a library may swallow. The system
+            # frees all resources, and the next owner repeats uncommitted records.
             os._exit(_BASE + number)
         self.asked = True
         self._when_asked()

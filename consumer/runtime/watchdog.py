@@ -1,8 +1,7 @@
-"""Notices that the process is stuck, says so, and after a bound ends it, to be started anew.
+"""Detects that the process is stuck, logs it, and after a bound ends the process for a restart.
 
-Four things are stuck: a member that is not in the group, work that never gets committed, a worker
-that reads its history for ever, and an event loop that does not turn. What decides is pure; `watch`
-is the thin shell around it.
+A process is stuck if it is not in the group, does not commit its work, never ends reading a
+history, or has a stalled event loop. `Watchdog` decides and is pure; `watch` is the loop around it.
 """
 
 import asyncio
@@ -22,17 +21,13 @@ from imagelane.exits import ExitCode, FatalError
 
 log = structlog.get_logger()
 
-LOOK_SECONDS: Final = 1.0
+CHECK_SECONDS: Final = 1.0
 _SPARE_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How long each state may last before the process is not live, in seconds.
-
-    `end_seconds` later it is ended. A loop that stands still for a session timeout is ended too:
-    the group has given its partitions away by then.
-    """
+    """How long each state may last before the process is not live; `end_seconds` later it ends."""
 
     join_seconds: float
     progress_seconds: float
@@ -42,9 +37,9 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What a partition's worker does: records taken and not committed, or still its history.
+    """The work of a partition: records in flight, or (`recalling`) the reading of its history.
 
-    `progress` changes with each commit, and with each record of the history.
+    `progress` changes with each commit and with each record of the history.
     """
 
     in_flight: int
@@ -54,39 +49,39 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What is seen at one look: in the group or not, and the work by partition."""
+    """The state at one check: whether in the group, and the work by partition."""
 
     joined: bool
     work: Mapping[str, Work]
 
 
 class Liveness:
-    """What the watchdog found at its last look; before the first one the process is starting."""
+    """The result of the watchdog's last check; before the first one the process is starting."""
 
     def __init__(self) -> None:
         self.fault: str | None = "starting"
         self.loop_lag_seconds = Distribution(SECONDS)
 
     def note(self, fault: str | None, lag_seconds: float) -> None:
-        """Note a look: why the process is not live, and how late the look came."""
+        """Note a check: why the process is not live, and how late the check came."""
         self.fault = fault
         self.loop_lag_seconds.observe([max(0.0, lag_seconds)])
 
 
 class Watchdog:
-    """Remembers since when each state lasts. Pure: the time is an argument."""
+    """Remembers since when each state holds. Pure: the time is an argument."""
 
     def __init__(self, bounds: Bounds, now: float) -> None:
         self._bounds = bounds
-        self._joined_at = self._looked_at = now
-        self._progress: dict[str, tuple[int, float]] = {}  # by partition: how far, and since when
+        self._joined_at = self._checked_at = now
+        self._progress: dict[str, tuple[int, float]] = {}  # by partition: `progress`, since when
         self._faulty_since: float | None = None
 
-    def look(self, snapshot: Snapshot, now: float) -> str | None:
+    def check(self, snapshot: Snapshot, now: float) -> str | None:
         """Return why the process is not live, or None.
 
         Raises:
-            FatalError: it has not been live for too long.
+            FatalError: the process has not been live for `end_seconds`.
         """
         if snapshot.joined:
             self._joined_at = now
@@ -95,7 +90,7 @@ class Watchdog:
             for partition, work in snapshot.work.items()
         }
         fault = self._fault(snapshot, now)
-        self._looked_at = now
+        self._checked_at = now
         if fault is None:
             self._faulty_since = None
         elif self._faulty_since is None:
@@ -111,19 +106,19 @@ class Watchdog:
 
     def _fault(self, snapshot: Snapshot, now: float) -> str | None:
         bounds = self._bounds
-        outside, still = now - self._joined_at, now - self._looked_at - LOOK_SECONDS
+        outside, stalled = now - self._joined_at, now - self._checked_at - CHECK_SECONDS
         if outside > bounds.join_seconds:
             return f"not in the group for {outside:.0f} s"
         for partition, work in snapshot.work.items():
-            barren = now - self._progress[partition][1]
-            if barren > bounds.progress_seconds:
-                lack = "no record of its history" if work.recalling else "no commit"
+            idle = now - self._progress[partition][1]
+            if idle > bounds.progress_seconds:
+                missing = "no record of its history" if work.recalling else "no commit"
                 return (
                     f"partition {partition}, {work.in_flight} records in flight: "
-                    f"{lack} for {barren:.0f} s"
+                    f"{missing} for {idle:.0f} s"
                 )
-        if still > bounds.loop_seconds:
-            return f"the event loop stood still for {still:.0f} s"
+        if stalled > bounds.loop_seconds:
+            return f"the event loop stood still for {stalled:.0f} s"
         return None
 
 
@@ -137,34 +132,34 @@ async def watch(
     alive: AliveFile | None,
     is_json: bool = False,
 ) -> None:
-    """Look every second until cancelled; `liveness` has the last look, and the file its time.
+    """Check every second until cancelled: update `liveness` and the file, and log `readiness`.
 
-    What keeps it from being ready is logged, and changes nothing else.
+    Without a check for `end_loop_seconds` the loop is stalled, and a timer ends the process.
 
     Raises:
-        FatalError: the process has not been live for too long.
+        FatalError: as `Watchdog.check`.
     """
     watchdog = Watchdog(bounds, time.monotonic())
     timer = ExitTimer(f"the event loop stood still for {end_loop_seconds:.0f} s", is_json=is_json)
-    was: str | None = None
+    last_fault: str | None = None
     try:
         while True:
             timer.set(end_loop_seconds)
-            # The timer is a thread of Python's, which native code may hold up. This one is not, but
-            # it can end the process with 1 only, and says why in lines that are no JSON.
+            # Native code that holds the GIL also stops the timer's thread. faulthandler's thread
+            # needs no GIL, but its exit code is 1 and its lines are no JSON.
             faulthandler.dump_traceback_later(end_loop_seconds + _SPARE_SECONDS, exit=True)
             slept_at = time.monotonic()
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
             now = time.monotonic()
-            fault = watchdog.look(snapshot(), now)
-            liveness.note(fault, now - slept_at - LOOK_SECONDS)
-            if fault and not was:
+            fault = watchdog.check(snapshot(), now)
+            liveness.note(fault, now - slept_at - CHECK_SECONDS)
+            if fault and not last_fault:
                 log.error("not live", reason=fault)
-            if was and not fault:
+            if last_fault and not fault:
                 log.info("live again")
             if alive and not fault:
                 alive.touch()
-            was = fault
+            last_fault = fault
             readiness.report(time.monotonic())
     finally:
         timer.set(None)

@@ -1,1 +1,1 @@
-"""What a consumer tells of itself: metrics, traces, tallies, and the port that serves them."""
+"""Metrics, traces, tallies, and the port that serves them."""

@@ -1,4 +1,4 @@
-"""Reads the metrics' values from the objects of a running consumer, when somebody asks for them."""
+"""Reads the metrics' values from the objects of a running consumer, at each scrape."""
 
 import platform
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +19,7 @@ from consumer.partition.offsets import PartitionId
 from consumer.runtime.distribution import Distribution
 from consumer.telemetry import metrics
 from consumer.telemetry.metrics import Kind, Metric, Sample
-from consumer.telemetry.state import ProcessState, Rooms
+from consumer.telemetry.state import Components, ProcessState
 from consumer.telemetry.tally import OutcomeTally
 
 _PROCESS: Final = ProcessCollector(registry=None)
@@ -28,11 +28,12 @@ _PROCESS: Final = ProcessCollector(registry=None)
 async def exposition(state: ProcessState) -> bytes:
     """Return all metrics in Prometheus' text format."""
     samples = list(_of_process(state))
-    if rooms := state.rooms:
-        samples += _of_records(rooms.tally)
-        samples += _of_partitions(rooms, await rooms.stream.log_ends(rooms.workers.open_workers))
-        samples += _of_images(rooms)
-        samples += _of_models(rooms)
+    if components := state.components:
+        ends = await components.stream.log_ends(components.workers.open_workers)
+        samples += _of_records(components.tally)
+        samples += _of_partitions(components, ends)
+        samples += _of_images(components)
+        samples += _of_models(components)
     registry = CollectorRegistry()
     registry.register(_Families(samples))
     registry.register(_PROCESS)
@@ -40,7 +41,7 @@ async def exposition(state: ProcessState) -> bytes:
 
 
 class _Families:
-    """The samples as prometheus-client wants them."""
+    """The samples as a collector of prometheus-client."""
 
     def __init__(self, samples: Iterable[Sample]) -> None:
         self._samples = metrics.by_metric(samples)
@@ -83,13 +84,13 @@ def _of_records(tally: OutcomeTally) -> Iterator[Sample]:
     yield Sample(metrics.COMMIT_SECONDS, (), tally.commit_seconds)
 
 
-def _of_partitions(rooms: Rooms, ends: Mapping[PartitionId, LogEnd]) -> Iterator[Sample]:
-    counts = rooms.stream.transaction_counts
+def _of_partitions(components: Components, ends: Mapping[PartitionId, LogEnd]) -> Iterator[Sample]:
+    counts = components.stream.transaction_counts
     yield Sample(metrics.IN_DOUBT, (), counts.in_doubt)
     yield Sample(metrics.ABORTED, (), counts.aborted)
-    yield Sample(metrics.DELETED, (), rooms.stream.deleted_unread)
-    yield Sample(metrics.ASSIGNED, (), len(rooms.workers.open_workers))
-    for partition, worker in rooms.workers.open_workers.items():
+    yield Sample(metrics.DELETED, (), components.stream.deleted_unread)
+    yield Sample(metrics.ASSIGNED, (), len(components.workers.open_workers))
+    for partition, worker in components.workers.open_workers.items():
         topic, number = partition
         label = topic, str(number)
         yield Sample(metrics.OPEN, label, worker.in_flight)
@@ -99,33 +100,33 @@ def _of_partitions(rooms: Rooms, ends: Mapping[PartitionId, LogEnd]) -> Iterator
             yield Sample(metrics.STABLE_LAG, label, end.withheld)
 
 
-def _of_images(rooms: Rooms) -> Iterator[Sample]:
-    for name, lane in rooms.decoder.lanes.items():
+def _of_images(components: Components) -> Iterator[Sample]:
+    for name, lane in components.decoder.lanes.items():
         yield Sample(metrics.QUEUE, (name,), lane.waiting)
         yield Sample(metrics.DECODERS_REPLACED, (name,), lane.replaced)
-    for name, budget in rooms.budgets.items():
+    for name, budget in components.budgets.items():
         yield Sample(metrics.QUEUE, (f"memory_{name}",), budget.waiting)
         yield Sample(metrics.IMAGE_BYTES, (name,), budget.held_bytes)
         yield Sample(metrics.IMAGE_BYTES_LIMIT, (name,), budget.limit_bytes)
 
 
-def _of_models(rooms: Rooms) -> Iterator[Sample]:
-    for model, queue in rooms.engine.queues.items():
+def _of_models(components: Components) -> Iterator[Sample]:
+    for model, queue in components.engine.queues.items():
         label = (_label(model),)
         yield Sample(metrics.QUEUE, label, len(queue))
         yield Sample(metrics.BATCH_IMAGES, label, Distribution.of_sizes(queue.batches))
         yield Sample(metrics.BATCH_LIMIT, label, queue.size.limit)
         yield Sample(metrics.MODEL_BUSY, label, queue.busy_seconds)
         yield Sample(metrics.SPLITS, label, queue.out_of_memory_splits)
-    for name, on_demand in rooms.engine.on_demand.items():
+    for name, on_demand in components.engine.on_demand.items():
         label = (_label(name),)
-        for place in State:
-            here = on_demand.state is place
-            yield Sample(metrics.MODEL_STATE, (*label, place.name.lower()), here)
+        for state in State:
+            holds = on_demand.state is state
+            yield Sample(metrics.MODEL_STATE, (*label, state.name.lower()), holds)
         yield Sample(metrics.LOADS, label, on_demand.loads)
         yield Sample(metrics.LOAD_SECONDS, label, on_demand.load_seconds)
         yield Sample(metrics.LOAD_FAILURES, label, on_demand.load_failures)
-    for kind, byte_length in rooms.device_memory().items():
+    for kind, byte_length in components.device_memory().items():
         yield Sample(metrics.DEVICE_MEMORY, (kind,), byte_length)
 
 
@@ -136,5 +137,5 @@ def _label(model: str) -> str:
 def _version() -> str:
     try:
         return version("imagelane")
-    except PackageNotFoundError:  # in an image its code is there and its wheel is not
+    except PackageNotFoundError:  # the container image has the code without its wheel
         return "unknown"

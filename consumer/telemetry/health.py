@@ -1,7 +1,7 @@
-"""The one port on which the process speaks of itself: /livez, /readyz and /metrics.
+"""The one port of the process: /livez, /readyz and /metrics.
 
-It is served on the event loop that everything else runs on, on purpose: a loop that stands still
-answers nobody, so a probe's timeout sees it before the watchdog can end the process.
+It is served on the event loop of the records on purpose: a stalled loop answers no probe, so the
+probe's timeout notices it before the watchdog ends the process.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from imagelane.exits import ExitCode, FatalError
 log = structlog.get_logger()
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4"
-_MAX_AGE_SECONDS: Final = 1.0  # however often somebody asks for the metrics
+_MAX_AGE_SECONDS: Final = 1.0  # of the metrics, which may be scraped more often
 _CLOSE_SECONDS: Final = 0.5
 _IDLE_SECONDS: Final = 30.0  # Prometheus keeps its connection from one scrape to the next
 
@@ -30,7 +30,7 @@ Exposition = Callable[[], Awaitable[bytes]]
 
 
 def open_port(state: ProcessState, *, host: str, port: int) -> AbstractAsyncContextManager[None]:
-    """Return what answers on the port with the metrics of `state`."""
+    """Return the server of `state` and its metrics."""
     return serve(state, partial(exposition_of, state), host=host, port=port)
 
 
@@ -38,10 +38,10 @@ def open_port(state: ProcessState, *, host: str, port: int) -> AbstractAsyncCont
 async def serve(
     state: ProcessState, exposition: Exposition, *, host: str, port: int
 ) -> AsyncIterator[None]:
-    """Answer on the port until the block ends; 0 is a free one, which the log names.
+    """Serve the port until the block ends; 0: a free one, which the log names.
 
     Raises:
-        FatalError: `SETTINGS`: the port cannot be had.
+        FatalError: `SETTINGS`: the port cannot be opened.
     """
     runner = web.AppRunner(
         _application(state, exposition),
@@ -92,20 +92,20 @@ def _application(state: ProcessState, exposition: Exposition) -> web.Application
 
 
 class _Page:
-    """The metrics, made anew once a second at most: to ask often must cost little."""
+    """The page of metrics, rendered once a second at most: frequent scrapes must cost little."""
 
     def __init__(self, exposition: Exposition) -> None:
         self._exposition = exposition
-        self._making = asyncio.Lock()
+        self._rendering = asyncio.Lock()
         self._body = b""
-        self._made_at: float | None = None
+        self._rendered_at = float("-inf")
 
     async def body(self) -> bytes:
-        async with self._making:
+        async with self._rendering:
             now = time.monotonic()
-            if self._made_at is None or now - self._made_at >= _MAX_AGE_SECONDS:
+            if now - self._rendered_at >= _MAX_AGE_SECONDS:
                 self._body = await self._exposition()
-                self._made_at = now
+                self._rendered_at = now
         return self._body
 
 

@@ -1,7 +1,7 @@
-"""Every metric: its name, its unit and one sentence. docs/metrics.md is made of it.
+"""Every metric: its name, its unit and one sentence. `make docs` writes docs/metrics.md from it.
 
-`consumer.telemetry.collector` reads their values when somebody asks, so that they cost the record's
-way nothing; `consumer.telemetry.tally` counts outcomes once a commit.
+`consumer.telemetry.collector` reads the values at each scrape, so they cost no record any time;
+`consumer.telemetry.tally` counts outcomes once a commit.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One metric, named by Prometheus' conventions: unit at the end, `_total` after a counter's."""
+    """One metric, named as Prometheus advises: unit at the end, `_total` after a counter's."""
 
     name: str
     kind: Kind
@@ -30,7 +30,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One value of a metric; `labels` in the order of the metric's."""
+    """One value of a metric; `labels` are values in the order of the metric's names."""
 
     metric: Metric
     labels: tuple[str, ...]
@@ -50,21 +50,20 @@ BUILD: Final = _metric(
     Kind.GAUGE, "build_info", "1, with the versions of imagelane and Python.", "version", "python"
 )
 LIVE: Final = _metric(Kind.GAUGE, "live", "1 while the watchdog finds no fault, as /livez.")
-READY: Final = _metric(Kind.GAUGE, "ready", "1 while nothing keeps it from its work, as /readyz.")
+READY: Final = _metric(Kind.GAUGE, "ready", "1 while the process is ready, as /readyz.")
 NOT_READY: Final = _metric(
-    Kind.GAUGE, "not_ready", "1 for each cause for which it is not ready.", "cause"
+    Kind.GAUGE, "not_ready", "1 for each cause that makes the process not ready.", "cause"
 )
 LOOP_LAG: Final = _metric(
     Kind.HISTOGRAM,
     "event_loop_lag_seconds",
-    "How much later than asked for the event loop woke the watchdog, once a second.",
+    "How late the event loop woke the watchdog, once a second.",
 )
 
 RECORDS: Final = _metric(
     Kind.COUNTER,
     "records_total",
-    "Records whose outcome is committed: ok, error, refused or repeat, and the code of the middle "
-    "two.",
+    "Records with a committed outcome: ok, error, refused or repeat; the middle two have a code.",
     "outcome",
     "code",
 )
@@ -78,19 +77,18 @@ STAGE_SECONDS: Final = _metric(
 COMMIT_SECONDS: Final = _metric(
     Kind.HISTOGRAM,
     "commit_seconds",
-    "How long a transaction took, with what had to be settled or tried again; its count is the "
-    "number of commits.",
+    "How long a commit took, retries included; its count is the number of commits.",
 )
 IN_DOUBT: Final = _metric(
     Kind.COUNTER,
     "transactions_in_doubt_total",
-    "Transactions whose end was not answered, so that the committed position had to say.",
+    "Transactions whose end got no answer, so that the committed position was read.",
 )
 ABORTED: Final = _metric(
     Kind.COUNTER,
     "transactions_aborted_total",
-    "Aborts of what a transaction may have left open: one at each assignment, and one after a "
-    "transaction in doubt that did not go through.",
+    "Aborts that end any transaction left open: one at each assignment, one after a transaction "
+    "in doubt that was not committed.",
 )
 
 ASSIGNED: Final = _metric(
@@ -99,15 +97,14 @@ ASSIGNED: Final = _metric(
 BACKLOG: Final = _metric(
     Kind.GAUGE,
     "backlog_records",
-    "Records that can be read and whose outcome is not committed, those done above the committed "
-    "offset left out; scale by this.",
+    "Readable records without a committed outcome; scale by this.",
     "topic",
     "partition",
 )
 OPEN: Final = _metric(
     Kind.GAUGE,
     "open_records",
-    "Records of it that were taken: in work, or waiting for their commit.",
+    "Records of the backlog that were taken: in work, or waiting for their commit.",
     "topic",
     "partition",
 )
@@ -121,25 +118,25 @@ STABLE_LAG: Final = _metric(
 DELETED: Final = _metric(
     Kind.COUNTER,
     "deleted_unread_records_total",
-    "Records that retention or DeleteRecords took from the log before they were read.",
+    "Records that retention or DeleteRecords deleted from the log before they were read.",
 )
 
 QUEUE: Final = _metric(
     Kind.GAUGE,
     "queue_depth",
-    "What waits: images for a decoding process, images and texts for a model, fetches for memory.",
+    "Waiting: images for a decoding process, images and texts for a model, fetches for memory.",
     "queue",
 )
 IMAGE_BYTES: Final = _metric(
     Kind.GAUGE,
     "image_bytes",
-    "Memory that images hold, as fetched and as pixels, by the budget that they are in.",
+    "Memory that images hold, as fetched and as pixels, by budget.",
     "budget",
 )
 IMAGE_BYTES_LIMIT: Final = _metric(
     Kind.GAUGE,
     "image_bytes_limit",
-    "The most of it, but for one image that alone is larger.",
+    "The budget's limit; only one image that is larger by itself may exceed it.",
     "budget",
 )
 DECODERS_REPLACED: Final = _metric(
@@ -170,12 +167,12 @@ SPLITS: Final = _metric(
 MODEL_STATE: Final = _metric(
     Kind.GAUGE,
     "model_state",
-    "1 for where the weights of a model on demand are: unloaded, loading, host or device.",
+    "1 for the state of a model on demand: unloaded, loading, host or device.",
     "model",
     "state",
 )
 LOADS: Final = _metric(
-    Kind.COUNTER, "model_loads_total", "Loads of a model on demand that went through.", "model"
+    Kind.COUNTER, "model_loads_total", "Successful loads of a model on demand.", "model"
 )
 LOAD_SECONDS: Final = _metric(
     Kind.COUNTER, "model_load_seconds_total", "Time that these loads took.", "model"

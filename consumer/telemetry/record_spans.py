@@ -1,8 +1,7 @@
-"""A span for each record, by OpenTelemetry's API, made when its outcome is written; one a commit.
+"""OpenTelemetry spans: one for each record, made when its outcome is encoded, and one a commit.
 
-Times come from the outcome, so the record's own way knows nothing of it. The span of a commit links
-to those of the records whose outcomes it makes visible. Only a record that verified is traced, and
-only its `traceparent` is adopted: a stranger joins nobody's trace.
+Times come from the outcome, so `record/` knows no tracing. The span of a commit links to those of
+its records. Only verified records are traced, so nobody else can join a trace by a `traceparent`.
 """
 
 import asyncio
@@ -35,7 +34,7 @@ _Traced = OkOutcome | ErrorOutcome
 
 
 class RecordTracer:
-    """Traces the records of a consumer group with the process's tracer provider, or another."""
+    """Traces the records of a consumer group, by default with the process's tracer provider."""
 
     def __init__(self, group_id: str, provider: TracerProvider | None = None) -> None:
         self._group_id = group_id
@@ -46,13 +45,13 @@ class RecordTracer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Send what is not sent yet: the process ends without Python's own end."""
+        """Send the remaining spans: the process ends by `os._exit`, which runs no exit handler."""
         flush = getattr(self._provider, "force_flush", None)  # the SDK has it, the API does not
         if flush is not None:
             await asyncio.to_thread(flush, _FLUSH_MS)
 
-    def around(self, write: Write, commit: Commit) -> tuple[Write, Commit]:
-        """Return what one worker is to write and commit with instead."""
+    def wrap(self, write: Write, commit: Commit) -> tuple[Write, Commit]:
+        """Return one worker's `write` and `commit` with tracing added."""
         written: list[SpanContext] = []
 
         def write_and_trace(record: Record, outcome: Outcome, now: float) -> list[OutgoingRecord]:
@@ -79,7 +78,7 @@ class RecordTracer:
     def _commit_span(
         self, outputs: Sequence[OutgoingRecord], links: list[Link]
     ) -> AbstractContextManager[Span]:
-        # A transaction holds records of several traces, so it has a trace of its own.
+        # A transaction has records of several traces, so its span starts a trace of its own.
         return self._tracer.start_as_current_span(
             "send",
             context=Context(),
@@ -95,7 +94,7 @@ class RecordTracer:
         )
 
     def _trace(self, record: Record, outcome: _Traced) -> Span:
-        """Return the record's span, which has ended."""
+        """Return the record's finished span."""
         stages, start_ms, total_ms = _times(record, outcome)
         span = self._tracer.start_span(
             f"process {record.topic}",
@@ -125,7 +124,7 @@ class RecordTracer:
 
 
 def _times(record: Record, outcome: _Traced) -> tuple[list[tuple[str, float, float]], float, float]:
-    """Return the stages that the record went through, when it was taken, and how long it took."""
+    """Return the stages with begin and end, when the record was taken, and how long it took."""
     if isinstance(outcome, OkOutcome):
         image = outcome.image
         fetch_ms, decode_ms = (image.fetch_ms, image.decode_ms) if image else (None, None)
@@ -146,7 +145,7 @@ def _times(record: Record, outcome: _Traced) -> tuple[list[tuple[str, float, flo
 
 
 def _context_of(record: Record) -> Context:
-    """Return the context of the one `traceparent`; a trace of its own without it."""
+    """Return the context of the one `traceparent`; without exactly one, of a new trace."""
     found = [value for name, value in record.headers if name == headers.TRACEPARENT]
     carrier = {}
     if len(found) == 1 and found[0]:
@@ -169,4 +168,4 @@ def _with_header(out: OutgoingRecord, name: str, value: str | None) -> OutgoingR
 
 
 def _ns(unix_ms: float) -> int:
-    return round(unix_ms * 1000) * 1000  # a float of that size has no nanoseconds
+    return round(unix_ms * 1000) * 1000  # a float of this size resolves no nanoseconds

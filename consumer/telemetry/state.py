@@ -1,4 +1,4 @@
-"""What the process says of itself to a probe: whether it is live, and what it is not ready for."""
+"""The state of the process for probes, metrics and the watchdog."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rooms:
-    """The objects that metrics are read from; budgets by name, device memory in bytes by kind."""
+class Components:
+    """The parts of a running consumer; budgets by name, device memory in bytes by kind."""
 
     tally: "OutcomeTally"
     workers: "PartitionWorkers"
@@ -30,7 +30,7 @@ class Rooms:
     device_memory: Callable[[], Mapping[str, int]]
 
     async def waiting(self) -> int:
-        """Return how many records of the partitions here have no outcome yet."""
+        """Return how many records of the assigned partitions are not committed."""
         ends = await self.stream.log_ends(self.workers.open_workers)
         return sum(
             worker.backlog(position=end.position, end=end.stable)
@@ -39,7 +39,7 @@ class Rooms:
         )
 
     def snapshot(self) -> Snapshot:
-        """Return what the watchdog looks at."""
+        """Return the state that the watchdog checks."""
         return Snapshot(
             joined=self.stream.joined,
             work={
@@ -55,12 +55,12 @@ class Rooms:
 
 @dataclass(slots=True, kw_only=True)
 class ProcessState:
-    """`rooms` are there once the models are warm and the group is being joined."""
+    """Whether the process is live and ready; `components` is None until the models are warm."""
 
     readiness: Readiness
     stop: StopRequest
     liveness: Liveness = field(default_factory=Liveness)
-    rooms: Rooms | None = None
+    components: Components | None = None
 
     @property
     def reasons(self) -> Mapping[str, str]:
@@ -68,8 +68,8 @@ class ProcessState:
         reasons = dict(self.readiness.reasons)
         if self.stop.asked:
             reasons["stop"] = "it was asked to stop"
-        if self.rooms is None:
+        if self.components is None:
             reasons["start"] = "the models are not warm yet"
-        elif not self.rooms.stream.joined:
+        elif not self.components.stream.joined:
             reasons["group"] = "it is no member of the consumer group"
         return reasons

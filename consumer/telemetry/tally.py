@@ -1,7 +1,7 @@
-"""Counts outcomes when they are committed, and how long that took: once a commit, not a record.
+"""Counts committed outcomes and measures commits: once a commit, not once a record.
 
-It stands around what a partition's worker writes and commits with, so that the worker knows nothing
-of it, and what was never committed is never counted.
+It wraps the `write` and `commit` of a partition's worker, so the worker knows no metrics and only
+committed outcomes are counted.
 """
 
 from collections import Counter
@@ -19,11 +19,11 @@ STAGES: Final = ("queue", "fetch", "decode", "embed", "caption", "total")
 
 
 class OutcomeTally:
-    """What all workers of a process have committed."""
+    """The committed outcomes of all workers of a process."""
 
     def __init__(self) -> None:
         self.records: Counter[tuple[str, str]] = Counter()  # by outcome and code
-        # A series that is there from the start can be alerted on at its first record.
+        # A series that exists from the start can raise an alert at its first record.
         self.records.update({("ok", ""): 0, ("repeat", ""): 0})
         self.records.update(
             {("refused" if c.stage is Stage.ADMIT else "error", str(c)): 0 for c in Code}
@@ -31,10 +31,10 @@ class OutcomeTally:
         self.stage_seconds = {stage: Distribution(SECONDS) for stage in STAGES}
         self.commit_seconds = Distribution(SECONDS)
 
-    def around(self, write: Write, commit: Commit) -> tuple[Write, Commit]:
-        """Return what one worker is to write and commit with instead.
+    def wrap(self, write: Write, commit: Commit) -> tuple[Write, Commit]:
+        """Return one worker's `write` and `commit` with counting added.
 
-        A worker commits one batch at a time, so a commit is of all that was written before it.
+        A worker commits one batch at a time, so a commit covers all outcomes written before it.
         """
         written: list[Outcome] = []
 

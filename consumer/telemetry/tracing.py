@@ -1,4 +1,4 @@
-"""Traces of records, where TRACING asks for them; OpenTelemetry is imported only then."""
+"""Traces of records if TRACING is set; OpenTelemetry is imported only then."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -6,20 +6,20 @@ from contextlib import asynccontextmanager
 from consumer.partition.worker import Commit, Write
 from imagelane.exits import ExitCode, FatalError
 
-Around = Callable[[Write, Commit], tuple[Write, Commit]]
+Wrap = Callable[[Write, Commit], tuple[Write, Commit]]
 
 
 def untraced(write: Write, commit: Commit) -> tuple[Write, Commit]:
-    """Return both as they are."""
+    """Return both unchanged."""
     return write, commit
 
 
 @asynccontextmanager
-async def open_tracing(wanted: bool, group_id: str) -> AsyncIterator[Around]:
-    """Open what is put around each worker's `write` and `commit`: nothing, unless it is wanted.
+async def open_tracing(wanted: bool, group_id: str) -> AsyncIterator[Wrap]:
+    """Open the function that adds tracing to a worker's `write` and `commit`, if `wanted`.
 
     Raises:
-        FatalError: `SETTINGS`: it is wanted, and the extra `otel` is not installed.
+        FatalError: `SETTINGS`: tracing is wanted, and the extra `otel` is not installed.
     """
     if not wanted:
         yield untraced
@@ -31,4 +31,4 @@ async def open_tracing(wanted: bool, group_id: str) -> AsyncIterator[Around]:
             ExitCode.SETTINGS, f"TRACING: {exc}; pip install 'imagelane[otel]'"
         ) from exc
     async with RecordTracer(group_id) as tracer:
-        yield tracer.around
+        yield tracer.wrap

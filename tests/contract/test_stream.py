@@ -158,7 +158,7 @@ async def test_partition_that_is_set_back_comes_again(
     await publish(broker, topics.ingest, 6)
     member = await join()
     assert [record.offset for record in await member.poll(4, room=4)] == [0, 1, 2, 3]
-    member.stream.set_back({member.partition: 1})
+    member.stream.rewind({member.partition: 1})
     assert [record.offset for record in await member.poll(5)] == [1, 2, 3, 4, 5]
 
 

@@ -300,7 +300,7 @@ def _put_forgetful_positions() -> None:
 
     owner = transactions.PartitionTransactions
     Cluster.committed = forgetful(Cluster.committed)  # type: ignore[method-assign]
-    owner._position_where_offsets_went = forgetful(owner._position_where_offsets_went)  # type: ignore[method-assign]
+    owner._position_at_coordinator = forgetful(owner._position_at_coordinator)  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

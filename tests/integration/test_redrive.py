@@ -14,7 +14,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from consumer.outcome import ErrorOutcome, ModelIdentity, RefusedOutcome
-from consumer.record.dead_letters import keep
+from consumer.record.dead_letters import content_of
 from consumer.record.results import OutcomeEncoder
 from producer import ProducerSettings, image_request
 from producer.records import batches_of
@@ -88,7 +88,7 @@ async def bury(
             value=value,
             headers=headers,
         )
-        refused = RefusedOutcome(code=died, reason="as the test asked", kept=keep(record))
+        refused = RefusedOutcome(code=died, reason="as the test asked", content=content_of(record))
         outcome = refused if died.stage is Stage.ADMIT else failure(request, died)
         letter = encoder(settings).write(record, outcome, then)[-1]
         await producer.send_and_wait(

@@ -214,7 +214,7 @@ def _prepare() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     limits.collect_seldom()
     limits.return_large_blocks()
-    limits.allow_descriptors()
+    limits.raise_descriptor_limit()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from consumer.partition.assigned import MakeWorker, PartitionWorkers
 from consumer.partition.worker import CommitPolicy, PartitionWorker, Recall
-from consumer.record.replay_window import Seen
+from consumer.record.replay_window import ReplayEntry
 from imagelane.position import Position
 from schemas import ImageReference, Request, Task
 from tests.fakes import INGEST, FakePreparation, FakeStream, fake_pipeline, signed_record
@@ -15,8 +15,8 @@ REQUEST = Request(id="r0", image=ImageReference(uri="file:///a.png"), tasks=(Tas
 
 def _maker(hanging: asyncio.Event) -> MakeWorker:
     pipeline = fake_pipeline(preparation=FakePreparation(waits={"r0": hanging}))
-    return lambda topic, completion, commit: PartitionWorker(
-        completion=completion,
+    return lambda topic, offsets, commit: PartitionWorker(
+        offsets=offsets,
         work=pipeline,
         write=lambda record, outcome, now: [],
         commit=commit,
@@ -25,11 +25,11 @@ def _maker(hanging: asyncio.Event) -> MakeWorker:
     )
 
 
-async def _no_history(recall: Recall) -> Sequence[Seen]:
+async def _no_history(recall: Recall) -> Sequence[ReplayEntry]:
     return []
 
 
-async def _endless_history(recall: Recall) -> Sequence[Seen]:
+async def _endless_history(recall: Recall) -> Sequence[ReplayEntry]:
     await asyncio.Event().wait()
     return []
 
@@ -58,7 +58,7 @@ async def test_no_lane_is_opened_while_the_process_stops() -> None:
         workers = PartitionWorkers(_maker(asyncio.Event()), tasks, finish_seconds=0)
         await workers.stop(finish_seconds=30, commit_seconds=5)
         workers.open((INGEST, 0), Position(offset=0), FakeStream([]).commit, _no_history)
-        assert workers.room() == {}
+        assert workers.capacity() == {}
 
 
 async def test_lane_that_reads_its_history_can_be_closed() -> None:

@@ -10,9 +10,9 @@ from consumer.record.dead_letters import (
     BURST_SECONDS,
     MAX_SIGNATURE_HEADER_BYTES,
     DeadLetterRate,
-    keep,
-    keep_refused,
-    remains,
+    content_of,
+    content_within_rate,
+    hashes_of,
 )
 from schemas import ImageReference, Request
 from schemas.admission import MAX_HEADERS
@@ -25,19 +25,23 @@ NOTHING = DeadLetterRate(0)
 def test_record_within_the_rate_is_kept_byte_for_byte() -> None:
     """Key, value and every header."""
     record = signed_record(REQUEST, key=b"k", headers=[("a", b"1"), ("a", b"2")])
-    kept = keep_refused(record, DeadLetterRate(10_000), NOW)
-    assert (kept.key, kept.value, kept.headers) == (record.key, record.value, record.headers)
-    assert not kept.truncated
+    content = content_within_rate(record, DeadLetterRate(10_000), NOW)
+    assert (content.key, content.value, content.headers) == (
+        record.key,
+        record.value,
+        record.headers,
+    )
+    assert not content.truncated
 
 
 def test_remains_identify_the_record() -> None:
     """Lengths and hashes of key and value, and what was said to be its signature."""
     record = signed_record(REQUEST, key=b"key")
-    kept = keep_refused(record, NOTHING, NOW)
-    assert kept.truncated
-    assert kept.key is None
-    assert kept.headers == record.headers
-    assert orjson.loads(kept.value) == {
+    content = content_within_rate(record, NOTHING, NOW)
+    assert content.truncated
+    assert content.key is None
+    assert content.headers == record.headers
+    assert orjson.loads(content.value) == {
         "byte_length": len(record.value),
         "sha256": hashlib.sha256(record.value).hexdigest(),
         "key_byte_length": 3,
@@ -47,31 +51,33 @@ def test_remains_identify_the_record() -> None:
 
 def test_remains_of_nothing_say_so() -> None:
     """Neither key nor value: null is not empty."""
-    kept = remains(signed_record(REQUEST, value=None))
-    assert set(orjson.loads(kept.value).values()) == {None}
+    content = hashes_of(signed_record(REQUEST, value=None))
+    assert set(orjson.loads(content.value).values()) == {None}
 
 
 def test_remains_are_small_whatever_the_record_is() -> None:
     """Signature headers are cut, one of each name; other headers are not kept."""
     big = b"x" * 300_000
     headers = [("sig", big), ("sig", big), ("sig-id", big), ("sig-ts", None), ("other", big)]
-    kept = remains(signed_record(REQUEST, key=big, value=big, headers=headers))
-    assert [name for name, _ in kept.headers] == ["sig", "sig-id", "sig-ts"]
-    assert max(len(value) for _, value in kept.headers) == MAX_SIGNATURE_HEADER_BYTES
-    assert len(kept.value) < 300
+    content = hashes_of(signed_record(REQUEST, key=big, value=big, headers=headers))
+    assert [name for name, _ in content.headers] == ["sig", "sig-id", "sig-ts"]
+    assert max(len(value) for _, value in content.headers) == MAX_SIGNATURE_HEADER_BYTES
+    assert len(content.value) < 300
 
 
 def test_record_with_too_many_headers_is_never_kept_whole() -> None:
     """To look through them, and to write them again, would cost more than all the rest."""
     headers = [*signed_record(REQUEST).headers, *[("h", b"1")] * MAX_HEADERS]
-    kept = keep_refused(signed_record(REQUEST, headers=headers), DeadLetterRate(2**40), NOW)
-    assert kept.truncated
-    assert [name for name, _ in kept.headers] == ["sig-id", "sig-ts", "sig"]
+    content = content_within_rate(
+        signed_record(REQUEST, headers=headers), DeadLetterRate(2**40), NOW
+    )
+    assert content.truncated
+    assert [name for name, _ in content.headers] == ["sig-id", "sig-ts", "sig"]
 
 
 def test_record_of_somebody_with_the_secret_is_kept_whatever_the_rate() -> None:
     """The rate is for refusals: a failed image's dead letter is the record."""
-    assert not keep(signed_record(REQUEST)).truncated
+    assert not content_of(signed_record(REQUEST)).truncated
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.integers(0, 200_000)), min_size=1, max_size=60))

@@ -15,7 +15,7 @@ from consumer.runtime.readiness import Readiness
 from consumer.runtime.stop import StopRequest
 from consumer.runtime.watchdog import Bounds, Liveness, Snapshot, watch
 from consumer.telemetry.health import serve
-from consumer.telemetry.state import ProcessState, Rooms
+from consumer.telemetry.state import Components, ProcessState
 from imagelane.exits import ExitCode, FatalError
 from tests.conftest import ROOT
 from tests.metrics_page import probe
@@ -46,8 +46,8 @@ class Page:
 
 
 def _state(*, warm: bool = True) -> ProcessState:
-    rooms = cast(Rooms, WarmRooms()) if warm else None
-    return ProcessState(readiness=Readiness(), stop=StopRequest(), rooms=rooms)
+    components = cast(Components, WarmRooms()) if warm else None
+    return ProcessState(readiness=Readiness(), stop=StopRequest(), components=components)
 
 
 @asynccontextmanager
@@ -66,9 +66,9 @@ async def test_readyz_says_every_reason() -> None:
     state = _state(warm=False)
     async with _port(state) as port:
         assert await _get(port, "/readyz") == (503, "start: the models are not warm yet\n")
-        state.rooms = cast(Rooms, WarmRooms())
+        state.components = cast(Components, WarmRooms())
         assert await _get(port, "/readyz") == (200, "ready\n")
-        cast(Any, state.rooms).stream.joined = False
+        cast(Any, state.components).stream.joined = False
         state.readiness.block("transaction:t-0", "held back")
         status, text = await _get(port, "/readyz")
         assert status == 503
@@ -76,7 +76,7 @@ async def test_readyz_says_every_reason() -> None:
             "transaction:t-0: held back",
             "group: it is no member of the consumer group",
         }
-        cast(Any, state.rooms).stream.joined = True
+        cast(Any, state.components).stream.joined = True
         state.readiness.clear("transaction:t-0")
         state.stop.asked = True
         assert await _get(port, "/readyz") == (503, "stop: it was asked to stop\n")
@@ -84,7 +84,7 @@ async def test_readyz_says_every_reason() -> None:
 
 async def test_livez_is_what_the_watchdog_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not live before its first look, nor while it finds a fault; not ready is live."""
-    monkeypatch.setattr("consumer.runtime.watchdog.LOOK_SECONDS", 0.001)
+    monkeypatch.setattr("consumer.runtime.watchdog.CHECK_SECONDS", 0.001)
     state = _state()
     state.readiness.block("transaction:t-0", "held back")
     seen = Snapshot(joined=True, work={})

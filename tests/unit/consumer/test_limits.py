@@ -13,7 +13,7 @@ def test_as_many_descriptors_as_allowed() -> None:
     before = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, hard, 256), hard))
     try:
-        limits.allow_descriptors()
+        limits.raise_descriptor_limit()
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
@@ -24,7 +24,7 @@ def test_what_is_kept_is_not_collected_again(fails: bool) -> None:
     """The collector sees what came later alone, and works as before."""
     kept: list[object] = []
     try:
-        with limits.kept():
+        with limits.permanent_objects():
             assert not gc.isenabled()
             kept.append([])
             if fails:

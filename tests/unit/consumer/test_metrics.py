@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 
 from consumer.outcome import (
+    DeadLetterContent,
     ErrorOutcome,
     Inference,
-    Kept,
     OkOutcome,
     Outcome,
     RefusedOutcome,
@@ -42,7 +42,7 @@ from tests.unit.schemas.records import record
 
 REQUEST = Request(id="a", image=ImageReference(uri="file:///a"), tasks=(Task.EMBED,))
 RECORD = record()
-KEPT = Kept(key=None, value=None, headers=(), truncated=False)
+KEPT = DeadLetterContent(key=None, value=None, headers=(), truncated=False)
 
 INFERENCE = Inference(vector=None, caption=None, embed_ms=20.0, caption_ms=None)
 OK = OkOutcome(request=REQUEST, image=FACTS, inference=INFERENCE, queue_ms=2000.0, total_ms=50.0)
@@ -57,7 +57,7 @@ EVERY_OUTCOME: list[Outcome] = [
     OK,
     RepeatOutcome(id="a"),
     *(
-        RefusedOutcome(code=code, reason="", kept=KEPT)
+        RefusedOutcome(code=code, reason="", content=KEPT)
         if code.stage is Stage.ADMIT
         else _error(code)
         for code in Code
@@ -76,7 +76,7 @@ async def _commit(outputs: object, position: Position) -> None:
 async def test_outcomes_count_when_they_are_committed() -> None:
     """Once each, by outcome and code; what is written and not committed is not there."""
     tally = OutcomeTally()
-    write, commit = tally.around(_write, _commit)
+    write, commit = tally.wrap(_write, _commit)
     for outcome in EVERY_OUTCOME:
         write(RECORD, outcome, 0.0)
     assert not any(tally.records.values())
@@ -95,7 +95,7 @@ async def test_commit_that_fails_counts_nothing() -> None:
         raise OSError("gone")
 
     tally = OutcomeTally()
-    write, commit = tally.around(_write, fail)
+    write, commit = tally.wrap(_write, fail)
     write(RECORD, OK, 0.0)
     with pytest.raises(OSError, match="gone"):
         await commit([], Position(offset=1))
@@ -105,7 +105,7 @@ async def test_commit_that_fails_counts_nothing() -> None:
 async def test_stages_are_those_that_a_record_went_through() -> None:
     """In seconds: an image that is not decoded has no time of decoding."""
     tally = OutcomeTally()
-    write, commit = tally.around(_write, _commit)
+    write, commit = tally.wrap(_write, _commit)
     write(RECORD, OK, 0.0)
     write(RECORD, _error(Code.NOT_AN_IMAGE), 0.0)
     await commit([], Position(offset=1))

@@ -82,10 +82,7 @@ def test_whatever_is_below_the_limit_fits_the_broker(spacing: int) -> None:
     """As many open as may be, at any distance, and the last one done that still fits."""
     completion = OffsetTracker(0)
     offsets = [spacing * number for number in range(MAX_OPEN)]
-    for offset in offsets:
-        if completion.room:
-            completion.take(offset)
-    taken = [offset for offset in offsets if offset < completion.next_offset]
+    taken = [offset for offset in offsets if completion.capacity and completion.take(offset)]
     fits = [offset for offset in taken if offset < completion.offset_limit]
     assert len(fits) > 1
     completion.done(fits[-1])
@@ -99,7 +96,7 @@ def test_one_hanging_record_leaves_room_for_a_minute_of_others() -> None:
     """At 5,000 records a second, with each thousandth hanging like the first."""
     completion = OffsetTracker(0)
     for offset in range(300_000):
-        assert completion.room
+        assert completion.capacity
         assert offset < completion.offset_limit
         completion.take(offset)
         if offset % 1000:

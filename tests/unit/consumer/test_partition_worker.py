@@ -15,7 +15,7 @@ from consumer.outcome import ModelIdentity
 from consumer.partition.offsets import OffsetTracker
 from consumer.partition.worker import CommitPolicy, History, PartitionWorker, Recall
 from consumer.record.dead_letters import DeadLetterRate
-from consumer.record.replay_window import Seen
+from consumer.record.replay_window import ReplayEntry
 from consumer.record.results import OutcomeEncoder
 from consumer.record.secret_proof import SecretProof
 from imagelane.exits import ExitCode, FatalError
@@ -69,7 +69,7 @@ def _worker(
     stream: FakeStream,
     *,
     preparation: FakePreparation | None = None,
-    completion: OffsetTracker | None = None,
+    offsets: OffsetTracker | None = None,
     proof: SecretProof | None = None,
     policy: CommitPolicy | None = None,
     in_flight: int = 256,
@@ -81,7 +81,7 @@ def _worker(
         dead_letter_rate=DeadLetterRate(rate),
     )
     return PartitionWorker(
-        completion=completion or OffsetTracker(0),
+        offsets=offsets or OffsetTracker(0),
         work=pipeline,
         write=WRITER.write,
         commit=stream.commit,
@@ -91,7 +91,7 @@ def _worker(
 
 
 def _history(*records: Record) -> History:
-    async def history(recall: Recall) -> Sequence[Seen]:
+    async def history(recall: Recall) -> Sequence[ReplayEntry]:
         return [seen for record in records if (seen := recall(record))]
 
     return history
@@ -141,7 +141,7 @@ def test_every_record_has_exactly_one_outcome(data: st.DataObject) -> None:
         worker = _worker(
             stream,
             preparation=FakePreparation(faults=faults, turns=turns),
-            completion=OffsetTracker.from_position(stream.committed or Position(offset=0)),
+            offsets=OffsetTracker.from_position(stream.committed or Position(offset=0)),
         )
         await _run(worker, stream.read())
 
@@ -159,7 +159,7 @@ async def _until_crash(
     worker = _worker(
         stream,
         preparation=FakePreparation(faults=faults, turns=turns),
-        completion=OffsetTracker.from_position(stream.committed or Position(offset=0)),
+        offsets=OffsetTracker.from_position(stream.committed or Position(offset=0)),
     )
     with contextlib.suppress(ExceptionGroup):
         async with asyncio.TaskGroup() as tasks:
@@ -191,10 +191,10 @@ async def test_room_counts_what_is_not_committed() -> None:
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(worker.run(_history()))
         await asyncio.sleep(0)
-        assert worker.room == 4
+        assert worker.capacity == 4
         for record in stream.records:
             worker.take(record, tasks)
-        assert worker.room == 1
+        assert worker.capacity == 1
         await worker.close(1)
         await running
 
@@ -204,11 +204,11 @@ async def test_no_record_is_taken_before_the_history_is_recalled() -> None:
     stream = FakeStream(_records(["good"] * 2))
     first, again = stream.records
     stream.records[1] = dataclasses.replace(first, offset=again.offset)
-    worker = _worker(stream, completion=OffsetTracker(1))
-    assert worker.room == 0
+    worker = _worker(stream, offsets=OffsetTracker(1))
+    assert worker.capacity == 0
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(worker.run(_history(first)))
-        while not worker.room:  # noqa: ASYNC110 - what is awaited are turns of the loop
+        while not worker.capacity:  # noqa: ASYNC110 - what is awaited are turns of the loop
             await asyncio.sleep(0)
         worker.take(stream.records[1], tasks)
         await worker.close(1)
@@ -294,7 +294,7 @@ async def test_proof_of_another_partition_sets_this_one_back() -> None:
         for record in stream.records:
             worker.take(record, tasks)
         assert worker.rewind() is None
-        proof.look(None)
+        proof.note(None)
         assert worker.rewind() == 0
         await worker.close(5)
         await running
@@ -304,10 +304,10 @@ async def test_history_proves_the_secret() -> None:
     """After a restart one good record of before is enough."""
     records = _records(["good"] + ["forged"] * 5)
     stream = FakeStream(records)
-    worker = _worker(stream, proof=SecretProof(), completion=OffsetTracker(1))
+    worker = _worker(stream, proof=SecretProof(), offsets=OffsetTracker(1))
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(worker.run(_history(records[0])))
-        while not worker.room:  # noqa: ASYNC110 - what is awaited are turns of the loop
+        while not worker.capacity:  # noqa: ASYNC110 - what is awaited are turns of the loop
             await asyncio.sleep(0)
         for record in records[1:]:
             worker.take(record, tasks)
@@ -388,7 +388,7 @@ async def test_commit_gives_its_room_back() -> None:
         while len(stream.commits) < 1:  # noqa: ASYNC110 - likewise
             await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert worker.room == 2
+        assert worker.capacity == 2
         await worker.close(1)
         await running
 

@@ -20,7 +20,7 @@ def _record(timestamp_type: TimestampType, seconds: int, offset: int) -> Record:
 
 
 def _is_repeat(window: ReplayWindow, name: str, record: Record, now: float) -> bool:
-    return window.is_repeat(window.sighting(name, record, now))
+    return window.is_repeat(window.entry(name, record, now))
 
 
 @pytest.mark.parametrize("timestamp_type", TimestampType)

@@ -10,9 +10,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from consumer.outcome import (
+    DeadLetterContent,
     ErrorOutcome,
     Inference,
-    Kept,
     ModelIdentity,
     OkOutcome,
     Outcome,
@@ -70,7 +70,7 @@ async def _committed(_: Sequence[OutgoingRecord], __: Position) -> None:
 def _traced(record: Record, outcome: Outcome) -> tuple[list[ReadableSpan], list[OutgoingRecord]]:
     exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    write, _ = RecordTracer("g", provider).around(WRITER.write, _committed)
+    write, _ = RecordTracer("g", provider).wrap(WRITER.write, _committed)
     outputs = write(record, outcome, float(NOW))
     return list(exporter.get_finished_spans()), outputs
 
@@ -157,7 +157,7 @@ def test_request_without_a_trace_begins_one(found: list[bytes]) -> None:
         RefusedOutcome(
             code=Code.BAD_SIGNATURE,
             reason="",
-            kept=Kept(key=None, value=None, headers=(), truncated=False),
+            content=DeadLetterContent(key=None, value=None, headers=(), truncated=False),
         ),
         RepeatOutcome(id="a"),
     ],
@@ -179,7 +179,7 @@ async def test_commit_has_a_span_with_links_to_its_records() -> None:
         for fault in faults:
             raise fault
 
-    write, commit_and_trace = RecordTracer("g", provider).around(WRITER.write, commit)
+    write, commit_and_trace = RecordTracer("g", provider).wrap(WRITER.write, commit)
     outputs = [*write(_record(), OK, float(NOW)), *write(_record(), ERROR, float(NOW))]
     await commit_and_trace(outputs, Position.up_to(9))
     faults.append(OSError("the brokers are away"))

@@ -17,7 +17,7 @@ from consumer.outcome import (
     RefusedOutcome,
     RepeatOutcome,
 )
-from consumer.record.dead_letters import MAX_DEAD_LETTER_BYTES, DeadLetterRate, keep_refused
+from consumer.record.dead_letters import MAX_DEAD_LETTER_BYTES, DeadLetterRate, content_within_rate
 from consumer.record.results import MAX_REASON_BYTES, MAX_RESULT_KEY_BYTES, OutcomeEncoder
 from schemas import (
     Code,
@@ -73,8 +73,8 @@ def _ok(tasks: tuple[Task, ...] = (Task.EMBED, Task.CAPTION)) -> OkOutcome:
 def _refused(
     record: Record, code: Code = Code.UNSIGNED, reason: str = "no header"
 ) -> RefusedOutcome:
-    kept = keep_refused(record, DeadLetterRate(2**40), NOW)
-    return RefusedOutcome(code=code, reason=reason, kept=kept)
+    content = content_within_rate(record, DeadLetterRate(2**40), NOW)
+    return RefusedOutcome(code=code, reason=reason, content=content)
 
 
 def _batch_length(record: OutgoingRecord | Record) -> int:

@@ -7,7 +7,7 @@ SECRET = {"SECRET_API_KEY": "correct horse battery staple 0123456789"}
 
 def _revisions(**changes: str) -> tuple[str, str]:
     settings = ConsumerSettings.from_env(SECRET | changes)
-    return settings.revision_of_clip, settings.revision_of_blip
+    return settings.clip_revision_or_default, settings.blip_revision_or_default
 
 
 def test_default_models_have_revisions_with_safetensors() -> None:

@@ -30,7 +30,7 @@ def test_refusal_without_a_right_signature_proves_nothing(code: Code) -> None:
     """However many there are, and the doubt says how many of which."""
     proof = SecretProof()
     for _ in range(1000):
-        proof.look(code)
+        proof.note(code)
     assert not proof.proven
     assert f"1000 {code}" in proof.doubt
     assert "SECRET_API_KEY" in proof.doubt
@@ -39,11 +39,11 @@ def test_refusal_without_a_right_signature_proves_nothing(code: Code) -> None:
 @pytest.mark.parametrize("code", [None, *VERIFIED])
 def test_right_signature_proves_the_secret_whatever_it_signs(code: Code) -> None:
     """For good: no refusal after it takes the proof away."""
-    for note in (SecretProof.look, SecretProof.recall):
+    for note in (SecretProof.note, SecretProof.note_history):
         proof = SecretProof()
-        proof.look(Code.UNSIGNED)
+        proof.note(Code.UNSIGNED)
         note(proof, code)
-        proof.look(Code.UNSIGNED)
+        proof.note(Code.UNSIGNED)
         assert proof.proven
         assert proof.doubt is None
 
@@ -51,7 +51,7 @@ def test_right_signature_proves_the_secret_whatever_it_signs(code: Code) -> None
 def test_refusal_of_before_this_run_is_no_doubt() -> None:
     """It has its dead letter: nothing waits because of it."""
     proof = SecretProof()
-    proof.recall(Code.BAD_SIGNATURE)
+    proof.note_history(Code.BAD_SIGNATURE)
     assert not proof.proven
     assert proof.doubt is None
 

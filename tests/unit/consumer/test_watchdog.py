@@ -23,7 +23,7 @@ def _at_work(*progress: int, in_flight: int = 3, recalling: bool = False) -> Sna
 
 def _looks(watchdog: Watchdog, sights: Iterable[Snapshot]) -> list[str | None]:
     """Look once a second; return the faults."""
-    return [watchdog.look(snapshot, now) for now, snapshot in enumerate(sights, start=1)]
+    return [watchdog.check(snapshot, now) for now, snapshot in enumerate(sights, start=1)]
 
 
 def test_idle_member_is_live() -> None:
@@ -38,7 +38,7 @@ def test_member_outside_the_group_is_not_live_and_then_ends() -> None:
     assert faults[59] is None
     assert "not in the group" in faults[60]
     with pytest.raises(FatalError) as caught:
-        watchdog.look(outside, 92)
+        watchdog.check(outside, 92)
     assert caught.value.code is ExitCode.STUCK
 
 
@@ -79,14 +79,14 @@ def test_partition_that_waits_for_records_is_live() -> None:
 def test_loop_that_stood_still_is_seen_at_the_next_look() -> None:
     """A look that comes late tells that nothing else turned either; the next one is fine again."""
     watchdog = Watchdog(BOUNDS, 0)
-    watchdog.look(IDLE, 1)
-    assert "event loop" in watchdog.look(IDLE, 14)
-    assert watchdog.look(IDLE, 15) is None
+    watchdog.check(IDLE, 1)
+    assert "event loop" in watchdog.check(IDLE, 14)
+    assert watchdog.check(IDLE, 15) is None
 
 
 async def test_file_is_touched_while_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A health check can look at the age of a file; a process that is not ready is live."""
-    monkeypatch.setattr("consumer.runtime.watchdog.LOOK_SECONDS", 0.001)
+    monkeypatch.setattr("consumer.runtime.watchdog.CHECK_SECONDS", 0.001)
     alive = tmp_path / "alive"
     readiness = Readiness()
     readiness.block("transaction:0", "left open by somebody else, whom no restart of ours stops")

@@ -1,4 +1,4 @@
-"""How long the end of the process may take: all that is open is closed within one bound."""
+"""The shutdown of the process: everything is closed within one bound, or given up."""
 
 import asyncio
 import time
@@ -12,26 +12,28 @@ from consumer.runtime.exit_timer import ExitTimer
 
 log = structlog.get_logger()
 
-COMMIT_SECONDS: Final = 0.6  # after the time to finish: the last commit, and to give it up likewise
-CLOSE_SECONDS: Final = 1.5  # after the time to finish: everything is closed or given up
-END_SECONDS: Final = 2.0  # likewise: the process ends, whatever stands still
-ERROR_SECONDS: Final = 5.0  # the time to finish after an error: why it ends must still be said
-STEP_SECONDS: Final = 3.0  # the most that one thing may take of it
+# After the time to finish: the last commit has 0.6 s and its cancellation as long; at 1.5 s
+# everything is closed or given up; at 2 s the process ends, even if it hangs.
+COMMIT_SECONDS: Final = 0.6
+CLOSE_SECONDS: Final = 1.5
+END_SECONDS: Final = 2.0
+ERROR_SECONDS: Final = 5.0  # the time to finish after an error, which is logged at the end
+STEP_SECONDS: Final = 3.0  # the most that one context may take to close
 
 T = TypeVar("T")
 
 
-class Closing:
-    """The time that is left, once the end has begun."""
+class Shutdown:
+    """The time left, once the shutdown has begun."""
 
     def __init__(self, *, is_json: bool = False) -> None:
         self._timer = ExitTimer("what was open could not be closed in time", is_json=is_json)
         self._finish_by: float | None = None
 
     def begin(self, finish_seconds: float = ERROR_SECONDS) -> None:
-        """Let the end begin: work may go on for so long. The first call is the one that counts.
+        """Begin; work may go on for `finish_seconds`. Only the first call counts.
 
-        It may interrupt any other call of this thread, as a signal handler does.
+        Signal handlers call this, so it may interrupt any other call of the thread.
         """
         if self._finish_by is None:
             self._finish_by = time.monotonic() + finish_seconds
@@ -39,12 +41,12 @@ class Closing:
 
     @property
     def finish_seconds(self) -> float:
-        """The time that is left to finish what is in flight."""
+        """The time left to finish the records in flight."""
         return self._left(0)
 
     @asynccontextmanager
     async def bound(self, name: str, context: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
-        """Enter a context; leave it within the time that is left then, or give it up."""
+        """Enter a context; leave it within the time left, or give it up."""
         opened = await context.__aenter__()
         try:
             yield opened
@@ -56,9 +58,9 @@ class Closing:
             if not done:
                 log.warning("given up", what=name, reason=f"not closed in {seconds:.1f} s")
             elif not leaving.cancelled() and (error := leaving.exception()):
-                # Not raised: it would hide why the process ends, and nothing depends on it.
+                # Not raised: it would hide why the process ends.
                 log.warning("given up", what=name, reason=repr(error))
 
     def _left(self, more_seconds: float) -> float:
-        assert self._finish_by is not None, "the end has not begun"
+        assert self._finish_by is not None, "the shutdown has not begun"
         return max(0.0, self._finish_by + more_seconds - time.monotonic())

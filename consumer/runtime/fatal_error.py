@@ -1,4 +1,4 @@
-"""The last line of a process: why it ends, as a line of text, or of JSON where the log is JSON."""
+"""The last line of a process whose log is JSON: why it ends."""
 
 import sys
 import threading
@@ -11,11 +11,11 @@ from imagelane.exits import ExitCode
 from imagelane.terminal import json_line
 
 
-def fatal_error(reason: str, code: ExitCode, **more: object) -> str:
-    """Return the event `fatal error` as one line of JSON, as the log's own lines are.
+def fatal_error_line(reason: str, code: ExitCode, **more: object) -> str:
+    """Return the event `fatal error` as one line of JSON, in the format of the log.
 
-    Not by structlog: a setting may be at fault before it is set up, and a lock of its may be held
-    by the thread that stands still.
+    Not by structlog: it is not set up while a setting is wrong, and a thread that hangs may hold
+    its lock.
     """
     event = {
         "time": datetime.now(UTC).isoformat(),
@@ -29,7 +29,7 @@ def fatal_error(reason: str, code: ExitCode, **more: object) -> str:
 
 
 def stacks() -> dict[str, list[str]]:
-    """Return where each thread of this process is, innermost call last, by its name."""
+    """Return the stack of each thread by the thread's name, innermost call last."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     return {
         names.get(ident, str(ident)): [

@@ -1,9 +1,4 @@
-"""Where a group begins in a partition of which it has no position. Pure.
-
-A new group begins at the start of the log. A group whose position is gone (Kafka forgets it after
-`offsets.retention.minutes`) would do everything again, so results that it has made are evidence
-against a beginning at the start: then `BEGIN_AT` has to say where.
-"""
+"""The setting BEGIN_AT, and the evidence that makes it necessary: see `broker.beginnings`. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,14 +13,14 @@ Edge = Literal["earliest", "latest"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeginAt:
-    """What `BEGIN_AT` says: one edge of the log for every partition, or offsets of some."""
+    """The setting: one edge of the log for every partition, or offsets of some partitions."""
 
     edge: Edge | None = None
     offsets: Mapping[PartitionId, int] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str | None, ingest_topic: str) -> "BeginAt":
-        """Read the setting, which matches `BEGIN_AT_PATTERN`; None: it is not set."""
+        """Parse the setting, which matches `BEGIN_AT_PATTERN`; None: it is not set."""
         if text is None:
             return cls()
         if text == "earliest":
@@ -40,16 +35,16 @@ class BeginAt:
         return cls(offsets=offsets)
 
     def of(self, partition: PartitionId) -> Edge | int | None:
-        """Return where to begin in a partition; None: it is not said."""
+        """Return where to begin in a partition; None: the setting does not say."""
         return self.offsets.get(partition, self.edge)
 
 
 @dataclass(slots=True, kw_only=True)
 class Evidence:
-    """What results tell of one ingest partition. Only those count whose signature verifies.
+    """The results of one partition whose signature verifies.
 
-    `highest`: the highest `source.offset` of the `count` results of this group, or that name none;
-    `others`: groups besides this one; `complete`: the results topic was read from its start.
+    `highest`: the highest `source.offset` of `count` results, those of this group or without one;
+    `others`: other groups with results; `complete`: the results topic was read from its start.
     """
 
     highest: int | None = None
@@ -58,7 +53,7 @@ class Evidence:
     complete: bool = True
 
     def add(self, offset: int, group: str | None, ours: str) -> None:
-        """Note a result of a group for the request at an offset."""
+        """Add a result of a group for the request at an offset."""
         if group not in (None, ours):
             self.others.add(group)
             return
@@ -67,7 +62,7 @@ class Evidence:
 
     @property
     def was_here(self) -> bool:
-        """Whether this group may have made results of the partition."""
+        """Whether this group may have results of the partition."""
         return self.highest is not None or not self.complete
 
 
