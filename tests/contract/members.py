@@ -66,12 +66,13 @@ class Member:
         """Leave the group."""
         await self.stream.__aexit__(None, None, None)
 
-    async def assigned(self) -> Position:
-        """Poll until the partition is ours, and return where it begins."""
+    async def assigned(self, topic: str | None = None) -> Position:
+        """Poll until the partition, or that of another topic, is ours; return where it begins."""
+        partition = (topic or self.partition[0], 0)
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while self.partition not in self.workers.positions:
+            while partition not in self.workers.positions:
                 await self.stream.poll({}, 0.05)
-        return self.workers.positions[self.partition]
+        return self.workers.positions[partition]
 
 
 Join = Callable[..., Awaitable[Member]]

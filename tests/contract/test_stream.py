@@ -92,6 +92,7 @@ async def test_full_partition_holds_back_no_other(
     await publish(broker, topics.ingest, 3)
     member = await join()
     await member.poll(3)
+    await member.assigned(topics.queries)
     await publish(broker, topics.queries, 2)
     rooms = {(topics.ingest, 0): 0, (topics.queries, 0): 1}
     records: list[Record] = []

@@ -27,7 +27,7 @@ class Stream:
     joined = True
 
 
-class WarmRooms:
+class WarmComponents:
     """What a probe asks of a consumer that is at work."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Page:
 
 
 def _state(*, warm: bool = True) -> ProcessState:
-    components = cast(Components, WarmRooms()) if warm else None
+    components = cast(Components, WarmComponents()) if warm else None
     return ProcessState(readiness=Readiness(), stop=StopRequest(), components=components)
 
 
@@ -66,7 +66,7 @@ async def test_readyz_says_every_reason() -> None:
     state = _state(warm=False)
     async with _port(state) as port:
         assert await _get(port, "/readyz") == (503, "start: the models are not warm yet\n")
-        state.components = cast(Components, WarmRooms())
+        state.components = cast(Components, WarmComponents())
         assert await _get(port, "/readyz") == (200, "ready\n")
         cast(Any, state.components).stream.joined = False
         state.readiness.block("transaction:t-0", "held back")
