@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from consumer.inference.residency import ResidencyPolicy
 from consumer.partition.offsets import OffsetTracker
 from consumer.partition.worker import PartitionWorker
 from consumer.parts import make_encoder
+from consumer.pixels import Resize
 from consumer.record.replay_window import ReplayEntry
 from consumer.settings import ConsumerSettings
 from consumer.telemetry.tracing import untraced
@@ -128,13 +129,18 @@ async def opened_engine(kind: type[Engine], model: InstantModel) -> AsyncIterato
             serving.cancel()
 
 
-def fetch_and_decode(settings: ConsumerSettings, sources: Sources, decoder: Any) -> FetchAndDecode:
-    """Return the consumer's own preparation, for embeddings, with a byte budget of its own."""
+def fetch_and_decode(
+    settings: ConsumerSettings,
+    sources: Sources,
+    decoder: Any,
+    resizes: Mapping[Task, Resize] = RESIZES,
+) -> FetchAndDecode:
+    """Return the consumer's own preparation, with a byte budget of its own."""
     budget, _ = open_budgets(settings)
     return FetchAndDecode(
         sources=sources,
         decoder=decoder,
-        resizes=RESIZES,
+        resizes=resizes,
         retry=settings.retry_policy,
         budget=budget,
     )

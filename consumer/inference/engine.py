@@ -108,7 +108,8 @@ class Engine:
         for batch in MEASURED_BATCHES:
             seconds = await self._bench.gpu.attempt(partial(self._seconds_of, batch))
             if isinstance(seconds, StepFailed):
-                break  # it does not fit; of anything else the warm-up tells
+                _log.info("embed batch does not work", images=batch, reason=seconds.reason)
+                break  # a model that never works fails its warm-up
             rates[batch] = batch / seconds
         if rates:
             batch = best_batch(rates)

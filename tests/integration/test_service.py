@@ -390,6 +390,7 @@ async def test_check_finds_nothing_wrong(broker: Broker, topics: Topics, secret:
     assert f"keys k1 (fingerprint {fingerprint})" in done.stdout
     port = broker.bootstrap.rpartition(":")[2]
     assert f":{port}: {topics.ingest} (1 partitions)" in done.stdout
+    assert "; CLIP takes up to 32 at once" in done.stdout
 
 
 async def test_log_lines_are_json_with_stable_keys(

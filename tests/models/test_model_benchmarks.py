@@ -1,6 +1,9 @@
 """The benchmarks of the models run, at a small size."""
 
+import json
 from pathlib import Path
+
+import pytest
 
 from benchmarks import caption, dtypes, free_memory, gpu
 from consumer.inference.models.checkpoint import inspect
@@ -38,7 +41,23 @@ async def test_card_is_measured_bare_and_through_the_engine(clip_folder: Path) -
     clip = load_clip(inspect(str(clip_folder), "main", "clip"), device)
     row = await gpu.measure("small", clip, device, count=64, rounds=2)
 
-    assert len(row.ratios) == 2
-    assert min(row.ratios) > 0
+    for side in (row.engine, row.whole):
+        assert len(row.ratios(side)) == 2
+        assert min(row.ratios(side)) > 0
     assert row.best_batch in gpu.BATCHES
     assert row.chosen_batch == 32
+
+
+def test_card_is_tested_measured_and_reported_by_one_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What runs on the day on which there is a card; here on the CPU, whatever its ratios are."""
+    gpu.main(["--small", "--count", "32", "--rounds", "1", "--json", str(tmp_path / "figures")])
+
+    head, *table = capsys.readouterr().out.splitlines()
+    assert "skipped" in head or "passed" in head
+    assert sum("ViT-" in line for line in table) == 2
+    assert {row["model"] for row in json.loads((tmp_path / "figures").read_bytes())["rows"]} == {
+        "ViT-B/32",
+        "ViT-L/14",
+    }

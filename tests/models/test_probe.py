@@ -45,19 +45,25 @@ def change_processor(folder: Path, **changes: object) -> None:
     write_processor(folder, processor | changes)
 
 
+def settings_of(**changes: str) -> ConsumerSettings:
+    """Return the settings of a consumer on the CPU."""
+    return ConsumerSettings.from_env(
+        {
+            "SECRET_API_KEY": "correct horse battery staple 0123456789",
+            "CLIP_MODEL": str(MODELS / "tiny-clip"),
+            "BLIP_MODEL": str(MODELS / "tiny-blip"),
+            "DECODE_PROCESSES": "1",
+            "DEVICE": "cpu",
+            **changes,
+        }
+    )
+
+
 async def probed(
     clip: Path = MODELS / "tiny-clip", blip: Path = MODELS / "tiny-blip"
 ) -> tuple[str, Pixels]:
     """Open the models as at the start, and try them; return what is said, and CLIP's vector."""
-    settings = ConsumerSettings.from_env(
-        {
-            "SECRET_API_KEY": "correct horse battery staple 0123456789",
-            "CLIP_MODEL": str(clip),
-            "BLIP_MODEL": str(blip),
-            "DECODE_PROCESSES": "1",
-            "DEVICE": "cpu",
-        }
-    )
+    settings = settings_of(CLIP_MODEL=str(clip), BLIP_MODEL=str(blip))
     models = parts.open_models(settings)
     async with (
         parts.open_engine(settings, models) as engine,
@@ -76,6 +82,14 @@ def reference(folder: Path) -> NDArray[np.float32]:
     with torch.inference_mode():
         vectors = model.get_image_features(**inputs).pooler_output
     return torch.nn.functional.normalize(vectors).numpy()[0]
+
+
+@pytest.mark.parametrize(("changes", "most"), [({}, 32), ({"EMBED_BATCH": "5"}, 5)])
+async def test_batch_is_not_measured_on_a_cpu(changes: dict[str, str], most: int) -> None:
+    """Batches of all sizes would take seconds of each start there."""
+    settings = settings_of(**changes)
+    async with parts.open_engine(settings, parts.open_models(settings)) as engine:
+        assert engine.queues["CLIP"].size.limit == most
 
 
 async def test_picture_goes_the_way_of_a_record() -> None:
