@@ -35,16 +35,16 @@ class ImageSettings(WireSettings):
     )
     allowed_hosts: CommaSeparated = Field(
         default=(),
-        description="what `http(s):` may ask, by comma: `host`, `.domain` (it, and the names below "
-        "it), each with `:port` if it is not the scheme's; none: forbidden",
+        description="hosts of `http(s):`, by comma: `host`, or `.domain` with the names below it, "
+        "each with `:port` unless it is the default; none: forbidden",
     )
     allow_public_hosts: bool = Field(
         default=False,
-        description="`http(s):` may ask every other host with public addresses only as well",
+        description="`http(s):` may also ask every host that has public addresses only",
     )
     allowed_networks: CommaSeparated = Field(
         default=(),
-        description="what addresses ALLOWED_HOSTS may have besides public ones, `10.1.0.0/16`",
+        description="networks where ALLOWED_HOSTS may be, besides public ones: `10.1.0.0/16`",
     )
     egress_proxy: str | None = Field(
         default=None,
@@ -67,7 +67,7 @@ class ImageSettings(WireSettings):
     http_per_host: int = Field(default=16, ge=1, description="fetches from one host at once")
     s3_buckets: CommaSeparated = Field(
         default=(),
-        description="what `s3:` may read, `bucket` or `bucket/prefix/`, by comma; none: forbidden",
+        description="`bucket` or `bucket/prefix/` that `s3:` may read, by comma; none: forbidden",
     )
     s3_endpoint: str | None = Field(
         default=None,
@@ -78,7 +78,7 @@ class ImageSettings(WireSettings):
         default="us-east-1", pattern=r"^[a-z0-9-]{1,64}$", description="region of the buckets"
     )
     s3_access_key_id: str | None = Field(
-        default=None, description="access key; none: what botocore finds (a role, AWS_*)"
+        default=None, description="access key; none: botocore finds credentials (a role, AWS_*)"
     )
     s3_secret_access_key: SecretStr | None = Field(
         default=None, description="secret key of S3_ACCESS_KEY_ID"
@@ -90,22 +90,22 @@ class ImageSettings(WireSettings):
         default=10, gt=0, description="longest silence of a host while it is read"
     )
     fetch_total_seconds: float = Field(
-        default=30, gt=0, description="longest time for an answer with its body, and for a file"
+        default=30, gt=0, description="longest time for an answer with its body, or for a file"
     )
     fetch_grace_seconds: float = Field(
         default=5, gt=0, description="time after which a body must come fast enough"
     )
     fetch_min_bytes_per_second: float = Field(
-        default=8192, ge=0, description="least speed of a body from then on, on average"
+        default=8192, ge=0, description="least average speed of a body after that time"
     )
     max_image_bytes: Bytes = Field(default=64 * 2**20, description="largest image, as fetched")
     max_image_pixels: Bytes = Field(
         default=200_000_000,
-        description="largest image, in pixels; formats that take more memory: what it allows",
+        description="largest image, in pixels; DECODE_MEMORY_BYTES may allow less",
     )
     bytes_in_flight: Bytes = Field(
         default=512 * 2**20,
-        description="most memory of images at once, as fetched and as pixels",
+        description="most memory of all images at once, as fetched and as pixels",
     )
     fetch_processes: int = Field(
         default=0, ge=0, description="processes that fetch; 0: one for each eight cores"
@@ -113,7 +113,7 @@ class ImageSettings(WireSettings):
     decode_processes: int = Field(
         default=0,
         ge=0,
-        description="images decoded at once; 0: one per core; slow ones have a quarter more",
+        description="images decoded at once; 0: one per core; a quarter more for slow ones",
     )
     decode_seconds: float = Field(
         default=20, gt=0, description="longest time for decoding one image"
@@ -128,10 +128,10 @@ class ImageSettings(WireSettings):
     decode_formats: Annotated[tuple[Format, ...], BeforeValidator(_formats)] = Field(
         default=DEFAULT_FORMATS,
         min_length=1,
-        description="what is decoded; also TIFF, AVIF; with the extra `formats` HEIC, RAW",
+        description="formats, by comma; also TIFF, AVIF; with the extra `formats` HEIC, RAW",
     )
 
-    retry_attempts: int = Field(default=4, ge=1, description="tries of a fetch that may heal")
+    retry_attempts: int = Field(default=4, ge=1, description="attempts of a fetch that may heal")
     retry_max_age_seconds: float = Field(
         default=60, ge=0, description="time after its first failure at which a fetch is given up"
     )

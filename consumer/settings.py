@@ -70,8 +70,8 @@ class ConsumerSettings(ImageSettings):
     open_transaction_seconds: float = Field(
         default=60,
         gt=0,
-        description="age of somebody's open transaction on INGEST_TOPIC, which holds its records "
-        "back, from which on we are not ready",
+        description="age at which an open transaction on INGEST_TOPIC, which holds records back, "
+        "makes us not ready",
     )
     alive_file: str | None = Field(
         default=None, description="file touched every second while live, for a health check"
@@ -95,25 +95,27 @@ class ConsumerSettings(ImageSettings):
     )
     clip_revision: str | None = Field(
         default=None,
-        description="revision of CLIP_MODEL on the hub; none: of the default model one that has "
-        "safetensors, of another `main`, whose commit the log and results name",
+        description="revision of CLIP_MODEL on the hub; none: a pinned one for the default model, "
+        "`main` for another; the log and results name the commit",
     )
     blip_model: str = Field(
         default="Salesforce/blip-image-captioning-base",
-        description="checkpoint that captions, likewise: blip, blip-2 or git",
+        description="checkpoint that captions, hub id or folder: blip, blip-2 or git",
     )
     blip_revision: str | None = Field(
-        default=None, description="revision of BLIP_MODEL on the hub, likewise"
+        default=None, description="revision of BLIP_MODEL on the hub; none: as for CLIP_REVISION"
     )
     blip_idle_seconds: SecondsOrNever = Field(
-        default=300, description="idle time after which BLIP leaves; 0: after every batch; `never`"
+        default=300,
+        description="idle time after which BLIP leaves the device; 0: after every batch; `never`",
     )
     blip_host_seconds: SecondsOrNever = Field(
         default=3600,
         description="further idle time after which it leaves host memory; `never`",
     )
     clip_text_idle_seconds: SecondsOrNever = Field(
-        default=300, description="idle time after which CLIP's text tower leaves, likewise"
+        default=300,
+        description="idle time after which CLIP's text tower leaves; 0: after every batch; `never`",
     )
     clip_text_host_seconds: SecondsOrNever = Field(
         default=3600,
@@ -157,7 +159,7 @@ class ConsumerSettings(ImageSettings):
     )
     allow_compressed: bool = Field(
         default=False,
-        description="read topics that keep the producers' compression; else: exit code 72",
+        description="read topics that keep compressed batches; without it: exit code 72",
     )
     dlq_bytes_per_second: float = Field(
         default=256 * 1024,

@@ -1,1 +1,1 @@
-"""An image reference to pixels, within limits: fetch, retry, decode."""
+"""Turns an image reference into pixels, within limits: fetch, retry, decode."""

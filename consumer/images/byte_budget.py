@@ -1,8 +1,8 @@
 """A bound on the bytes of images in memory, as fetched and as pixels. No IO, one event loop.
 
-A reservation grows before its bytes are read and shrinks when they are gone. It holds what was
-fetched, and with it `kept_bytes` for the pixels that are made of that: both at once, so that nobody
-who holds an image waits for room for its pixels.
+A reservation grows before its bytes are read and shrinks when they are freed. It holds the fetched
+bytes together with `kept_bytes` for the pixels that they become: taken apart, an image could wait
+for its pixels while it holds its bytes.
 
 A reservation is arriving (no bytes yet), growing (has bytes, wants more) or running. Growing ones
 go before arriving ones, each queue first come, first served, so a large one at its head never
@@ -31,16 +31,16 @@ class Reservation:
     async def resize(self, byte_length: int) -> None:
         """Hold `byte_length` bytes; wait until they fit, if that is more.
 
-        Who has no bytes keeps no room for pixels: a host that hangs costs none.
+        A reservation of 0 bytes holds nothing for pixels either: a host that hangs costs nothing.
         """
         await self._budget.resize(self, byte_length + self._kept_bytes if byte_length else 0)
 
     def try_resize(self, byte_length: int) -> bool:
-        """Hold `byte_length` bytes, and tell so, if that needs no waiting."""
+        """Hold `byte_length` bytes if they fit now; False if they do not."""
         return self._budget.try_resize(self, byte_length + self._kept_bytes)
 
     async def keep_pixels(self) -> None:
-        """Give the bytes back, and keep the room for the pixels."""
+        """Give the fetched bytes back, and hold those of the pixels alone."""
         await self._budget.resize(self, self._kept_bytes)
 
 
@@ -57,7 +57,7 @@ class ByteBudget:
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._held_bytes = 0
-        self._stuck_bytes = 0  # of those, by reservations that wait to grow
+        self._stuck_bytes = 0  # part of it, held by reservations that wait to grow
         self._overcommitted: Reservation | None = None
         self._growing: deque[_Waiter] = deque()
         self._arriving: deque[_Waiter] = deque()
@@ -69,7 +69,7 @@ class ByteBudget:
 
     @property
     def limit_bytes(self) -> int:
-        """The bound of it."""
+        """The most that `held_bytes` may be."""
         return self._limit_bytes
 
     @property
@@ -96,12 +96,12 @@ class ByteBudget:
             await self._wait(reservation, more)
         else:
             if more < 0 and reservation is self._overcommitted:
-                self._overcommitted = None  # it may wait for long now, as if it had ended
+                self._overcommitted = None  # it shrank, so another may exceed the limit
             self._add(reservation, more)
             self._admit()
 
     def try_resize(self, reservation: Reservation, byte_length: int) -> bool:
-        """Hold `byte_length` bytes in all for `reservation`, if nobody waits and they fit."""
+        """Hold `byte_length` bytes in all for `reservation` if they fit and no other waits."""
         more = byte_length - reservation.held_bytes
         if self.waiting or self._held_bytes + more > self._limit_bytes:
             return False

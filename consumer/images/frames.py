@@ -1,8 +1,8 @@
 """Frames and descriptors between two processes, over a stream socket and one event loop.
 
-A frame is its byte length and its bytes. What is sent within one turn of the loop goes out in one
-system call, and what arrived meanwhile comes in by one: at thousands of frames a second the calls
-and the wake-ups are what costs. Descriptors are received in the order in which they were sent.
+A frame is its byte length and its bytes. One system call sends all frames of one turn of the loop,
+and one receives all that arrived: at thousands of frames a second, system calls and wake-ups are
+the cost. Descriptors arrive in the order in which they were sent.
 """
 
 import array
@@ -41,7 +41,7 @@ class Frames:
         self._incoming = bytearray()
         self._descriptors: deque[int] = deque()
         self._outgoing: deque[tuple[bytes, int | None]] = deque()
-        self._text = b""  # what the next call sends, and the descriptors that go with it
+        self._text = b""  # of the next system call, with `_handing_over`
         self._handing_over: list[int] = []
         self._is_flushing = self._is_blocked = False
         self._is_open = True

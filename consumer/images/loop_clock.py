@@ -1,4 +1,4 @@
-"""Time in which the event loop ran: a pause of our own is not the silence of a host.
+"""A clock of the event loop's running time: our own pause is not the silence of a host.
 
 A garbage collection, a stopped process or a virtual machine that was moved makes every deadline
 pass at once, with the answers unread in the sockets. This clock advances by `MAX_GAP_SECONDS` at
@@ -35,12 +35,12 @@ class LoopClock:
         return self._pauses + (self._gap_seconds > MAX_GAP_SECONDS)
 
     def tick(self) -> None:
-        """Note that the loop runs."""
+        """Advance the clock."""
         self._seconds, self._pauses = self.seconds, self.pauses
         self._ticked_at = self._now()
 
     def note_pause(self) -> None:
-        """Count a pause of a process of ours."""
+        """Count a pause of another process of the consumer."""
         self._pauses += 1
 
     @property

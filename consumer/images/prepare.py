@@ -1,4 +1,4 @@
-"""A reference to pixels: fetch, again if it may heal, then decode."""
+"""Turns a reference into pixels: fetch, retry, then decode."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ from schemas import ImageReference, Request, Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchAndDecode:
-    """`resizes` says which pixels each task's model takes."""
+    """`resizes` are the pixel sizes that the model of each task takes."""
 
     sources: Sources
     decoder: Decoder
@@ -34,8 +34,7 @@ class FetchAndDecode:
         """Open the pixels for the tasks of a request, held from the budget until the block ends.
 
         Raises:
-            Failed: the first reason why there are none, with the number of tries and the times of
-                fetch and decode, as far as it came.
+            Failed: with the number of attempts, and the times of fetch and decode so far.
         """
         assert request.image is not None, "a text has no pixels"
         start = monotonic()
@@ -75,9 +74,9 @@ class FetchAndDecode:
                 return await self.sources.fetch(image, reservation)
             except Unavailable as unavailable:
                 unavailable.attempts = attempts
-                # What fails while our own loop stands still is nobody's failure.
+                # A failure during a pause of our own loop does not count.
                 failures += clock.pauses == pauses
-                # From here on: waiting for a slot or for memory is nobody's failure either.
+                # The age begins here: before, the fetch may have waited for a slot or for memory.
                 failed_at = clock.seconds if failed_at is None else failed_at
                 delay = self.retry.delay_seconds(
                     failures=failures,

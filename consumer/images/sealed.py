@@ -1,9 +1,9 @@
-"""An image's bytes in memory of their own, which nobody can change and which passes by descriptor.
+"""An image's bytes in a sealed memfd of their own, passed between processes by its descriptor.
 
-Whoever fetches writes the bytes once and seals them. The consumer's own process hands the
-descriptor on and never maps it; one decoding process reads it. Nothing else can be reached by it,
-so a picture never meets the bytes of another. A memfd is not in `/dev/shm`, which Docker bounds at
-64 MB; its pages go with the last descriptor.
+A fetching process writes the bytes once and seals them. The consumer's own process passes the
+descriptor on and never maps it; one decoding process reads it. The descriptor reaches no other
+memory, so one picture never sees another's bytes. A memfd is not in `/dev/shm`, which Docker bounds
+at 64 MB. Its pages are freed with the last descriptor.
 """
 
 import fcntl
@@ -25,9 +25,9 @@ _SEALS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedImage:
-    """The descriptor of an image as fetched, and what is known of it without decoding.
+    """The descriptor of a fetched image, and the facts known before decoding.
 
-    `sha256` is 64 lower-case hex; `decode_seconds` of one core are estimated by the header.
+    `sha256` is 64 lower-case hex digits; `decode_seconds` is an estimate for one core, by header.
     The owner closes it, once.
     """
 
@@ -90,12 +90,12 @@ class SealedImage:
         self.close()
 
     def close(self) -> None:
-        """Give it up; the memory goes once no process has it."""
+        """Close the descriptor; the last process to close it frees the memory."""
         os.close(self.descriptor)
 
 
 def _create() -> int:
     if _IS_LINUX:
         return os.memfd_create("image", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with tempfile.TemporaryFile() as file:  # without a name; nothing there can be sealed
+    with tempfile.TemporaryFile() as file:  # a nameless file; only Linux has seals
         return os.dup(file.fileno())

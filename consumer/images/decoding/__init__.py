@@ -1,1 +1,1 @@
-"""From the bytes of an image to the small uint8 arrays that the models take."""
+"""Turns the bytes of an image into the small uint8 arrays that the models take."""

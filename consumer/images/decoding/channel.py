@@ -1,9 +1,9 @@
-"""What the consumer and a decoding process say to each other: one socket and one segment of memory.
+"""The protocol of the consumer and a decoding process: one socket and one segment of memory.
 
 The consumer asks over the socket: two lengths, the image's descriptor, the targets as JSON. The
 process answers with a length and a `Picture` or a `Verdict` as JSON; the pixels of a `Picture` lie
-in the segment, target after target. A process that a hostile image took over may answer what it
-likes: the consumer holds all of it against these types, and nothing is unpickled.
+in the segment, target after target. A hostile image may control the process and its answers, so the
+consumer validates every answer against these types, and unpickles nothing.
 """
 
 import struct
@@ -38,7 +38,7 @@ def _printable(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """What a process is started with: the limits of an image, and its own."""
+    """Options of a process: the limits of an image, and its own."""
 
     limits: DecodeLimits
     niceness: int = 0
@@ -46,7 +46,7 @@ class WorkerOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The first answer: why the process cannot decode, if so, and what its cage lacks here."""
+    """The first answer: `fault` says why the process cannot decode, `lacks` what its cage lacks."""
 
     __pydantic_config__ = _STRICT
 

@@ -1,7 +1,7 @@
-"""Take from this process, for good, what decoding does not need; before it sees a hostile byte.
+"""Gives up, for good, every right that decoding does not need, before a hostile byte is read.
 
-What is left to code that a hostile image took over: to compute, in bounded memory and time, and to
-answer. It can open no file and no socket, start nothing, and not touch another process.
+Code that a hostile image took over can then compute, in bounded memory and time, and answer. It can
+open no file and no socket, start no process, and touch no other process.
 """
 
 import ctypes
@@ -42,29 +42,29 @@ def confine(memory_bytes: int, *, threads: bool = False) -> tuple[str, ...]:
     Raises:
         OSError: the system does not let us.
     """
-    # A Ctrl-C, or a stop of the whole service, must not take the images that are being finished.
+    # A Ctrl-C, or a stop of the whole service, must not kill images that are being finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     lacks: list[str] = []
     if sys.platform == "linux":
         if not _give_up_rights():
             lacks.append("Landlock")
-        # macOS knows the limit and does not hold anybody to it.
+        # macOS has the limit and does not enforce it.
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     if not threads:
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    # What is open stays so; there is room for one image that the consumer hands over, and no more.
+    # Open descriptors stay open; one more is allowed, for the image that the consumer sends.
     resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, _DESCRIPTORS))
-    # The last step: it takes all of the above from this process as well.
+    # The last step: the filter forbids all of the steps above, too.
     if sys.platform != "linux" or not seccomp.install(threads=threads):
         lacks.append("seccomp")
     return tuple(lacks)
 
 
 def yield_to_others(niceness: int) -> None:
-    """Run on what processes of a better priority leave over; 0 changes nothing."""
+    """Lower this process's priority; 0 changes nothing."""
     if not niceness:
         return
     os.nice(niceness)
@@ -74,7 +74,7 @@ def yield_to_others(niceness: int) -> None:
 
 
 def limit_cpu(pid: int, seconds: int) -> None:
-    """Let the kernel end process `pid` (SIGXCPU) after that many more seconds of CPU, or one above.
+    """Let the kernel end process `pid` (SIGXCPU) after that many seconds of CPU more, or one above.
 
     The process cannot raise the limit, nor catch the signal, where it has a seccomp filter.
 
@@ -95,7 +95,7 @@ def cpu_clock(pid: int) -> int:
 
 
 def forbid_inspection() -> None:
-    """Keep processes of the same user from the memory and the environment of this one (Linux)."""
+    """Close memory and environment of this process to others of the same user (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
@@ -116,9 +116,9 @@ def landlock_rights(version: int) -> list[int]:
 
 
 def _give_up_rights() -> bool:
-    """Return whether Landlock is there; raise what else fails."""
+    """Return whether Landlock is there; any other failure raises."""
     libc = ctypes.CDLL(None, use_errno=True)
-    # Where memory ends, a decoder goes before the consumer does; /proc may be hidden.
+    # Out of memory, the kernel kills a decoder before the consumer; /proc may be hidden.
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     for option, value in (

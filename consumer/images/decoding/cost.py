@@ -1,10 +1,9 @@
-"""How long a picture will take to decode, by its header. Pure; wrong at worst, never an error.
+"""Estimates the time to decode a picture by its header. Pure; never raises.
 
-Whoever fetched the picture asks: some microseconds, 0.4 ms for a progressive JPEG.
+Fetching processes ask for it: some microseconds, 0.4 ms for a progressive JPEG.
 
-Seconds of CPU on one core of the machine that the project was measured on, with Pillow 13. They
-decide what waits behind what, never what a picture is: one that takes longer than its header says
-loses its process (`pool`).
+The numbers are seconds of CPU on one core of the machine that the project was measured on, with
+Pillow 13. They only order the work: a picture that takes longer loses its process (`pool`).
 """
 
 from typing import Final
@@ -34,7 +33,7 @@ _RAW_SECONDS: Final = 0.1  # a megabyte
 def estimated_seconds(data: bytes, limits: DecodeLimits) -> float:
     """Return what decoding `data` takes of one core; 0 where its header cannot be read.
 
-    And 0 for what is over the limit of pixels: that is refused before it is decoded.
+    Also 0 for a picture over the limit of pixels, which is refused before it is decoded.
     """
     kind = sniff(data)
     if kind in RAW_KINDS:
@@ -46,7 +45,7 @@ def estimated_seconds(data: bytes, limits: DecodeLimits) -> float:
 
 
 def is_costly_for_its_size(seconds: float, byte_length: int) -> bool:
-    """Tell a picture that says little and computes long: over a second, and one a megabyte."""
+    """Whether decoding takes over a second, and over a second a megabyte."""
     return seconds > 1 + byte_length / 1e6
 
 

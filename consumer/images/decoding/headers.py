@@ -1,4 +1,4 @@
-"""Size and kind of a picture by its header. Pure; decides before a parser sees the file."""
+"""Reads size and kind of a picture from its header, before a parser sees the file. Pure."""
 
 import re
 import struct
@@ -24,7 +24,7 @@ _NO_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What a header announces. The last four are a JPEG's."""
+    """Facts of a header. The last four are a JPEG's."""
 
     width: int
     height: int

@@ -33,7 +33,7 @@ from schemas import Code, Task
 
 __all__ = ["decode", "prepare"]
 
-_PILLOW_NAMES: Final = {"HEIC": "HEIF"}  # where Pillow's name of a format is another than ours
+_PILLOW_NAMES: Final = {"HEIC": "HEIF"}  # where Pillow names a format otherwise
 _Box = tuple[float, float, float, float]  # left, top, right, bottom
 # An upright image, maybe reduced; the size of the whole one; and which part of it is the picture.
 _Upright = tuple[Image.Image, tuple[int, int], _Box]
@@ -55,7 +55,10 @@ _MIRRORED_Y: Final = frozenset({3, 4, 7, 8})
 # With twice the target left after the reduced JPEG decode, pixels change by 0.2 of 255 on average,
 # and a photo of 12 megapixels is ready six times as fast.
 _DRAFT_MARGIN: Final = 2
-_NO_MEMORY: Final = ("decoder error -9", "Out of memory")  # how libtiff's codec and libavif say it
+_NO_MEMORY: Final = (
+    "decoder error -9",
+    "Out of memory",
+)  # in the words of libtiff's codec and libavif
 # What Pillow's parsers raise on broken data. Warnings only come as exceptions where the process
 # runs with -W error.
 _BROKEN: Final = (
@@ -149,7 +152,7 @@ def _developed(data: bytes, kind: str, edge: int, limits: DecodeLimits) -> _Upri
 
 @contextmanager
 def _translated(kind: str) -> Iterator[None]:
-    """Translate what Pillow raises; the one place where that is done."""
+    """Translate Pillow's errors, here and nowhere else."""
     try:
         yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
@@ -158,7 +161,7 @@ def _translated(kind: str) -> Iterator[None]:
         ) from exc
     except UnidentifiedImageError as exc:  # its text is the address of a buffer
         raise Failed(Code.CORRUPT_IMAGE, f"broken {kind}: its header cannot be read") from exc
-    except MemoryError as exc:  # the image may be sound, so it is not called corrupt
+    except MemoryError as exc:  # not `corrupt_image`: the image may be sound
         raise Failed(Code.DECODER_CRASHED, f"no memory to decode this {kind}") from exc
     except _BROKEN as exc:
         if isinstance(exc, OSError) and exc.errno is not None:
@@ -209,7 +212,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Return the image as 8-bit RGB, what is transparent in it white."""
+    """Return the image as 8-bit RGB on white."""
     if image.mode.startswith("I;16"):
         # convert() would clip at 255. The high byte is what Pillow takes of 16-bit colour.
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
@@ -238,7 +241,7 @@ def _upright(image: Image.Image, orientation: int, box: _Box) -> tuple[Image.Ima
 
 
 def _resized(image: Image.Image, full_size: tuple[int, int], box: _Box, to: Resize) -> Pixels:
-    """Return the pixels as the model's own processor would make them.
+    """Return the same pixels as the model's own processor.
 
     The geometry follows from `full_size` (width, height): `image` may be a reduced decode, of
     which `box` is the picture.

@@ -1,4 +1,4 @@
-"""Processes of one kind: each picture gets one that is free, and its limit of CPU."""
+"""A lane: decoding processes of one priority, each with one picture at a time."""
 
 import asyncio
 from collections.abc import Mapping
@@ -31,21 +31,21 @@ class Lane:
             Worker(options, timeout_seconds=timeout_seconds, images_per_process=images_per_process)
             for _ in range(count)
         ]
-        # The last one that was used is the next: its memory is warm, and some may stay asleep.
+        # Last in, first out: the warm process goes first, and the others may sleep.
         self._idle: asyncio.LifoQueue[Worker] = asyncio.LifoQueue()
         self._turn_of_heavy = asyncio.Lock()
         self._is_started = False
-        self.waiting = 0  # pictures that no process has yet
+        self.waiting = 0  # pictures that wait for a process
         self.waiting_bytes = 0
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """What this machine lacks for a whole cage."""
+        """The parts of the cage that this machine lacks."""
         return self._workers[0].lacks
 
     @property
     def replaced(self) -> int:
-        """How many processes another one took the place of."""
+        """The number of replaced processes."""
         return sum(worker.replaced for worker in self._workers)
 
     def start(self) -> None:
@@ -84,15 +84,15 @@ class Lane:
     ) -> DecodedImage:
         """Decode `image` when a process is free; the time limits count from then on.
 
-        Of the heavy ones no more than one at a time waits for a process, the others wait behind
-        it: whoever is not heavy has at most that one before it, however many there are.
+        One heavy picture at a time waits for a process, and the other heavy ones behind it: so a
+        light one waits for at most one of them.
 
-        An image whose process dies gets one more, since it may have died of something else: of
-        what the image before it left behind, or because the system was out of memory.
+        An image whose process dies gets a second one: the cause may have been the image before it,
+        or a system out of memory.
 
         Raises:
-            Failed: the image's own fault, or `decoder_crashed`: it took two processes with it.
-            OutOfTime: it took more than `cpu_seconds`, or the time limit.
+            Failed: the image's own fault, or `decoder_crashed`: two processes died at it.
+            OutOfTime: over `cpu_seconds`, or over the time limit.
             FatalError: a process cannot be replaced.
         """
         worker = await self._free(image.byte_length, is_heavy=is_heavy)
@@ -107,7 +107,7 @@ class Lane:
             failed.attempts = 2
             raise failed from crash
         finally:
-            # Later: a heavy one whose turn has just come must not take it before those who wait.
+            # Not at once: the pictures that wait go before a heavy one whose turn just came.
             asyncio.get_running_loop().call_soon(self._idle.put_nowait, worker)
 
     async def _free(self, byte_length: int, *, is_heavy: bool) -> Worker:

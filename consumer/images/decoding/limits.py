@@ -1,4 +1,4 @@
-"""What may be decoded: formats and sizes. Pure, and without an image library: both ends know it."""
+"""The limits of decoding: formats and sizes. Pure, and no image library: both ends import it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,7 +6,7 @@ from typing import Final
 
 
 class Format(StrEnum):
-    """What `DECODE_FORMATS` can list. RAW stands for the cameras' formats in `RAW_KINDS`."""
+    """The values of `DECODE_FORMATS`. RAW stands for the cameras' formats in `RAW_KINDS`."""
 
     JPEG = "JPEG"
     PNG = "PNG"
@@ -40,9 +40,9 @@ RAW_KINDS: Final = frozenset({"DNG", "CR2", "NEF", "ARW"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeLimits:
-    """What a header may announce. A side is in pixels; the aspect ratio is long by short side.
+    """The most that a header may announce. Sides are in pixels; the ratio is long by short side.
 
-    `max_pixels` holds for all; what a format takes of `memory_bytes` may allow less of it.
+    `max_pixels` holds for every format; `memory_bytes` may allow fewer of a hungry one.
     """
 
     max_pixels: int = 200_000_000
@@ -53,7 +53,7 @@ class DecodeLimits:
     formats: tuple[Format, ...] = DEFAULT_FORMATS
 
     def allows(self, kind: str) -> bool:
-        """Say whether `kind`, as `magic.sniff` names it, is on the list."""
+        """Whether `kind`, as `magic.sniff` names it, is on the list."""
         return (Format.RAW if kind in RAW_KINDS else kind) in self.formats
 
     def pixels(self, kind: str, *, is_whole: bool = False) -> int:

@@ -1,4 +1,4 @@
-"""What the first bytes say a file is. Pure; decides which single parser may see the rest."""
+"""Names the format of a file by its first bytes: only that format's parser sees the rest. Pure."""
 
 import struct
 from typing import Final

@@ -1,9 +1,8 @@
-"""Where decoding runs: in processes of their own, each image with limits of memory and time.
+"""The decoding processes. Each image has limits of memory and time.
 
-An image is a program for a decoder. What a hostile one can do to its process (crash it, hang it,
-take it over) costs that image alone: the process is killed and another one takes its place. What a
-slow one can do to the others is bounded as well: where there are others, it waits for a process of
-the slow lane, which runs on what they leave over.
+An image is a program for a decoder. A hostile one can crash its process, hang it or take it over,
+and that costs this image alone: the process is killed and replaced. A slow one must not hold back
+the others: beside others it waits for the slow lane, whose processes have a low priority.
 """
 
 import asyncio
@@ -33,10 +32,10 @@ log = structlog.get_logger()
 _CPU_MAX: Final = Path("/sys/fs/cgroup/cpu.max")  # a container sees its own there
 # A photo of 12 megapixels takes 0.08 s as JPEG, 0.16 progressive, 0.2 to 0.45 in other formats.
 _SLOW_SECONDS: Final = 0.25
-# What a picture gets that should be quicker; 1 to 2 s, since the limit of CPU counts whole ones.
+# CPU of a picture that should be quicker; up to 2 s, since the kernel counts whole seconds.
 _SLICE_SECONDS: Final = 1
 _SLOW_NICENESS: Final = 10  # a tenth of a core beside one that wants all of it
-_SLOW_PATIENCE: Final = 30  # times the time limit, by the clock: it runs on what is left over
+_SLOW_PATIENCE: Final = 30  # times the time limit: by the clock, a low priority takes longer
 _MAX_WAITING: Final = 256
 _MAX_WAITING_BYTES: Final = 64 << 20
 
@@ -98,22 +97,22 @@ class Decoder:
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """What this machine lacks for a whole cage: `seccomp`, `Landlock`, or nothing."""
+        """The parts of the cage that this machine lacks: `seccomp`, `Landlock`, or none."""
         return self._normal.lacks
 
     @property
     def lanes(self) -> Mapping[str, Lane]:
-        """The lanes by name, for those who ask how much waits."""
+        """The lanes by name."""
         return {"decoder": self._normal, "slow_decoder": self._slow}
 
     async def decode(self, image: SealedImage, targets: Mapping[Task, Resize]) -> DecodedImage:
         """Decode `image` for `targets`, as `consumer.images.decoding.image.decode` does.
 
-        A picture that took too long is known again by its SHA-256.
+        Pictures that took too long are remembered by SHA-256.
 
         Raises:
             Failed: the image's own fault, or `decoder_crashed`: over the time limit, now or within
-                the last ten minutes; too many slow ones wait; or it took two processes with it.
+                the last ten minutes; too many slow ones wait; or two processes died at it.
             FatalError: a process cannot be replaced.
         """
         digest, seconds = image.sha256, image.decode_seconds
@@ -154,13 +153,13 @@ class Decoder:
 
     @property
     def _is_crowded(self) -> bool:
-        """Whether as many pictures wait for the slow lane as may; they hold no pixels."""
+        """Whether the queue of the slow lane is full."""
         waiting, byte_length = self._slow.waiting, self._slow.waiting_bytes
         return waiting >= _MAX_WAITING or byte_length >= _MAX_WAITING_BYTES
 
 
 def within_quota(cores: int, cpu_max: str) -> int:
-    """Return how many of the cores a container's quota leaves, a part of one counted as one.
+    """Return the number of cores within a container's quota, rounded up.
 
     `cpu_max` is the text of the file of that name in cgroup v2: quota and period, or `max`.
     """

@@ -1,4 +1,4 @@
-"""The consumer's end of a decoding process: start it, ask it, believe nothing, replace it."""
+"""The consumer's end of a decoding process: start it, ask it, validate its answers, replace it."""
 
 import asyncio
 import os
@@ -35,11 +35,11 @@ START_SECONDS: Final = 60.0
 
 
 class DecoderCrashed(Exception):
-    """The process died at this image, or answered what it may not; a new one is in its place."""
+    """The process died at this image or broke the protocol; it has been replaced."""
 
 
 class OutOfTime(Exception):
-    """The image took more than it may; a new process is in place of the one that it had."""
+    """The image was over a time limit; its process has been replaced."""
 
     def __init__(self, seconds: float, *, of_cpu: bool) -> None:
         super().__init__(f"not decoded within {seconds:g} seconds{' of CPU' * of_cpu}")
@@ -47,15 +47,15 @@ class OutOfTime(Exception):
 
 
 class Worker:
-    """A place where images are decoded, one at a time, by one process after the other."""
+    """Decodes one image at a time, in a process that is replaced when it fails."""
 
     _process: subprocess.Popen[bytes]
     _channel: socket.socket
     _frames: Frames
     _segment: Segment
-    _answer: asyncio.Future[bytes]  # the next frame of the process
+    _answer: asyncio.Future[bytes]  # the next frame
     _is_ready: bool
-    _decoded: int  # images that the process answered
+    _decoded: int  # images, by the current process
 
     def __init__(
         self, options: WorkerOptions, *, timeout_seconds: float, images_per_process: int = 0
@@ -72,8 +72,8 @@ class Worker:
     def start(self) -> None:
         """Start a process.
 
-        A fresh interpreter, since a fork would inherit torch, threads and secrets. From the thread
-        of the event loop, since the process is killed when the thread that started it ends.
+        It is a fresh interpreter: a fork would inherit torch, threads and secrets. Call this from
+        the event loop's thread: the process dies with the thread that started it.
 
         Raises:
             FatalError: the system starts no process.
@@ -111,7 +111,7 @@ class Worker:
         """Wait until the process can decode.
 
         Raises:
-            FatalError: it says that it cannot, or it ended, or it says nothing.
+            FatalError: it cannot, it ended, or it sends nothing.
         """
         if self._is_ready:
             return
@@ -132,19 +132,21 @@ class Worker:
             raise FatalError(self._fault_code, f"decoder: {started.fault}")
         self.lacks = started.lacks
         self._is_ready = True
-        self._fault_code = ExitCode.DEVICE  # the settings did once: what fails now is the machine
+        self._fault_code = (
+            ExitCode.DEVICE
+        )  # the settings worked once: a later failure is the machine's
 
     async def decode(
         self, image: SealedImage, targets: Mapping[Task, Resize], cpu_seconds: int
     ) -> DecodedImage:
         """Decode `image` for `targets`, as `consumer.images.decoding.image.decode` does.
 
-        Whatever ends this early, a cancellation too, leaves a new process in the old one's place.
+        Any early end, cancellation included, replaces the process.
 
         Raises:
             Failed: the image's own fault.
             OutOfTime: over the time limit, or over `cpu_seconds`.
-            DecoderCrashed: the process is gone, or not to be believed.
+            DecoderCrashed: the process died or broke the protocol.
             FatalError: a new process cannot be started, or the targets take more than the segment.
         """
         if sum(to.byte_length for to in targets.values()) > PIXEL_BYTES:
@@ -179,7 +181,7 @@ class Worker:
         return answer
 
     async def close(self) -> None:
-        """Kill the process and wait for it, and for all that were here before."""
+        """Kill the process, and wait for it and for all that it replaced."""
         self._end()
         await asyncio.wait(self._ending)
 
@@ -188,7 +190,7 @@ class Worker:
     ) -> DecodedImage | Failed:
         question = _targets_json(tuple(targets.items()))
         head = QUESTION.pack(len(question), image.byte_length)
-        # At once and whole: the process has nothing else in its socket.
+        # One call sends all of it: the socket's buffer is empty.
         socket.send_fds(self._channel, [head + question], [image.descriptor])
         answer = ANSWER_JSON.validate_json(await self._next())
         if isinstance(answer, Verdict):
@@ -207,7 +209,7 @@ class Worker:
             raise ValueError("a picture over the limits")
 
     async def _next(self) -> bytes:
-        """Return the next frame; nobody but this waits for it.
+        """Return the next frame; one caller at a time.
 
         Raises:
             EOFError: the process is gone.
@@ -225,10 +227,10 @@ class Worker:
     def _lost(self, reason: str) -> None:
         if not self._answer.done():
             self._answer.set_exception(EOFError(reason))
-            self._answer.exception()  # nobody may have asked for anything
+            self._answer.exception()  # marked as seen: perhaps no task awaits it
 
     def _end(self) -> asyncio.Future[str]:
-        """Kill the process; the future waits for it and says how it ended, whoever is cancelled."""
+        """Kill the process; the future gives how it ended, and survives a cancelled caller."""
         self._process.kill()
         self._frames.close()
         self._segment.close()
@@ -254,10 +256,10 @@ def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return all that the process gets to see of the environment: where the code is, no secret."""
+    """Return the environment of the process: the path of the code, and no secret."""
     return {
         "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path),
-        # The processes are what runs side by side; a thread takes address space, too.
+        # Processes run side by side already, and each thread takes address space.
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }

@@ -1,4 +1,4 @@
-"""What the decoder remembers of pictures that it saw. Pure and bounded; the time is handed in."""
+"""The decoder's memory of recent pictures. Pure and bounded; the time is an argument."""
 
 from collections import OrderedDict, deque
 from typing import Final
@@ -10,27 +10,27 @@ _MIN_LIGHT: Final = _ARRIVALS // 4
 
 
 class Digests:
-    """The SHA-256 of pictures that took too long, for a while, at most 10,000 of them."""
+    """SHA-256 digests of pictures that took too long: ten minutes each, at most 10,000."""
 
     def __init__(self) -> None:
         self._until: OrderedDict[str, float] = OrderedDict()
 
     def add(self, digest: str, now: float) -> None:
-        """Remember a digest; the oldest makes room for it."""
+        """Remember a digest, and drop the oldest if there are too many."""
         self._until[digest] = now + REMEMBER_SECONDS
         self._until.move_to_end(digest)
         if len(self._until) > _MAX_DIGESTS:
             self._until.popitem(last=False)
 
     def holds(self, digest: str, now: float) -> bool:
-        """Tell whether a digest was added within the last ten minutes."""
+        """Whether a digest was added within the last ten minutes."""
         return self._until.get(digest, now) > now
 
 
 class Arrivals:
-    """Whether there is anybody to protect: a quarter of the latest 64 pictures is not slow.
+    """Whether slow pictures have others to hold back: a quarter of the latest 64 is not slow.
 
-    Where nearly all are slow, they are what is to be done, and no reason to hold them back.
+    Where nearly all pictures are slow, holding them back would protect none.
     """
 
     def __init__(self) -> None:

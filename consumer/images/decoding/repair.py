@@ -1,4 +1,4 @@
-"""What Pillow reads otherwise than browsers do, made the same; what it reads wrongly, refused."""
+"""Makes Pillow read some files as browsers do, and refuses files that it reads wrongly."""
 
 import io
 from typing import Final
@@ -11,7 +11,7 @@ from consumer.images.decoding.headers import has_its_end, tiff_sample_format
 from schemas import Code
 
 _END: Final = b"\xff\xd9"
-# Bits that decode to something in any table; where they change no pixel, none was missing.
+# Bits that decode in any table; where they change no pixel, no row was missing.
 _NOISE: Final = b"\x5a\x3c\x99\x17\x6e" * 4096
 _MAX_MISSING: Final = 0.01  # of the rows
 _VP8X_FLAGS: Final = 20  # offset in a WebP

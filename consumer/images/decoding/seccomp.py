@@ -1,9 +1,9 @@
 """A seccomp filter as a BPF program: the system calls of a process that computes and answers.
 
-All that is not listed is answered with EPERM, so that a library that tries something new fails as
-it would for want of a descriptor, and the process lives. The program is some hundred instructions
-and the same for every libc: it names what the kernel is asked for, and not who asks. libseccomp
-would be a library more in every image; its one binding for Python was last released in 2021.
+Any call that is not listed fails with EPERM: a library that tries something new gets an error, and
+the process lives. The program is some hundred instructions
+and the same for every libc: it names calls of the kernel. libseccomp would be one more library in
+every image; its one binding for Python was last released in 2021.
 
 No signal can be caught, blocked or sent: there is no handler to return from, and so the signal of
 the limit of CPU, SIGXCPU, ends the process whatever it runs.

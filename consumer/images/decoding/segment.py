@@ -1,7 +1,7 @@
 """Memory that the consumer and one decoding process share: the pixels of its current picture.
 
-Each process has a segment of its own, and a process that takes its place has another. What one maps
-no other does, so a picture never reaches the process of another.
+Each process has a segment of its own, its successor another one, and no other process maps it: one
+picture's pixels never reach the process of another picture.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ import numpy as np
 from consumer.pixels import Pixels, Resize
 from schemas import Task
 
-# Two pictures of 1,672 x 1,672 pixels. Only what was written takes memory.
+# Two pictures of 1,672 x 1,672 pixels. Only written pages take memory.
 PIXEL_BYTES: Final = 16 << 20
 
 
@@ -41,7 +41,7 @@ class Segment:
         self._map = mmap.mmap(descriptor, PIXEL_BYTES)
 
     def close(self) -> None:
-        """Unmap it; what is in it goes with the last of the two ends."""
+        """Unmap the segment; the second of both ends to do so frees it."""
         self._map.close()
 
     def put_pixels(self, pixels: Mapping[Task, Pixels]) -> None:

@@ -1,8 +1,8 @@
 """`python -m consumer.images.decoding.worker OPTIONS`: decode what standard input's socket brings.
 
-A process of its own for images from outside: no secret is in its environment, no torch in its
-memory. Standard output is its segment of memory. Each image comes as a descriptor, which is closed
-once it is read. The process ends when the socket does.
+The process has no secret in its environment and no torch in its memory. Standard output is its
+segment of memory. Each image comes as a descriptor, and is closed once it is read. The process ends
+with the socket.
 """
 
 import mmap
@@ -35,7 +35,7 @@ _BYTES_PER_PIXEL: Final = 2
 
 
 def main(options: WorkerOptions) -> None:
-    """Say that we are ready, or what is wrong, and answer until nobody asks any longer."""
+    """Report readiness or a fault, then decode until the socket ends."""
     channel, segment = socket.socket(fileno=0), Segment(1)
     started = _begin(options)
     _send(channel, STARTED_JSON.dump_json(started))
@@ -66,11 +66,13 @@ def _begin(options: WorkerOptions) -> Started:
 
 
 def _silence() -> None:
-    """Leave open the channel alone; what libraries say of a file is not for the log."""
+    """Close all but the channel: libraries must not write about a file into the log."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    os.closerange(3, 64)  # that one, and the segment's own that `mmap` keeps
+    os.closerange(
+        3, 64
+    )  # the descriptor of /dev/null, and the one that `mmap` keeps of the segment
 
 
 def _lack_of_memory(options: WorkerOptions) -> str:
@@ -107,7 +109,7 @@ def _answered(channel: socket.socket, segment: Segment, options: WorkerOptions) 
 
 
 def _content(descriptor: int, byte_length: int) -> bytes:
-    """Read an image whole and close it: the next one has its number."""
+    """Read a whole image and close its descriptor, whose number the next one gets."""
     try:
         data = os.pread(descriptor, byte_length, 0)
         if len(data) < byte_length:  # it is sealed, so only where nothing can be

@@ -1,1 +1,1 @@
-"""Processes with the network and no image library: they fetch, count, hash and seal."""
+"""Processes that have the network and no image library: they fetch, count, hash and seal."""

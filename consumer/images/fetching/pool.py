@@ -1,4 +1,4 @@
-"""Where fetching runs: in processes of their own, so that no byte of an image is in this one."""
+"""The fetching processes. They keep every byte of an image out of the consumer's own process."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -13,16 +13,15 @@ from consumer.images.sealed import SealedImage
 from consumer.images.sources.http import Redirect, VisitedRoom
 from consumer.images.sources.options import FetchOptions
 
-# A process says twice a second that it runs. Three looks, since a pause of our own is one.
+# A process sends ticks twice a second. Our own pause can look like one silent check.
 _LOOK_SECONDS: Final = 5.0
 _MAX_SILENT_LOOKS: Final = 3
 
 
 class Fetchers:
-    """Hands each fetch to the process that has the fewest; of schemes that ask no host, a source.
+    """Hands each fetch to the least busy process; the source of schemes that ask no host.
 
-    `paused` is called when a process stood still for a while: what failed then counts against
-    nobody.
+    `paused` is called after a process stood still: failures of that time do not count.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class Fetchers:
         return min(self._processes, key=lambda process: process.at_work)
 
     async def _watch(self) -> None:
-        """Replace a process that says nothing."""
+        """Replace a process that sends nothing."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             for process in self._processes:
@@ -96,7 +95,7 @@ class Fetchers:
 
 
 async def _settle(image: SealedImage, room: Reservation | VisitedRoom) -> None:
-    """Count what the image takes, no more and no less."""
+    """Reserve exactly the bytes that the image takes."""
     try:
         await room.resize(image.byte_length)
     except BaseException:

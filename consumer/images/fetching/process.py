@@ -34,10 +34,10 @@ _CODES: Final = {str(code): code for code in Code if code.stage is not Stage.ADM
 
 
 class CountedRoom(Protocol):
-    """Memory of the budget that a fetch may fill: at once if it can, else after waiting."""
+    """Memory of the budget that a fetch may fill, now or after waiting."""
 
     def try_resize(self, byte_length: int) -> bool:
-        """Hold that many bytes, and tell so, if that needs no waiting."""
+        """Hold that many bytes if they fit now; False if they do not."""
 
     async def resize(self, byte_length: int) -> None:
         """Wait until that many bytes in all may be held."""
@@ -52,7 +52,7 @@ class _Fetch:
 
 
 class FetchProcess:
-    """Fetches any number of images at once. One that dies costs each of them a try."""
+    """A process that fetches many images at once. Its death costs each of them one attempt."""
 
     _process: subprocess.Popen[bytes]
     _frames: Frames
@@ -69,17 +69,18 @@ class FetchProcess:
         self._fetches: dict[int, _Fetch] = {}
         self._pauses = 0
         self._fault: FatalError | None = None
-        self.silent_looks = 0  # in a row, without a word of it
+        self.silent_looks = 0  # in a row, in which it sent nothing
 
     @property
     def at_work(self) -> int:
-        """How many fetches are not answered."""
+        """The number of unanswered fetches."""
         return len(self._fetches)
 
     def start(self) -> None:
         """Start a process.
 
-        A fresh interpreter, with no secret but those of hosts and stores, which come by the socket.
+        It is a fresh interpreter. The secrets of hosts and stores reach it over the socket; it gets
+        no other.
 
         Raises:
             FatalError: the system starts no process.
@@ -107,10 +108,10 @@ class FetchProcess:
         self._frames.send(OPTIONS_JSON.dump_json(self._options))
 
     async def ready(self) -> None:
-        """Wait until it has what the options say.
+        """Wait until it can fetch what the options allow.
 
         Raises:
-            FatalError: it has not, or it ended, or it says nothing.
+            FatalError: it cannot, it ended, or it sends nothing.
         """
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -129,11 +130,11 @@ class FetchProcess:
         url: str | None = None,
         seconds: float = 0.0,
     ) -> SealedImage | Redirect:
-        """Return the image at `uri`, or, if `url` is what is asked, at that for `seconds` at most.
+        """Return the image at `uri`; of HTTP, the answer of `url` within `seconds`.
 
         Raises:
-            Failed, Unavailable, NotAllowedError: what the source says.
-            FatalError: no process can be had.
+            Failed, Unavailable, NotAllowedError: as the source raised it.
+            FatalError: no process can be started.
         """
         if self._fault:
             raise self._fault
@@ -158,7 +159,7 @@ class FetchProcess:
                 fetch.waiting.cancel()
 
     def replace(self, reason: str) -> None:
-        """Kill it and start another one; what it fetched is to be tried again."""
+        """Kill the process and start another; its fetches become `Unavailable`."""
         self.close()
         if not self._started.done() or self._started.exception():
             text = f"fetcher: its process ended before it was ready: {reason}"
@@ -176,10 +177,10 @@ class FetchProcess:
         try:
             self.start()
         except FatalError as fault:
-            self._fault = fault  # whoever fetches next gets it
+            self._fault = fault  # the next fetch raises it
 
     def close(self) -> None:
-        """Kill the process. Nobody waits for it: a file system that hangs may hold it for long."""
+        """Kill the process without waiting: a file system that hangs may keep it alive."""
         self._frames.close()
         self._process.kill()
         Thread(target=self._process.wait, daemon=True).start()
@@ -188,7 +189,7 @@ class FetchProcess:
         self._fault = self._fault or fault
         if not self._started.done():
             self._started.set_exception(self._fault)
-            self._started.exception()  # there may be nobody who waits for it
+            self._started.exception()  # marked as seen: perhaps no task awaits it
 
     def _received(self, frame: bytes) -> None:
         self.silent_looks = 0
@@ -239,10 +240,10 @@ class FetchProcess:
 
 
 def _answer(frames: Frames, kind: str, facts: list[Any]) -> SealedImage | Redirect | Exception:
-    """Return what a message means.
+    """Return the value of an answer.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: the message is no answer.
     """
     match [kind, *facts]:
         case ["image", str(sha256), float(decode_seconds)] if len(sha256) == 64:

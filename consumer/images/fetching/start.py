@@ -1,4 +1,4 @@
-"""The first word of either side: what a fetching process may fetch, and whether it can."""
+"""The first message of each side: the options of a fetching process, and whether it can start."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +10,7 @@ from consumer.images.sources.options import FetchOptions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The answer: with which exit code and why the consumer cannot begin, if so."""
+    """The answer; `fault` says why the consumer cannot start, and `exit_code` how it ends."""
 
     exit_code: int = 0
     fault: str = ""

@@ -1,6 +1,6 @@
 """`python -m consumer.images.fetching.worker`: fetch what standard input's socket asks for.
 
-The first frame are the options, its answer says whether they can be met. Then, as JSON arrays:
+The first frame holds the options, its answer says whether they work. Then, as JSON arrays:
 
     ["fetch", number, URI, URL or null, bytes at most, seconds]   asked by the consumer
     ["granted", number], ["cancel", number]
@@ -10,7 +10,7 @@ The first frame are the options, its answer says whether they can be met. Then, 
     ["failed", number, code, message], ["unavailable", number, code, message, seconds or null]
     ["ticks", pauses]                                             twice a second
 
-It keeps nothing of one fetch for another but open connections, and ends when the socket does.
+Fetches share nothing but open connections. The process ends with the socket.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ _SEAL_ON_LOOP_BYTES: Final = 1 << 20  # takes half a millisecond
 
 
 class AskedRoom:
-    """Memory of one fetch, which the consumer's process counts."""
+    """Memory of one fetch, reserved in the consumer's process."""
 
     def __init__(self, frames: Frames, number: int) -> None:
         self._frames = frames
@@ -62,7 +62,7 @@ class AskedRoom:
         self._granted: asyncio.Future[None] | None = None
 
     async def resize(self, byte_length: int) -> None:
-        """Wait until that many bytes in all may be held; what is less is given back at the end."""
+        """Wait until that many bytes in all may be held; a smaller number frees none yet."""
         if byte_length <= self._granted_bytes:
             return
         self._granted = asyncio.get_running_loop().create_future()
@@ -71,13 +71,13 @@ class AskedRoom:
         self._granted_bytes = byte_length
 
     def grant(self) -> None:
-        """Let it go on."""
+        """End the wait of `resize`."""
         if self._granted and not self._granted.done():
             self._granted.set_result(None)
 
 
 class Fetcher:
-    """Fetches what it is asked for, any number at once: who asks knows the limits."""
+    """Fetches all that it is asked for at once: the consumer's process holds the limits."""
 
     def __init__(self, end: socket.socket) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -90,7 +90,7 @@ class Fetcher:
         self._sources: Mapping[str, ImageSource] = {}
         self._requests: HttpRequests | None = None
         self._clock = LoopClock()
-        self._sealing = asyncio.Lock()  # of what is large: it is there twice meanwhile
+        self._sealing = asyncio.Lock()  # of large images, one by one: sealing holds each twice
 
     async def run(self) -> None:
         """Open what the options allow, say so, and serve until the socket ends."""
@@ -106,7 +106,7 @@ class Fetcher:
                 self._opened.set_result(None)
                 async with every_tick(self._tick):
                     await self.ended
-        os._exit(0)  # a thread that hangs in a file system is not waited for
+        os._exit(0)  # waits for no thread that hangs in a file system
 
     async def _open(self, options: FetchOptions, opened: AsyncExitStack) -> None:
         sources: dict[str, ImageSource] = {}
@@ -185,7 +185,7 @@ class Fetcher:
     async def _fetch(
         self, room: AskedRoom, uri: str, url: str | None, max_bytes: int, seconds: float
     ) -> bytes | Redirect:
-        await self._opened  # what came early waits
+        await self._opened  # a fetch may be asked for before the sources are open
         if url is None:
             scheme = uri.partition(":")[0].lower()
             return await self._sources[scheme].fetch(uri, max_bytes, room)
@@ -206,7 +206,7 @@ async def main(end: socket.socket) -> None:
 
 
 def _prepare() -> None:
-    """Do not outlive the consumer, show nobody our memory, and leave its stop to it."""
+    """End with the consumer, close this memory to others, and leave signals to the consumer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent()

@@ -1,8 +1,8 @@
-"""Where images come from: a reference to its bytes, within limits.
+"""Sources of images: from a reference to its bytes, within limits.
 
-`Sources` is the table of allowed schemes. A scheme more is one entry more; what is not in the table
-is forbidden. Each source raises `Failed` or `Unavailable` with a code of stage `fetch`, and names
-the image by `display` only: messages go into results, dead letters and logs.
+`Sources` is the table of allowed schemes; any other scheme is forbidden. Each source raises
+`Failed` or `Unavailable` with a code of stage `fetch`, and names the image by `display` only:
+messages go into results, dead letters and logs.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,7 +16,7 @@ from consumer.images.sealed import SealedImage
 from imagelane.uris import display
 from schemas import Code, ImageReference
 
-# Which setting allows a scheme that is not in the table.
+# The setting that allows each scheme.
 _SETTINGS: Final = {
     "file": "FILE_ROOTS",
     "data": "DATA_MAX_BYTES",
@@ -34,28 +34,27 @@ class Room(Protocol):
 
 
 class ImageSource(Protocol):
-    """Fetches what one scheme names. It runs in a fetching process."""
+    """Fetches images of one scheme, in a fetching process."""
 
     async def fetch(self, uri: str, max_bytes: int, room: Room) -> bytes:
-        """Return the bytes at `uri`, at most `max_bytes` of them, for which there is room.
+        """Return the bytes at `uri`, at most `max_bytes`, after `room` has them reserved.
 
         Raises:
-            Failed: the reference is not allowed, names nothing, or too much.
-            Unavailable: the place does not answer now.
+            Failed: the reference is not allowed, names nothing, or names too many bytes.
+            Unavailable: the source does not answer now.
         """
 
 
 class SealedSource(Protocol):
-    """Has fetched what one scheme names. It runs in the consumer's own process."""
+    """Fetches images of one scheme, as the consumer's own process sees it."""
 
     async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> SealedImage:
-        """Return the image at `uri`, of at most `max_bytes`, which are reserved; close it.
+        """Return the image at `uri`, of at most `max_bytes`, reserved; the caller closes it.
 
         A host that hangs without an answer holds no memory.
 
         Raises:
-            Failed: the reference is not allowed, names nothing, or too much.
-            Unavailable: the place does not answer now.
+            Failed, Unavailable: as `ImageSource.fetch` does.
         """
 
 
@@ -67,8 +66,8 @@ async def _at_once() -> None:
 class Sources:
     """The allowed schemes, lower case and without the colon, each with its source.
 
-    `clock` tells the time of the hosts from that of our own pauses; `ready` waits until all of
-    them can fetch, or raises FatalError.
+    `clock` leaves our own pauses out; `ready` waits until all sources can fetch, or raises
+    FatalError.
     """
 
     by_scheme: Mapping[str, SealedSource]
@@ -82,9 +81,8 @@ class Sources:
         The caller closes it.
 
         Raises:
-            Failed: `forbidden_source` for a scheme that is not in the table, `digest_mismatch`,
-                or what the source says.
-            Unavailable: the source does not answer now.
+            Failed, Unavailable: as the source does; also `forbidden_source` for a scheme that is
+                not in the table, and `digest_mismatch`.
         """
         uri = reference.uri
         source = self.by_scheme.get(uri.partition(":")[0].lower()) if ":" in uri else None
@@ -105,15 +103,15 @@ class Sources:
 
 
 def forbidden(uri: str, reason: str) -> Failed:
-    """Return the verdict of a reference that may not be followed."""
+    """Return the error of a reference that may not be followed."""
     return Failed(Code.FORBIDDEN_SOURCE, f"{display(uri)}: {reason}")
 
 
 def too_large(uri: str, max_bytes: int) -> Failed:
-    """Return the verdict of an image over the limit."""
+    """Return the error of an image over the limit."""
     return Failed(Code.IMAGE_TOO_LARGE, f"{display(uri)}: over {max_bytes} bytes")
 
 
 def unavailable(uri: str, reason: str, seconds: float | None = None) -> Unavailable:
-    """Return the verdict of what may heal, after `seconds` if the host says so."""
+    """Return the error of a source that may answer later, after `seconds` if the host says so."""
     return Unavailable(Code.IMAGE_UNAVAILABLE, f"{display(uri)}: {reason}", seconds)

@@ -48,7 +48,7 @@ _ISATAP: Final = (0x00005EFE, 0x02005EFE)
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Tell whether `address` is one host on the public internet, and says so itself."""
+    """Whether `address` itself is that of one host on the public internet."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_4)
     return (

@@ -1,4 +1,4 @@
-"""A body that comes over HTTP, within its limits."""
+"""Reads the body of an HTTP answer, within its limits."""
 
 import asyncio
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from consumer.images.sources import Room, too_large, unavailable
 from consumer.images.sources.options import FetchLimits
 
 _FIRST_BYTES: Final = 65_536
-# After a moment, a body whose parts are this small is read four times a second.
+# A body that comes in parts this small is soon read four times a second only.
 _FLUENT_SECONDS: Final = 0.25
 _SMALL_BYTES: Final = 4096
 _GATHER_SECONDS: Final = 0.25
@@ -27,17 +27,17 @@ class Body:
     limits: FetchLimits
 
     async def read(self, response: ClientResponse, clock: asyncio.Timeout) -> bytes:
-        """Return the whole body; `clock`, its deadline, stands still while memory is waited for.
+        """Return the whole body; its deadline `clock` stops while it waits for memory.
 
         Raises:
-            Failed: `image_too_large`, by the length that is said or by what comes.
+            Failed: `image_too_large`, by its Content-Length or by its bytes.
             Unavailable: it comes too slowly.
         """
         said = response.content_length
         limit = self.max_bytes + 1 if said is None else said
         if said is not None and said > self.max_bytes:  # not read at all
             raise too_large(self.uri, self.max_bytes)
-        content, size, granted = BytesIO(), 0, 0  # BytesIO hands out what it holds without a copy
+        content, size, granted = BytesIO(), 0, 0  # `getvalue` of BytesIO copies nothing
         start_seconds = left_seconds(clock)
         while size < limit:
             if size == granted:
@@ -64,7 +64,7 @@ class Body:
 
 
 async def _let_gather(response: ClientResponse) -> None:
-    """Read nothing for a moment: hundreds of bodies that trickle would each wake us for a byte."""
+    """Pause reading: hundreds of trickling bodies would each wake the loop for a byte."""
     if response.connection is None or response.connection.protocol is None:
         return  # it is complete
     protocol = response.connection.protocol

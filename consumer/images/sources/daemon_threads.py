@@ -1,10 +1,9 @@
 """Threads for a file system that may hang: a call that does not return costs its thread alone.
 
 A read from a network file system whose server is gone cannot be cancelled. asyncio's default
-executor has few threads, which digests and the models' loads need too, and waits for all of them at
-the end of the process. These are daemon threads, as many as are busy at once, each kept for the
-next call; one whose deadline is over no longer holds a place. Past `max_hung` of them nothing more
-is begun until one returns.
+executor has few threads, and the end of the process waits for them. These are daemon threads: a new
+one starts only where all others are busy, and each is kept for the next call. A call over its
+deadline gives its place back. After `max_hung` such calls, no call starts until one returns.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ _Jobs = SimpleQueue[Callable[[], None]]
 
 
 class DaemonThreads:
-    """Runs at most `at_once` calls at once, those that hang left out."""
+    """Runs at most `at_once` calls at once, besides those that hang."""
 
     def __init__(self, at_once: int, max_hung: int) -> None:
         self._max_hung = max_hung
@@ -32,10 +31,10 @@ class DaemonThreads:
         return self._places
 
     async def run(self, call: Callable[[], T], seconds: float) -> T:
-        """Return what `call` returns, or raise what it raises; whoever calls has a place.
+        """Return or raise as `call` does; the caller holds a place.
 
         Raises:
-            TimeoutError: it does not return in time, or too many calls have not returned.
+            TimeoutError: `call` is over its deadline, or too many calls hang.
         """
         if self._hung >= self._max_hung:
             raise TimeoutError
@@ -67,9 +66,9 @@ class DaemonThreads:
         def job() -> None:
             try:
                 value, error = call(), None
-            except BaseException as exc:  # noqa: BLE001 - it is the caller's
+            except BaseException as exc:  # noqa: BLE001 - the caller gets it
                 value, error = None, exc
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed, and with it the caller gone
                 loop.call_soon_threadsafe(finish, value, error)
 
         jobs.put(job)
@@ -77,7 +76,7 @@ class DaemonThreads:
 
     def _returned(self, result: asyncio.Future[Any]) -> None:
         self._hung -= 1
-        result.exception()  # nobody else asks for it
+        result.exception()  # marked as seen: no task awaits it
 
 
 def _work(jobs: _Jobs) -> None:

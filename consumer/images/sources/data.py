@@ -32,7 +32,7 @@ class DataSource:
         if not _HEADER.fullmatch(header):
             raise forbidden(uri, "only data:image/...;base64, is allowed")
         limit = min(self.max_bytes, max_bytes)
-        # Judged by the length of the text, so that nothing too large is ever decoded.
+        # By the length of the text: a payload that is too large is never decoded.
         byte_length = len(payload) // 4 * 3 - payload[-2:].count("=")
         if byte_length > limit:
             raise too_large(uri, limit)
@@ -41,12 +41,12 @@ class DataSource:
 
 
 def _decode(payload: str, uri: str) -> bytes:
-    """Decode base64 that is written the one way that RFC 4648, section 3.5, calls canonical."""
+    """Decode base64 in the one canonical form of RFC 4648, section 3.5."""
     try:
         data = base64.b64decode(payload, validate=True)
     except ValueError as exc:
         raise Failed(Code.NOT_AN_IMAGE, f"{display(uri)}: not valid base64") from exc
-    # b64decode lets one padding too many pass, and bits after the last byte.
+    # b64decode accepts surplus padding, and bits after the last byte.
     if base64.b64encode(data).decode() != payload:
         raise Failed(Code.NOT_AN_IMAGE, f"{display(uri)}: not canonical base64")
     return data

@@ -20,9 +20,9 @@ from imagelane.uris import display
 from schemas import Code
 
 _CHUNK_BYTES: Final = 1 << 20
-_SMALL_BYTES: Final = 512 << 10  # read before there is room: by each access that a root has
-_AT_ONCE: Final = 16  # accesses to one root
-_MAX_HUNG: Final = 64  # threads of one root that are given up and have not returned
+_SMALL_BYTES: Final = 512 << 10  # read before they are reserved, by each access to a root
+_AT_ONCE: Final = 16  # accesses to one root at once
+_MAX_HUNG: Final = 64  # threads of one root that hang
 
 _OpenFile = Callable[[], AbstractContextManager[int]]
 
@@ -39,7 +39,7 @@ _NOT_ALLOWED: Final = {
 class FileSource:
     """Reads files below its roots; without a root, none.
 
-    Each root has threads of its own: one on a network file system that hangs holds up nobody else.
+    Each root has threads of its own: a network file system that hangs holds up no other root.
     """
 
     roots: tuple[Root, ...]
@@ -73,15 +73,15 @@ class FileSource:
         file = partial(self._open, root, parts, uri, max_bytes)
         threads = self.threads[root]
         try:
-            # One hop for a small file. It waits for room in its place, so only a root's few
-            # accesses hold what nobody counted.
+            # A small file is read in one hop, before it is reserved, and keeps its place until
+            # it is: so at most a root's few accesses hold bytes that the budget does not count.
             async with threads.place():
                 found = await threads.run(partial(self._read_if_small, file), self.total_seconds)
                 if isinstance(found, bytes):
                     await room.resize(len(found))
                     return found
-            # Thousands may wait here, so none of them has a descriptor. Some files do not say how
-            # long they are; those count as the longest allowed.
+            # Thousands may wait here, so none of them keeps a descriptor. A file of unknown length
+            # counts as the longest allowed.
             await room.resize(found or max_bytes)
             async with threads.place():
                 return await threads.run(
@@ -91,7 +91,7 @@ class FileSource:
             raise unavailable(uri, "the file system does not answer in time") from exc
 
     def _read_if_small(self, open_file: _OpenFile) -> bytes | int:
-        """Return the content, or, if that is not small, its length in bytes; 0: it says none."""
+        """Return the content of a small file, else its length in bytes; 0: unknown."""
         with open_file() as file:
             byte_length = os.fstat(file).st_size
             if 0 < byte_length <= _SMALL_BYTES:
@@ -102,7 +102,7 @@ class FileSource:
             return byte_length
 
     def _read_whole(self, open_file: _OpenFile, uri: str, max_bytes: int) -> bytes:
-        """Read with the limit, whatever length the file had: it may grow."""
+        """Read the file; it may have grown over the limit meanwhile."""
         with open_file() as file:
             data = self._read(file, os.fstat(file).st_size, max_bytes)
         if len(data) > max_bytes:
@@ -116,12 +116,12 @@ class FileSource:
         left -= len(first)
         if not first or not left or not (chunk := os.read(file, min(_CHUNK_BYTES, left))):
             return first
-        content = BytesIO()  # hands out what it holds without a copy
+        content = BytesIO()  # `getvalue` copies nothing
         content.write(first)
         while chunk:
             left -= content.write(chunk)
             if monotonic() > deadline:
-                raise TimeoutError  # nobody waits for it any more
+                raise TimeoutError  # the caller has given up
             chunk = os.read(file, min(_CHUNK_BYTES, left)) if left else b""
         return content.getvalue()
 

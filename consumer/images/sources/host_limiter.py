@@ -1,18 +1,18 @@
-"""How many fetches ask one host at once, and which are given up so that the others go on.
+"""Bounds the fetches at one host, and gives up those that would hold back all other hosts.
 
-A host is asked by `at_once` fetches; more of them wait for a slot, which counts in no deadline. But
-records in flight are bounded, and those that wait for hosts that hang would soon be all of them. So
-every half second the fetches without hope are counted, those of all hosts together, since a host is
-only a name, and whoever owns a domain has any number. Beyond `max_waiters` the oldest are given up.
+At most `at_once` fetches ask a host; the others wait for a slot, and that wait counts in no
+deadline. Records in flight are bounded, so hosts that hang could in time hold all of them. Every
+half second the limiter therefore counts the hopeless fetches, over all hosts together: one owner of
+a domain has any number of host names. Beyond `max_waiters` it gives up the oldest.
 
-A fetch is without hope after `_PATIENCE_SECONDS`,
-- if its host is in trouble: more fetches ask it for that long than it has credit, and credit is
-  won by an answer and lost by a failure;
-- if the host answers, but too slowly for it to have its slot within `max_age_seconds`.
+A fetch is hopeless after `_PATIENCE_SECONDS`,
+- if its host is in trouble: more fetches have asked it for that long than it has credit. An answer
+  adds credit, a failure takes it away;
+- if its host answers, but too slowly to give it a slot within `max_age_seconds`.
 
-Nothing is given up where the hosts without hope are more than `_MAX_SHARE` of the latest fetches:
-there is hardly anybody to protect, and waiting is better than failing. Nothing counts against a
-host but time in which the event loop ran and no memory of ours was waited for.
+Invariant: where hopeless hosts have more than `_MAX_SHARE` of the latest fetches, nothing is given
+up. Few other fetches need protection then, and waiting is better than failing. Only time in which
+the event loop ran, and in which the fetch did not wait for memory, counts against a host.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ from consumer.images.loop_clock import LoopClock
 
 _PATIENCE_SECONDS: Final = 2.0
 _MAX_SHARE: Final = 0.75
-_RECENT: Final = 256  # fetches of which that share is taken
-# How long a retry sleeps at most, more or less, if the host does not say.
+_RECENT: Final = 256  # the latest fetches, of which the share is taken
+# About the longest sleep before a retry, if the host names none.
 _SLEEP_SECONDS: Final = 1.0
 _MAX_IDLE_HOSTS: Final = 1024
 _MEAN_OF: Final = 16  # fetches
 
 
 class HostOverloaded(Exception):
-    """More fetches want a host than it will answer in time."""
+    """More fetches wait for a host than it will answer in time."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -51,13 +51,13 @@ class Visit:
     given_up: bool = False
 
     def seconds(self) -> float:
-        """Return how long the host has been asked."""
+        """Return for how long this fetch has asked the host."""
         since = self.asking_since
         return self.asked_seconds + (0.0 if since is None else self.clock.seconds - since)
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """Count the time of this block as the host's."""
+        """Count the time of this block against the host."""
         self.asking_since = self.clock.seconds
         try:
             yield
@@ -83,8 +83,10 @@ class Visit:
 class _Host:
     at_once: int
     slots: asyncio.Semaphore
-    visits: dict[Visit, None] = field(default_factory=dict)  # in their order of arrival
-    asleep: dict[object, float] = field(default_factory=dict)  # who failed, and asks again when
+    visits: dict[Visit, None] = field(default_factory=dict)  # in order of arrival
+    asleep: dict[object, float] = field(
+        default_factory=dict
+    )  # failed fetches, and when they try again
     credit: int = 0
     mean_seconds: float = 0.0
 
@@ -98,7 +100,7 @@ class _Host:
         return overdue > self.credit
 
     def hopeless(self, now: float, max_age_seconds: float) -> tuple[list[Visit], int]:
-        """Return the visits without hope, and how many more are asleep until they ask again."""
+        """Return the hopeless visits, and how many more sleep before a retry."""
         self.asleep = {who: until for who, until in self.asleep.items() if until > now}
         visits, asleep = list(self.visits), len(self.asleep)
         if not self.is_in_trouble():
@@ -112,7 +114,7 @@ class _Host:
 
 @dataclass(slots=True, kw_only=True)
 class HostLimiter:
-    """At most `at_once` slots of one host; at most `max_waiters` without hope, at all hosts."""
+    """At most `at_once` slots for one host; at most `max_waiters` hopeless fetches in all."""
 
     at_once: int
     max_waiters: int
@@ -121,11 +123,11 @@ class HostLimiter:
     _hosts: dict[str, _Host] = field(default_factory=dict)
     _recent: deque[str] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _pauses: int = 0
-    _is_full: bool = False  # of those without hope, at the latest sweep
+    _is_full: bool = False  # of hopeless fetches, at the latest sweep
 
     @property
     def known_hosts(self) -> int:
-        """The number of hosts of which something is remembered."""
+        """The number of hosts that have fetches, credit or retries."""
         return len(self._hosts)
 
     @asynccontextmanager
@@ -136,8 +138,8 @@ class HostLimiter:
         host, any other `Failed` is an answer.
 
         Raises:
-            HostOverloaded: the fetch is given up. Also instead of `Unavailable`, where another try
-                would make one more wait in vain.
+            HostOverloaded: the fetch is given up. It replaces `Unavailable` where a retry would
+                only wait in vain.
         """
         host = self._host(name)
         if host.asleep.pop(who, None) is None:  # no retry
@@ -158,10 +160,10 @@ class HostLimiter:
             raise
 
     def sweep(self) -> None:
-        """Give up the oldest of those without hope that are too many; call it every half second."""
+        """Give up the oldest hopeless fetches beyond `max_waiters`; called every half second."""
         pauses, self._pauses = self._pauses, self.clock.pauses
         if pauses != self._pauses:
-            return  # what came during the pause is not read yet
+            return  # answers that came during the pause are not read yet
         now, hopeless, asleep, names = self.clock.seconds, list[Visit](), 0, set[str]()
         for name, host in self._hosts.items():
             visits, sleepers = host.hopeless(now, self.max_age_seconds)

@@ -1,7 +1,7 @@
 """Which URLs may be asked, and which addresses their hosts may have. Pure.
 
-A URL is taken apart once, strictly, and put together again from the parts that were checked: what
-is refused here is what two parsers could read differently. A host is either a name or an address in
+A URL is parsed once, strictly, and built again from the checked parts. Whatever two parsers could
+read differently is refused. A host is either a name or an address in
 its usual form; every other spelling of an address is refused.
 """
 
@@ -31,7 +31,7 @@ Network = IPv4Network | IPv6Network
 
 
 class NotAllowedError(Exception):
-    """A URL that may not be asked, or an address that may not be connected to; says why."""
+    """A URL that may not be asked, or an address that may not be connected to, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +68,9 @@ class AllowedHost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostRules:
-    """The allowed hosts, and what else: `public`, every host that has public addresses only.
+    """The allowed hosts; with `public`, also every host with public addresses only.
 
-    `networks` are what the allowed hosts, but never the public ones, may have besides.
+    The allowed hosts may also have addresses in `networks`, the public ones never.
     """
 
     allowed: tuple[AllowedHost, ...]
@@ -88,7 +88,7 @@ class HostRules:
         return cls(allowed=hosts, public=public, networks=tuple(map(_network, networks)))
 
     def target(self, uri: str) -> URL:
-        """Take a URL apart and return what to ask: a host in ASCII, no user and no fragment.
+        """Return the URL to ask, built from checked parts: ASCII host, no user, no fragment.
 
         Raises:
             NotAllowedError: it is malformed, or its host, port or literal address is not allowed.
@@ -119,7 +119,7 @@ class HostRules:
         )
 
     def check(self, host: str, port: int, address: Address) -> None:
-        """Judge one of the addresses that the name `host` has.
+        """Check one address of the name `host`.
 
         Raises:
             NotAllowedError: it may not be connected to.
@@ -128,7 +128,7 @@ class HostRules:
         self._check(address, listed=self._lists(host, port, ports))
 
     def check_any(self, address: Address) -> None:
-        """Judge an address whose host is not known: one that no host may have is refused.
+        """Check an address of an unknown host: refuse one that no host may have.
 
         Raises:
             NotAllowedError: it may not be connected to.

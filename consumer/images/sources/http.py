@@ -1,8 +1,7 @@
 """`http:` and `https:` references: from allowed hosts, or from any that is on the public internet.
 
-This runs in the consumer's own process, which knows how much is asked of each host. What asks is a
-function that is handed in: `http_request`, in a fetching process. Redirects are followed here, by
-the whole way again.
+This runs in the consumer's own process, which holds the limits of each host. A fetching process
+sends the requests (`Ask`). A redirect is followed here, and passes all checks again.
 """
 
 import re
@@ -31,21 +30,21 @@ Content = TypeVar("Content", covariant=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redirect:
-    """An answer that names another place; what is left of the seconds that the host has."""
+    """An answer that names another URL; `left_seconds` of the host's time remain."""
 
     location: str
     left_seconds: float
 
 
 class VisitedRoom:
-    """The memory of a reservation; whoever waits for it does not wait for the host meanwhile."""
+    """The memory of a reservation; waiting for it does not count against the host."""
 
     def __init__(self, reservation: Reservation, visit: Visit) -> None:
         self._reservation = reservation
         self._visit = visit
 
     def try_resize(self, byte_length: int) -> bool:
-        """Hold that many bytes, and tell so, if that needs no waiting."""
+        """Hold that many bytes if they fit now; False if they do not."""
         return self._reservation.try_resize(byte_length)
 
     async def resize(self, byte_length: int) -> None:
@@ -60,17 +59,17 @@ class Ask(Protocol[Content]):
     async def __call__(
         self, uri: str, url: URL, max_bytes: int, seconds: float, room: VisitedRoom
     ) -> Content | Redirect:
-        """Return what `url` has, or where it redirects to; messages name it `uri`.
+        """Return the image at `url`, or its redirect; messages name it `uri`.
 
         Raises:
             NotAllowedError: an address of the host is not allowed.
-            Failed, Unavailable: what the answer means, or that there is none.
+            Failed, Unavailable: the answer has no image, or there is no answer.
         """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSource(Generic[Content]):
-    """Asks nobody but what `rules` allow, each host for `total_seconds` in all.
+    """Fetches from hosts that `rules` allow, each for `total_seconds` in all.
 
     Waiting for a slot at a host, and for memory, counts in no deadline.
     """
@@ -81,7 +80,7 @@ class HttpSource(Generic[Content]):
     total_seconds: float
 
     async def fetch(self, uri: str, max_bytes: int, reservation: Reservation) -> Content:
-        """Return the body of the answer; what was read is reserved, and little more.
+        """Return the body of the answer, whose bytes are reserved.
 
         Raises:
             Failed: `forbidden_source` (URL, host or address not allowed, here or where it is

@@ -1,7 +1,7 @@
-"""One request to a host: what is asked, connected to, and made of the answer.
+"""One HTTP request to a host: its addresses, its headers, and the meaning of its answer.
 
 This runs in a fetching process. A name is resolved once, every address of it is checked, and only
-what was checked is connected to; a literal address is checked with its URL.
+checked addresses are connected to; a literal address is checked with its URL.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _REDIRECTS: Final = {301, 302, 303, 307, 308}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRequests:
-    """Asks with one session, which connects to nothing but what the rules allow."""
+    """Sends requests by one session, which connects to allowed addresses only."""
 
     session: ClientSession
     headers: HostHeaders
@@ -76,6 +76,6 @@ class HttpRequests:
 def _check(uri: str, response: ClientResponse) -> None:
     if response.status != 200:
         raise error_of_response(uri, response, time.time(), "its host")
-    # Not asked for, and what it would unpack to has no bound.
+    # It was not asked for, and its unpacked size has no bound.
     if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise Failed(Code.IMAGE_UNAVAILABLE, f"{display(uri)}: its host sends it compressed")

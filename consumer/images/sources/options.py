@@ -1,4 +1,4 @@
-"""What is fetched from where, and how patiently. No library of a scheme: both processes know it."""
+"""Options of the sources. Both processes import them, so no library of a scheme is here."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from consumer.images.sources.hosts import HostRules
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchLimits:
-    """How slow a host may be, in seconds, and in bytes a second once the grace is over."""
+    """How slow a host may be: seconds, and bytes a second after the grace time."""
 
     connect_seconds: float
     idle_seconds: float
@@ -17,13 +17,13 @@ class FetchLimits:
     min_bytes_per_second: float
 
     def allows(self, byte_length: int, seconds: float) -> bool:
-        """Tell whether `byte_length` bytes in `seconds` are fast enough."""
+        """Whether `byte_length` bytes in `seconds` are fast enough."""
         return seconds <= self.grace_seconds or byte_length >= seconds * self.min_bytes_per_second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpOptions:
-    """Which hosts are asked, and how; `headers` as HTTP_HEADERS has them."""
+    """The allowed hosts and how they are asked; `headers` is the text of HTTP_HEADERS."""
 
     allowed_hosts: tuple[str, ...]
     allow_public: bool
@@ -34,7 +34,7 @@ class HttpOptions:
     headers: str = field(repr=False)
 
     def rules(self) -> HostRules:
-        """Return what may be asked and connected to.
+        """Return the rules for hosts and addresses.
 
         Raises:
             FatalError: a host or a network is not one.
@@ -44,7 +44,7 @@ class HttpOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Options:
-    """Which buckets of which store are read, and as whom; no key: as botocore finds it."""
+    """The allowed buckets of one store, and its credentials; none: botocore finds them."""
 
     buckets: tuple[str, ...]
     endpoint: str
@@ -56,7 +56,7 @@ class S3Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchOptions:
-    """The allowed schemes; None, nothing or 0 closes one. `decode` is for the estimate alone."""
+    """Options by scheme; an empty one forbids it. `decode` only estimates the time to decode."""
 
     file_roots: tuple[str, ...]
     data_max_bytes: int

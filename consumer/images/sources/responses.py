@@ -1,4 +1,4 @@
-"""What it means when a host answers, answers without an image, or does not answer."""
+"""Errors by the answer of a host: a status without an image, or no answer."""
 
 import re
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ from consumer.images.sources.sessions import MAX_HEADER_BYTES
 from imagelane.uris import display
 from schemas import Code
 
-# 407 is the egress proxy's: ours to heal.
+# 407 comes from the egress proxy: we can mend that.
 _BUSY: Final = {407, 408, 425, 429}
 # Any other 4xx calls the request itself wrong: `image_unavailable`, not tried again.
 _CODES: Final = {
@@ -35,7 +35,7 @@ _CODES: Final = {
 
 
 def error_of_response(uri: str, response: ClientResponse, now: float, host: str) -> Failed:
-    """Return the verdict of an answer that is not 200. Its body is not read."""
+    """Return the error of an answer other than 200. Its body is not read."""
     status = response.status
     # 2xx and 3xx without an image may have one later.
     if status in _BUSY or not 400 <= status < 500:
@@ -47,7 +47,7 @@ def error_of_response(uri: str, response: ClientResponse, now: float, host: str)
 
 
 def retry_after_seconds(text: str, now: float) -> float | None:
-    """Return what a Retry-After header asks for (RFC 9110, 10.2.3), or None if it is not one."""
+    """Return the seconds of a Retry-After header (RFC 9110, 10.2.3); None if it is malformed."""
     if re.fullmatch(r"[0-9]{1,9}", text):
         return float(text)
     try:
@@ -59,7 +59,7 @@ def retry_after_seconds(text: str, now: float) -> float | None:
 
 @asynccontextmanager
 async def verdicts(uri: str, host: str) -> AsyncIterator[None]:
-    """Say what broke. Not in the error's own words: those hold the URL and addresses."""
+    """Translate errors of aiohttp. Their own words hold the URL and addresses, and are dropped."""
     try:
         yield
     except ClientConnectorCertificateError as exc:
@@ -70,7 +70,7 @@ async def verdicts(uri: str, host: str) -> AsyncIterator[None]:
         raise unavailable(uri, f"{host} has no address") from exc
     except ClientConnectorError as exc:
         raise unavailable(uri, f"no connection to {host}") from exc
-    except ClientResponseError as exc:  # an answer, but not one of HTTP
+    except ClientResponseError as exc:  # the answer is not HTTP
         if not _has_long_header(exc):
             raise unavailable(uri, f"the connection to {host} broke") from exc
         raise Failed(

@@ -1,7 +1,7 @@
 """`s3:` references: objects of allowed buckets, at the one endpoint of the settings.
 
-botocore, of which AWS makes its own tools, finds the credentials and signs. The request is one
-plain GET of ours: no redirect, no proxy or endpoint of the environment, no second try in here.
+botocore, the library of AWS's own tools, finds the credentials and signs. The request is one plain
+GET: no redirect, no proxy or endpoint of the environment, no retry.
 """
 
 import asyncio
@@ -37,8 +37,8 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _VERSION: Final = re.compile(r"versionId=[A-Za-z0-9._~-]{1,1024}")
 _ERROR_CODE: Final = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
 _ERROR_BYTES: Final = 4096
-# What botocore raises where credentials are not to be had: a refusal, an answer or a file that it
-# cannot read, and RuntimeError where it renewed them and they are still expired.
+# Errors of botocore where it has no credentials: a refusal, an answer or a file that it cannot
+# read, and RuntimeError where renewed ones have expired.
 _NO_CREDENTIALS: Final = (
     BotoCoreError,
     CredentialsRefused,
@@ -65,10 +65,10 @@ _OUR_FAULT: Final = {
 
 
 class CredentialSource(Protocol):
-    """Credentials that may have to be renewed; that may block."""
+    """Credentials that renew themselves, which may block."""
 
     def get_frozen_credentials(self) -> object:
-        """Return those of this moment, as botocore signs with them."""
+        """Return the current credentials, as botocore signs with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,14 +94,14 @@ class Allowed:
         return cls(bucket=bucket, segments=segments)
 
     def has(self, bucket: str, segments: tuple[str, ...]) -> bool:
-        """Tell whether the key of `segments` is below the prefix."""
+        """Whether the key of `segments` is below the prefix."""
         count = len(self.segments)
         return bucket == self.bucket and len(segments) > count and segments[:count] == self.segments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Source:
-    """Reads objects with one session, path-style, whatever the S3 store behind `endpoint`."""
+    """Reads objects of any S3 store behind `endpoint`, path-style, by one session."""
 
     allowed: tuple[Allowed, ...]
     endpoint: str
@@ -120,7 +120,7 @@ class S3Source:
         """
         url = self._url(uri)
         try:
-            # In a thread: credentials that have to be renewed are asked for over the network.
+            # In a thread: botocore renews credentials over the network.
             headers = await asyncio.to_thread(self._signed_headers, url)
         except _NO_CREDENTIALS as exc:
             raise unavailable(uri, "no credentials can be had for the store") from exc
@@ -150,7 +150,7 @@ class S3Source:
         except UnicodeError as exc:
             raise forbidden(uri, "not valid Unicode") from exc
         segments = tuple(key.split("/"))
-        # A key may hold any text, but what stands between us and the store may resolve these.
+        # A key may hold any text, but a proxy before the store may resolve these.
         if not {".", ".."}.isdisjoint(segments):
             raise forbidden(uri, "neither . nor .. may be in its path")
         if not key or not any(allowed.has(bucket, segments) for allowed in self.allowed):
@@ -185,7 +185,7 @@ async def open_s3(options: S3Options, limits: FetchLimits) -> AsyncIterator[S3So
 
 
 def _credentials(options: S3Options) -> CredentialSource:
-    """Return those of the options, or what botocore finds: environment, files, instance role."""
+    """Return the options' credentials, or botocore's: environment, files, instance role."""
     if options.access_key_id and options.secret_access_key:
         given: CredentialSource = Credentials(options.access_key_id, options.secret_access_key)
         return given
@@ -205,7 +205,7 @@ def _credentials(options: S3Options) -> CredentialSource:
 
 
 async def _store_error(uri: str, response: ClientResponse) -> Failed:
-    """Return the verdict of an answer without the object. Its body is shown to nobody."""
+    """Return the error of an answer without the object. No message shows its body."""
     try:
         body = await response.content.readexactly(_ERROR_BYTES)
     except asyncio.IncompleteReadError as whole:

@@ -1,4 +1,4 @@
-"""Sessions that keep nothing of a host and take nothing from the environment."""
+"""HTTP sessions without cookies, and without settings of the environment."""
 
 import socket
 import ssl
@@ -20,8 +20,8 @@ from consumer.images.sources.hosts import HostRules
 from consumer.images.sources.options import FetchLimits
 from imagelane.exits import ExitCode, FatalError
 
-# Long enough that a host is not left and asked again with each image, short enough that thousands
-# of hosts leave few connections behind.
+# Long enough to reuse a connection between images, short enough that thousands of hosts leave few
+# connections behind.
 _KEEPALIVE_SECONDS: Final = 2.0
 USER_AGENT: Final = "imagelane"
 # aiohttp's own 8,190 are fewer than the policies that some hosts send (Content-Security-Policy).
@@ -42,7 +42,7 @@ def open_session(
     Raises:
         FatalError: HTTP_CA_FILE cannot be read.
     """
-    # A proxy resolves and connects: it checks the addresses, and its own is nobody's to refuse.
+    # A proxy resolves and connects, so it checks the addresses; its own needs no check.
     checked = not proxy
     connector = TCPConnector(
         resolver=CheckedResolver(resolver or AsyncResolver(), rules) if checked else None,
@@ -55,7 +55,7 @@ def open_session(
 
 
 def open_trusted_session(limits: FetchLimits, ca_file: str | None = None) -> ClientSession:
-    """Return a session for a host that the settings name: no rule holds for its address.
+    """Return a session for a host that the settings name, at whatever address.
 
     Raises:
         FatalError: HTTP_CA_FILE cannot be read.
@@ -84,7 +84,7 @@ def _session(
 
 
 class CheckedResolver(AbstractResolver):
-    """Hands on what `resolver` finds, if every address of it may be connected to."""
+    """Resolves by `resolver`, and raises if one of the addresses is not allowed."""
 
     def __init__(self, resolver: AbstractResolver, rules: HostRules) -> None:
         self._resolver = resolver
@@ -111,8 +111,8 @@ class CheckedResolver(AbstractResolver):
 def _checked_socket(rules: HostRules, info: AddrInfoType) -> socket.socket:
     """Return a socket for an allowed address.
 
-    aiohttp does not ask its resolver for a literal address. Those are checked with their URL; what
-    should ever slip by both gets no socket here.
+    aiohttp does not ask its resolver for a literal address; the URL's check covers those. This is
+    the last line of defence.
     """
     family, kind, protocol, _, address = info
     rules.check_any(ip_address(address[0]))
