@@ -36,10 +36,10 @@ _LOOK_SECONDS = 0.01
 
 
 def memory_bytes(pid: int) -> dict[str, int]:
-    """Return the resident memory of a process, now and at its peak."""
+    """Return the resident memory of a process, now and at its peak; 0 of one that has ended."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
-    return {name: int(fields[name].split()[0]) * 1024 for name in _FIELDS}
+    return {name: int(fields.get(name, "0").split()[0]) * 1024 for name in _FIELDS}
 
 
 def sealed_bytes(pids: Iterable[int]) -> int:
