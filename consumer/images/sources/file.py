@@ -1,5 +1,6 @@
 """`file:` references: regular files below allowed directories, as `imagelane.files` opens them."""
 
+import asyncio
 import errno
 import os
 from collections import defaultdict
@@ -47,6 +48,11 @@ class FileSource:
     threads: defaultdict[Root, DaemonThreads] = field(
         default_factory=lambda: defaultdict(lambda: DaemonThreads(_AT_ONCE, _MAX_HUNG))
     )
+    # A small file has a place here from its read until its bytes are reserved. It waits for memory
+    # without a place of `threads`: large files hold memory while they wait for one of those.
+    unreserved: defaultdict[Root, asyncio.Semaphore] = field(
+        default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(_AT_ONCE))
+    )
 
     @classmethod
     def under(cls, paths: Iterable[str], *, total_seconds: float = 30.0) -> Self:
@@ -73,10 +79,11 @@ class FileSource:
         file = partial(self._open, root, parts, uri, max_bytes)
         threads = self.threads[root]
         try:
-            # A small file is read in one hop, before it is reserved, and keeps its place until
-            # it is: so at most a root's few accesses hold bytes that the budget does not count.
-            async with threads.place():
-                found = await threads.run(partial(self._read_if_small, file), self.total_seconds)
+            # A small file is read in one hop, before it is reserved.
+            async with self.unreserved[root]:
+                async with threads.place():
+                    read = partial(self._read_if_small, file)
+                    found = await threads.run(read, self.total_seconds)
                 if isinstance(found, bytes):
                     await room.resize(len(found))
                     return found

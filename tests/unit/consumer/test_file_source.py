@@ -383,6 +383,27 @@ async def test_small_files_that_wait_for_memory_are_as_many_as_a_root_has_places
     assert [task.result() for task in pending] == [b"cat"] * 50
 
 
+async def test_large_files_that_hold_memory_get_a_thread_before_small_ones_that_want_some(
+    root: Path,
+) -> None:
+    """Or neither would go on: the large ones wait for a place, the small ones for the large."""
+    source, budget = FileSource.under([str(root)]), ByteBudget(20 * LARGE)
+    (root / "large.jpg").write_bytes(bytes(LARGE))
+    (root / "small.jpg").write_bytes(bytes(SMALL))
+
+    async def fetch(name: str, byte_length: int) -> int:
+        async with fetching(source, f"file://{root}/{name}", byte_length, budget) as data:
+            return len(data)
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        pending = [
+            tasks.create_task(fetch(name, byte_length))
+            for _ in range(40)
+            for name, byte_length in (("large.jpg", LARGE), ("small.jpg", SMALL))
+        ]
+    assert [task.result() for task in pending] == [LARGE, SMALL] * 40
+
+
 @pytest.mark.parametrize("byte_length", [1, 9, 10, SMALL, LARGE])
 async def test_small_and_large_files_hold_what_they_have(root: Path, byte_length: int) -> None:
     """A file of whatever length is whole, and counted to the byte."""
