@@ -1,4 +1,4 @@
-"""The image tower: pixels in, unit vectors out. Resident from start-up to the end."""
+"""The image tower, always on the device: pixels in, unit vectors out."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ from consumer.pixels import Pixels, Resize
 
 
 class Clip:
-    """An `Embedder`. Made by `load_clip`; `output` names the vectors in what the model returns."""
+    """An `Embedder`, made by `load_clip`; `output` is the model output's field of vectors."""
 
     def __init__(
         self,
@@ -54,10 +54,10 @@ class Clip:
 
 
 def load_clip(checkpoint: Checkpoint, device: Device) -> Clip:
-    """Load the image tower, and it alone, onto the device.
+    """Load the image tower alone onto the device.
 
     Raises:
-        ModelUnavailable: the checkpoint is not whole, or its pictures are not made here.
+        ModelUnavailable: the checkpoint is incomplete, or its image processor is not supported.
         DeviceOutOfMemory, DeviceFailed: see `device_errors`.
     """
     towers = TOWERS[checkpoint.model_type]
