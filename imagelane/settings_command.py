@@ -1,4 +1,4 @@
-"""The `settings` command: what is in force, and where each value came from."""
+"""The `settings` command: the settings in force, and the origin of each value."""
 
 from importlib import import_module
 from typing import Annotated, Final

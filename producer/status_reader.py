@@ -12,9 +12,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from imagelane.exits import ExitCode, FatalError
-from imagelane.kafka.admin import Committed, committed_offsets, retried, topic_partitions
+from imagelane.kafka.admin import committed_offsets, retried, topic_partitions
 from imagelane.kafka.groups import UNKNOWN, Group, describe_group
-from imagelane.position import Undone, undone_at
+from imagelane.position import Position, undone_in_log
 from producer.connection import administration, answering, log_reader, reader
 from producer.dead_letters import text_of
 from producer.records import polled
@@ -145,20 +145,16 @@ class _Look:
     async def _partition(
         self,
         partition: TopicPartition,
-        committed: Committed | None,
+        committed: Position | None,
         start: int,
         end: int,
     ) -> PartitionStatus:
-        undone = Undone(open=(), done_to=start)
-        if committed:
-            undone = undone_at(committed.offset, committed.metadata)
-        first, is_exact = min(end, max(start, undone.done_to)), False
-        left = end - first
+        undone = undone_in_log(committed, start, end)
+        left, is_exact = end - undone.done_to, False
         if left <= _MAX_TAIL:
-            records = self._read(partition.topic, {partition: first})
+            records = self._read(partition.topic, {partition: undone.done_to})
             left, is_exact = len([record async for record in records]), True
-        # What retention has removed since is open for nobody.
-        still_open = sum(start <= offset < end for offset in undone.open)
+        still_open = len(undone.open)
         return PartitionStatus(
             topic=partition.topic,
             partition=partition.partition,
@@ -190,7 +186,7 @@ class _Look:
     async def _describe(self) -> Group:
         return await describe_group(self._admin, self._settings.group_id)
 
-    async def _positions(self) -> dict[TopicPartition, Committed]:
+    async def _positions(self) -> dict[TopicPartition, Position]:
         group_id = self._settings.group_id
         return await committed_offsets(self._admin, group_id, self._requests())
 

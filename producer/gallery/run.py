@@ -15,7 +15,7 @@ from imagelane.exits import ExitCode, FatalError
 from imagelane.files import BadPath, Root, path_of
 from imagelane.kafka.admin import committed_offsets
 from imagelane.kafka.errors import Unanswered
-from imagelane.position import Undone, undone_at
+from imagelane.position import undone_in_log
 from imagelane.token_bucket import TokenBucket
 from producer.connection import administration, answering, existing_partitions, reader
 from producer.errors import ImagelaneError
@@ -146,13 +146,9 @@ async def _backlog(
         starts = await consumer.beginning_offsets(partitions)
         found = await committed_offsets(admin, settings.group_id, partitions)
         waiting = 0
-        for partition in partitions:
-            start, end = starts[partition], ends[partition]
-            undone = Undone(open=(), done_to=start)
-            if committed := found.get(partition):
-                undone = undone_at(committed.offset, committed.metadata)
-            waiting += max(0, end - max(start, undone.done_to))
-            waiting += sum(start <= offset < end for offset in undone.open)
+        for one in partitions:
+            undone = undone_in_log(found.get(one), starts[one], ends[one])
+            waiting += len(undone.open) + ends[one] - undone.done_to
         return waiting
 
 
