@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from imagelane.terminal import say
-from producer.cli.given import settings_given
+from producer.cli.settings import load_settings
 from producer.gallery.run import running_gallery
 from producer.gallery.settings import GallerySettings
 
@@ -27,7 +27,7 @@ def gallery(
     Example:
       FILE_ROOTS=/pictures imagelane gallery
     """
-    settings = settings_given(context, GallerySettings)
+    settings = load_settings(context, GallerySettings)
     asyncio.run(_serve(settings, None if since is None else time.time() - since * 3600))
 
 

@@ -11,8 +11,8 @@ import typer
 from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import say
 from producer.cli.console_lines import format_console, format_kcat, id_of, parse_line
-from producer.cli.given import settings_given
 from producer.cli.line_checks import check_line
+from producer.cli.settings import load_settings
 from producer.settings import ProducerSettings
 from schemas import Refused, Signer
 
@@ -45,7 +45,7 @@ def sign(
       echo '{"version":1,"id":"a1","image":{"uri":"file:///data/cat.jpg"}}' |
         imagelane sign --topic image.ingest --key cats
     """
-    settings = settings_given(context, ProducerSettings)
+    settings = load_settings(context, ProducerSettings)
     if topic not in settings.topics:
         say(f"{topic} is no topic of the settings: no reader takes what is signed for it", err=True)
     signer = Signer(settings.keys, topic)
@@ -91,7 +91,7 @@ def verify(
     Example:
       imagelane verify --topic image.ingest < lines.txt
     """
-    settings = settings_given(context, ProducerSettings)
+    settings = load_settings(context, ProducerSettings)
     refused, is_empty = False, True
     for _, line in _stdin_lines():
         is_empty = False

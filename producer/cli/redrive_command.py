@@ -1,4 +1,4 @@
-"""The `redrive` command: dead letters, signed again, go back to the ingest topic."""
+"""The `redrive` command: dead letters go back to the ingest topic with a new signature."""
 
 import asyncio
 import math
@@ -6,28 +6,26 @@ import time
 from collections.abc import Mapping
 from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from imagelane.exits import ExitCode
 from imagelane.terminal import say
-from producer.cli.given import settings_given
 from producer.cli.options import ReplayWindow
 from producer.cli.outcome_lines import place_of
+from producer.cli.settings import load_settings
 from producer.cli.times import unix_seconds
 from producer.connection import existing_partitions, reader, writer
 from producer.dead_letters import NotRedriven, Renewal, Selection, place_of_original, text_of
 from producer.errors import TooLarge
 from producer.publisher import sending
 from producer.records import batches_of, record_at
-from producer.results import ResultReader
+from producer.results import CLOCK_SKEW_SECONDS, ResultReader
 from producer.settings import ProducerSettings
 from schemas import Code, Record, Signer, Verifier
 from schemas.headers import DLQ_CODE, SIG_ID, SIG_TS
-
-_SKEW_SECONDS: Final = 300
 
 
 def redrive(
@@ -62,14 +60,14 @@ def redrive(
       imagelane redrive --code not_found,image_unavailable --until 1777622400
       imagelane redrive --id 01JABC --id 01JABD
     """
-    settings = settings_given(context, ProducerSettings)
+    settings = load_settings(context, ProducerSettings)
     selection = Selection(
         codes=_codes(code or []),
         ids=frozenset(id or []),
         since=-math.inf if since is None else since,
         until=math.inf if until is None else until,
     )
-    if every == (selection != Selection()):
+    if every == (selection != Selection()):  # both or neither
         raise typer.BadParameter("give --code, --since, --until or --id; or --all alone")
     work = redrive_letters(
         settings, selection, dry_run=dry_run, replay_window_seconds=replay_window
@@ -79,7 +77,7 @@ def redrive(
 
 @dataclass(slots=True, kw_only=True)
 class Redrive:
-    """One pass over the dead letters; without a `producer` it only says what it would do."""
+    """One pass over the dead letters; without a `producer` a dry run."""
 
     settings: ProducerSettings
     renewal: Renewal
@@ -91,7 +89,7 @@ class Redrive:
     _ids: set[str] = field(default_factory=set)
 
     async def take(self, letter: Record) -> None:
-        """Redrive one dead letter, or say why not."""
+        """Redrive one dead letter, or show why not."""
         self.selected += 1
         id, code = text_of(letter, SIG_ID), text_of(letter, DLQ_CODE)
         try:
@@ -128,11 +126,7 @@ async def redrive_letters(
     dry_run: bool,
     replay_window_seconds: int,
 ) -> int:
-    """Redrive what is selected of the present dead letters; return how many could not be.
-
-    Raises:
-        FatalError: no broker answers, or a topic does not exist.
-    """
+    """Redrive the selected dead letters up to the present end; return how many were not."""
     topic = settings.ingest_topic
     partitions = await existing_partitions(settings, (topic,))
     await existing_partitions(settings, (settings.dlq_topic, settings.results_topic))
@@ -170,7 +164,7 @@ async def redrive_letters(
 async def _outcomes(
     settings: ProducerSettings, selection: Selection
 ) -> Mapping[str, frozenset[str]]:
-    """Return the statuses of the results of the ids that are selected."""
+    """Return the statuses of the results by selected id."""
     found: dict[str, frozenset[str]] = {}
     oldest = math.inf
     async with aclosing(batches_of(settings, settings.dlq_topic)) as batches:
@@ -180,8 +174,8 @@ async def _outcomes(
                 with suppress(ValueError):
                     oldest = min(oldest, int(text_of(letter, SIG_TS)))
     if found:
-        # Clocks may differ: the result of a request may seem older than the request.
-        since = oldest - _SKEW_SECONDS if math.isfinite(oldest) else None
+        # Clocks differ: a result may seem older than its request.
+        since = oldest - CLOCK_SKEW_SECONDS if math.isfinite(oldest) else None
         async with ResultReader(settings, follow=False, since=since) as results:
             async for one in results:
                 if one.id in found:

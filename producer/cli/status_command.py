@@ -1,4 +1,4 @@
-"""The `status` command: how far the consumers are, as a table or as JSON."""
+"""The `status` command: the progress of the consumers as a table or as JSON."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ import typer
 from imagelane.exits import ExitCode
 from imagelane.kafka.groups import Group
 from imagelane.terminal import json_line, say
-from producer.cli.given import settings_given
+from producer.cli.settings import load_settings
 from producer.cli.times import unix_seconds
 from producer.settings import StatusSettings
 from producer.status import DeadLetters, Fault, LastResult, PartitionStatus, Status
@@ -49,7 +49,7 @@ def status(
       imagelane status
       imagelane status --json --since 2026-11-26T08:00 | jq .partitions
     """
-    settings = settings_given(context, StatusSettings)
+    settings = load_settings(context, StatusSettings)
     found = asyncio.run(read_status(settings, since=day_ago() if since is None else since))
     lines = [json_line(document(found))] if as_json else table(found, settings, time.time())
     for line in lines:
@@ -60,7 +60,7 @@ def status(
 
 
 def document(status: Status) -> str:
-    """Return the JSON of it; a part that is not known is an object with `error`."""
+    """Return the status as JSON; an unknown part is an object with `error`."""
     parts: dict[str, Any] = {
         "group": status.group,
         "partitions": status.partitions,
@@ -88,7 +88,7 @@ def _plain(part: Any) -> Any:
 
 
 def table(status: Status, settings: StatusSettings, now: float) -> list[str]:
-    """Return the lines of it, for a person; `now` in Unix seconds."""
+    """Return the status as lines for a person; `now` in Unix seconds."""
     is_verified = bool(settings.secret_api_key.get_secret_value())
     return [
         *_group_lines(status.group),

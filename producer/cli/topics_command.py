@@ -7,7 +7,7 @@ import typer
 
 from imagelane.exits import ExitCode
 from imagelane.terminal import say
-from producer.cli.given import settings_given
+from producer.cli.settings import load_settings
 from producer.settings import TopicSettings
 from producer.topics import PARTITIONS, TIMESTAMP_TYPE, TopicReport, ensure_topics, topic_plans
 
@@ -38,7 +38,7 @@ def topics(
       imagelane topics --partitions 4 --replication 3
       imagelane topics --fix
     """
-    settings = settings_given(context, TopicSettings)
+    settings = load_settings(context, TopicSettings)
     plans = topic_plans(settings, partitions=partitions, replication=replication)
     reports = asyncio.run(ensure_topics(settings, plans, fix=fix))
     brokers, failed = ",".join(settings.bootstrap_servers), False
