@@ -42,12 +42,12 @@ class Selection:
     since: float = -math.inf
     until: float = math.inf
 
-    def takes(self, letter: Record) -> bool:
+    def takes(self, dead_letter: Record) -> bool:
         """Return whether the dead letter meets the conditions."""
         return (
-            (not self.codes or text_of(letter, DLQ_CODE) in self.codes)
-            and (not self.ids or text_of(letter, SIG_ID) in self.ids)
-            and self.since <= letter.timestamp_ms / 1000 < self.until
+            (not self.codes or text_of(dead_letter, DLQ_CODE) in self.codes)
+            and (not self.ids or text_of(dead_letter, SIG_ID) in self.ids)
+            and self.since <= dead_letter.timestamp_ms / 1000 < self.until
         )
 
 
@@ -58,17 +58,19 @@ class Place(NamedTuple):
     offset: int
 
 
-def place_of_original(letter: Record, ingest_topic: str) -> Place:
+def place_of_original(dead_letter: Record, ingest_topic: str) -> Place:
     """Return the place of a dead letter's original.
 
     Raises:
         NotRedriven: the dead letter names no place in the ingest topic.
     """
     try:
-        place = Place(int(text_of(letter, DLQ_PARTITION)), int(text_of(letter, DLQ_OFFSET)))
+        place = Place(
+            int(text_of(dead_letter, DLQ_PARTITION)), int(text_of(dead_letter, DLQ_OFFSET))
+        )
     except ValueError as exc:
         raise NotRedriven(f"no dead letter of ours: {exc}") from exc
-    if text_of(letter, DLQ_TOPIC) != ingest_topic:
+    if text_of(dead_letter, DLQ_TOPIC) != ingest_topic:
         raise NotRedriven(f"not of {ingest_topic}")
     return place
 
@@ -84,7 +86,7 @@ class Renewal:
     max_age_seconds: float
 
     def renew(
-        self, letter: Record, original: Record | None, outcomes: frozenset[str], now: float
+        self, dead_letter: Record, original: Record | None, outcomes: frozenset[str], now: float
     ) -> tuple[str, OutgoingRecord]:
         """Return the id, and the original with a signature of `now` (Unix seconds).
 
@@ -100,7 +102,7 @@ class Renewal:
             signed = self.verifier.verify(original.headers, original.key, original.value)
         except Refused as refused:
             raise NotRedriven(f"never signed again, it is not authentic: {refused}") from refused
-        if signed.id != text_of(letter, SIG_ID):
+        if signed.id != text_of(dead_letter, SIG_ID):
             raise NotRedriven(f"its original has the id {signed.id}")
         if original.value is None:
             raise NotRedriven("its value is null, no request")
@@ -111,8 +113,8 @@ class Renewal:
                 f"signed {now - signed.timestamp:.0f} s ago; at most {self.max_age_seconds:g} s "
                 "(REDRIVE_MAX_AGE_SECONDS)"
             )
-        self._check_outcome(letter, outcomes)
-        self._check_replay_window(letter, now)
+        self._check_outcome(dead_letter, outcomes)
+        self._check_replay_window(dead_letter, now)
         kept = [
             (name, value)
             for name, value in original.headers
@@ -128,17 +130,17 @@ class Renewal:
             headers=[*kept, *signature],
         )
 
-    def _check_outcome(self, letter: Record, outcomes: frozenset[str]) -> None:
+    def _check_outcome(self, dead_letter: Record, outcomes: frozenset[str]) -> None:
         """Leave out a done id: any result ends a refused record, an `ok` alone a failed one."""
-        failed = text_of(letter, DLQ_STAGE) != Stage.ADMIT
+        failed = text_of(dead_letter, DLQ_STAGE) != Stage.ADMIT
         if outcomes - ({"error"} if failed else set()):
             raise NotRedriven("its id has an outcome already")
 
-    def _check_replay_window(self, letter: Record, now: float) -> None:
+    def _check_replay_window(self, dead_letter: Record, now: float) -> None:
         """Leave out a record that was admitted lately: the consumer still remembers its id."""
         try:
-            code = Code(text_of(letter, DLQ_CODE))  # type: ignore[call-arg]  # it looks one up
-            appended = int(text_of(letter, DLQ_ORIGINAL_TIMESTAMP)) / 1000
+            code = Code(text_of(dead_letter, DLQ_CODE))  # type: ignore[call-arg]  # it looks one up
+            appended = int(text_of(dead_letter, DLQ_ORIGINAL_TIMESTAMP)) / 1000
         except ValueError as exc:
             raise NotRedriven(f"no dead letter of ours: {exc}") from exc
         left_seconds = appended + self.replay_window_seconds - now
@@ -146,7 +148,7 @@ class Renewal:
             raise NotRedriven(f"too recent: again in {math.floor(left_seconds) + 1} s")
 
 
-def text_of(letter: Record, name: str) -> str:
+def text_of(dead_letter: Record, name: str) -> str:
     """Return the text of the last header of this name; empty without one."""
-    values = [value or b"" for header, value in letter.headers if header == name]
+    values = [value or b"" for header, value in dead_letter.headers if header == name]
     return values[-1].decode(errors="replace") if values else ""

@@ -10,7 +10,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError
 _COMMIT_SECONDS: Final = 1.0
 
 
-class GroupCommits(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's types are not seen
+class GroupCommits(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
     """Commits handled records: once a second, at the end, and before a partition is revoked."""
 
     def __init__(self, *, auto: bool) -> None:

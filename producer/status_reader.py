@@ -24,7 +24,7 @@ from producer.verification import verified
 from schemas import Code, Record, Refused, Verifier
 from schemas.headers import DLQ_CODE
 
-MAX_LETTERS: Final = 2_000  # dead letters read of each partition, the latest
+MAX_DEAD_LETTERS: Final = 2_000  # dead letters read of each partition, the latest
 _MAX_TAIL: Final = 100  # a backlog of at most so many offsets is counted record by record
 _LAST_RESULTS: Final = 100  # last offsets of each partition, read for the last result
 _OTHER: Final = "other"
@@ -77,8 +77,8 @@ class _StatusParts:
 
     async def group(self) -> Group:
         """Return the group; without members and position it is an error."""
-        group = await self._asked("describing the group", self._describe)
-        if group.state == UNKNOWN and not await self._asked(
+        group = await self._retried("describing the group", self._describe)
+        if group.state == UNKNOWN and not await self._retried(
             "reading its position", self._positions
         ):
             brokers = ",".join(self._settings.bootstrap_servers)
@@ -92,7 +92,7 @@ class _StatusParts:
     async def partitions(self, group: Group | Fault) -> tuple[PartitionStatus, ...]:
         """Return the progress of each partition of ingest and queries."""
         partitions = self._requests()
-        committed = await self._asked("reading its position", self._positions)
+        committed = await self._retried("reading its position", self._positions)
         starts, ends = await self._bounds(partitions)
         log_ends = await self._log_ends(partitions)
         members = {} if isinstance(group, Fault) else _members(group)
@@ -131,10 +131,12 @@ class _StatusParts:
             millis = dict.fromkeys(partitions, math.floor(since * 1000))
             found = await self._consumer.offsets_for_times(millis)
         first = {one: place.offset if place else ends[one] for one, place in found.items()}
-        begin = {one: max(first[one], starts[one], ends[one] - MAX_LETTERS) for one in partitions}
+        begin = {
+            one: max(first[one], starts[one], ends[one] - MAX_DEAD_LETTERS) for one in partitions
+        }
         by_code: Counter[str] = Counter()
-        async for letter in self._read(topic, begin):
-            code = text_of(letter, DLQ_CODE)
+        async for dead_letter in self._read(topic, begin):
+            code = text_of(dead_letter, DLQ_CODE)
             by_code[code if code in _CODES else _OTHER] += 1
         return DeadLetters(
             since=since,
@@ -190,7 +192,7 @@ class _StatusParts:
         group_id = self._settings.group_id
         return await committed_offsets(self._admin, group_id, self._requests())
 
-    async def _asked(self, doing: str, ask: Callable[[], Awaitable[Reply]]) -> Reply:
+    async def _retried(self, doing: str, ask: Callable[[], Awaitable[Reply]]) -> Reply:
         """Retry until there is an answer: a coordinator may be moving."""
         async with answering(self._settings, f"group {self._settings.group_id}: {doing}"):
             return await retried(ask, self._settings.broker_timeout_seconds)

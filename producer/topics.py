@@ -73,14 +73,14 @@ def topic_plans(
     }
     results = {_MAX_BYTES: str(_MIB)}
     # Twice the ingest topic's: a dead letter is a record with its reason added.
-    letters = {_MAX_BYTES: str(2 * _MIB), "retention.ms": str(_THIRTY_DAYS_MS)}
+    dead_letters = {_MAX_BYTES: str(2 * _MIB), "retention.ms": str(_THIRTY_DAYS_MS)}
     return tuple(
         TopicPlan(name=name, partitions=count, replication=replication, configs=configs | durable)
         for name, count, configs in (
             (settings.ingest_topic, partitions, ingest),
             (settings.queries_topic, partitions, ingest),
             (settings.results_topic, partitions, results),
-            (settings.dlq_topic, 1, letters),
+            (settings.dlq_topic, 1, dead_letters),
         )
     )
 

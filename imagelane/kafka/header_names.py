@@ -44,7 +44,7 @@ class _UnreadRecord:
     checksum: None = None
 
 
-class _Records(_MemoryRecordsPy):  # type: ignore[misc]  # aiokafka's types are not seen
+class _Records(_MemoryRecordsPy):  # type: ignore[misc]  # aiokafka has no types
     """The batches of a fetch."""
 
     def next_batch(self) -> Any:

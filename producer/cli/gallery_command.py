@@ -21,7 +21,7 @@ def gallery(
 ) -> None:
     """Show the results on a page, and find pictures by words.
 
-    They come as they are made. Pictures of `file:` are shown from below FILE_ROOTS. Ctrl-C ends it.
+    New results appear at once. The page shows pictures of `file:` below FILE_ROOTS. Ctrl-C ends it.
 
     \b
     Example:

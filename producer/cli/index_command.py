@@ -61,9 +61,9 @@ def index(
 ) -> None:
     """Write the results, each verified, into PostgreSQL with pgvector.
 
-    The address is in DATABASE_URL, or in the file that DATABASE_URL_FILE names. A later run goes on
-    where it stopped: rows and place are written in one transaction, so a kill loses and doubles
-    nothing. One row an id; of two results the one that was signed later holds.
+    DATABASE_URL, or the file of DATABASE_URL_FILE, has the address. A later run continues: each
+    transaction writes rows and position, so a kill loses and doubles nothing. One row per id; of
+    two results the later signature counts.
 
     \b
     Examples:

@@ -35,7 +35,7 @@ def sign(
 ) -> None:
     """Sign JSON values for kafka-console-producer or kcat.
 
-    They come one a line from standard input. Pipe the output into kafka-console-producer
+    Standard input has one value per line. Pipe the output into kafka-console-producer
     --reader-property parse.headers=true, and with --key also
     --reader-property parse.key=true (--property in older Kafka). `--format kcat` prints a
     command for each instead. The value's `id` becomes the signature's. Needs no broker.
@@ -82,10 +82,10 @@ def verify(
 ) -> None:
     """Verify lines of `sign` or of kafka-console-consumer.
 
-    As the reader of the topic would. The consumer must print headers and key (--formatter-property
-    print.headers=true
-    --formatter-property print.key=true; timestamp, partition and offset as you like). One line
-    each: `ok ID`, or the code and the reason; ends with 1 if any is refused. Needs no broker.
+    The checks are those of the topic's reader. kafka-console-consumer must print headers and key
+    (--formatter-property print.headers=true --formatter-property print.key=true; timestamp,
+    partition and offset as you like). One line each: `ok ID`, or the code and the reason; ends
+    with 1 if any is refused. Needs no broker.
 
     \b
     Example:

@@ -71,8 +71,8 @@ def publish(
 ) -> None:
     """Publish images; with --wait show what becomes of each.
 
-    One line a result: name, status, time, caption or reason. Ends with 1 if anything failed, was
-    refused or did not come in time.
+    One line per result: name, status, time, caption or reason. Ends with 1 if any request failed,
+    was refused or timed out.
 
     \b
     Examples:

@@ -48,11 +48,11 @@ def redrive(
 ) -> None:
     """Sign dead letters again and publish them once more.
 
-    For what was refused as `stale`, or failed and can go well now. The original is looked up in the
-    ingest topic, and signed with the current key. Not redriven: an original that is gone, is not
-    authentic, or is older than REDRIVE_MAX_AGE_SECONDS; an id that has an outcome already; what was
-    admitted within the replay window, for it would be dropped as a repeat. One line each; ends with
-    1 if any was not redriven. Dead letters stay in their topic.
+    For records that were refused as `stale`, or failed and may succeed now. The original is read
+    from the ingest topic, and signed with the current key. Not redriven: an original that is gone,
+    not authentic, or older than REDRIVE_MAX_AGE_SECONDS; an id with an outcome; a record that was
+    admitted within the replay window, for the consumer would drop it as a repeat. One line each;
+    ends with 1 if any was not redriven. Dead letters stay in their topic.
 
     \b
     Examples:
@@ -69,7 +69,7 @@ def redrive(
     )
     if every == (selection != Selection()):  # both or neither
         raise typer.BadParameter("give --code, --since, --until or --id; or --all alone")
-    work = redrive_letters(
+    work = redrive_dead_letters(
         settings, selection, dry_run=dry_run, replay_window_seconds=replay_window
     )
     raise typer.Exit(ExitCode.FAILED if asyncio.run(work) else ExitCode.OK)
@@ -88,14 +88,14 @@ class Redrive:
     redriven: int = 0
     _ids: set[str] = field(default_factory=set)
 
-    async def take(self, letter: Record) -> None:
+    async def take(self, dead_letter: Record) -> None:
         """Redrive one dead letter, or show why not."""
         self.selected += 1
-        id, code = text_of(letter, SIG_ID), text_of(letter, DLQ_CODE)
+        id, code = text_of(dead_letter, SIG_ID), text_of(dead_letter, DLQ_CODE)
         try:
-            original = await self._original(letter)
+            original = await self._original(dead_letter)
             outcomes = self.outcomes.get(id, frozenset())
-            id, record = self.renewal.renew(letter, original, outcomes, time.time())
+            id, record = self.renewal.renew(dead_letter, original, outcomes, time.time())
             if id in self._ids:
                 raise NotRedriven("another dead letter of this id was before it")
             self._ids.add(id)
@@ -109,17 +109,17 @@ class Redrive:
         else:
             self.redriven += 1
             said = "redriven" if self.producer else "would be redriven"
-        say(f"{place_of(letter)}  {id or '-'}  {code or '-'}  {said}")
+        say(f"{place_of(dead_letter)}  {id or '-'}  {code or '-'}  {said}")
 
-    async def _original(self, letter: Record) -> Record | None:
-        place = place_of_original(letter, self.settings.ingest_topic)
+    async def _original(self, dead_letter: Record) -> Record | None:
+        place = place_of_original(dead_letter, self.settings.ingest_topic)
         partition = TopicPartition(self.settings.ingest_topic, place.partition)
         if partition not in self.originals.assignment():
             return None
         return await record_at(self.settings, self.originals, partition, place.offset)
 
 
-async def redrive_letters(
+async def redrive_dead_letters(
     settings: ProducerSettings,
     selection: Selection,
     *,
@@ -152,9 +152,9 @@ async def redrive_letters(
             originals=originals,
             outcomes=outcomes,
         )
-        async for letters in batches:
-            for letter in filter(selection.takes, letters):
-                await run.take(letter)
+        async for dead_letters in batches:
+            for dead_letter in filter(selection.takes, dead_letters):
+                await run.take(dead_letter)
     failed_count = run.selected - run.redriven
     done = "would be redriven" if dry_run else "redriven"
     say(f"selected {run.selected}, {done} {run.redriven}, not {failed_count}", err=True)
@@ -168,11 +168,11 @@ async def _outcomes(
     found: dict[str, frozenset[str]] = {}
     oldest = math.inf
     async with aclosing(batches_of(settings, settings.dlq_topic)) as batches:
-        async for letters in batches:
-            for letter in filter(selection.takes, letters):
-                found[text_of(letter, SIG_ID)] = frozenset()
+        async for dead_letters in batches:
+            for dead_letter in filter(selection.takes, dead_letters):
+                found[text_of(dead_letter, SIG_ID)] = frozenset()
                 with suppress(ValueError):
-                    oldest = min(oldest, int(text_of(letter, SIG_TS)))
+                    oldest = min(oldest, int(text_of(dead_letter, SIG_TS)))
     if found:
         # Clocks differ: a result may seem older than its request.
         since = oldest - CLOCK_SKEW_SECONDS if math.isfinite(oldest) else None

@@ -49,9 +49,9 @@ def reembed(
 ) -> None:
     """Publish anew what another model embedded.
 
-    The same image, tasks, metadata, key and id: the new result is signed later, so it takes the
-    place of the old one wherever results are stored by id; an `error` does so, too. What was made
-    within the replay window is left for later, for it would be dropped as a repeat. One line each.
+    With the same image, tasks, metadata, key and id: the new result, even an `error`, is signed
+    later, so it replaces the old one in every store by id. A result from within the replay window
+    is left for later, for the consumer would drop its request as a repeat. One line each.
 
     \b
     Examples:

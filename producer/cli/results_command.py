@@ -63,8 +63,8 @@ def results(
 ) -> None:
     """Show the results, each verified, or write them to a file.
 
-    One that is not authentic is marked, and the command ends with 1. Of two results of an id the
-    one that was signed later holds.
+    A result that is not authentic is marked, and the command ends with 1. Of two results of an id
+    the later signature counts.
 
     \b
     Examples:

@@ -36,8 +36,8 @@ def search(
 ) -> None:
     """Find the pictures that are nearest to some words.
 
-    The consumer makes a vector of the words, of the same model as the pictures' vectors. One line a
-    picture, the nearest first: score, name, caption.
+    The consumer embeds the words with the model of the pictures' vectors. One line per picture, the
+    nearest first: score, name, caption.
 
     \b
     Examples:

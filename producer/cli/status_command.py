@@ -17,7 +17,7 @@ from producer.cli.settings import load_settings
 from producer.cli.times import unix_seconds
 from producer.settings import StatusSettings
 from producer.status import DeadLetters, Fault, LastResult, PartitionStatus, Status
-from producer.status_reader import MAX_LETTERS, day_ago, read_status
+from producer.status_reader import MAX_DEAD_LETTERS, day_ago, read_status
 
 
 def status(
@@ -34,15 +34,15 @@ def status(
 ) -> None:
     """Show members, backlog, last result and dead letters.
 
-    Of the group GROUP_ID, as Kafka tells it. `backlog`: records that have no outcome; `open`: those
-    of them below the highest that is done, in work or waiting for a slow host. Kafka's own lag
-    counts what is done above the committed position as well, so it is larger. With `<=` a backlog
-    of more than 100 may count markers of transactions.
+    For the group GROUP_ID. `backlog`: records without an outcome; `open`: those of them below the
+    highest done one, in work or waiting for a slow host. Kafka's own lag also counts done records
+    above the committed position, so it is larger. With `<=` a backlog of more than 100 may count
+    markers of transactions.
 
-    Needs no secret; without one the last result is not verified. Dead letters are not signed: their
-    codes are what stands in the topic. What cannot be told has a line of its own on stderr, and the
-    command ends with the exit code of the first: 1: no such group, 67: a right is missing, 69: no
-    broker answers, 72: no such topic.
+    Needs no secret; without one the last result is not verified. Dead letters are not signed, so
+    anybody may have written their codes. An unknown part has a line on stderr, and the command ends
+    with the exit code of the first: 1: no such group, 67: a right is missing, 69: no broker
+    answers, 72: no such topic.
 
     \b
     Examples:
@@ -94,7 +94,7 @@ def table(status: Status, settings: StatusSettings, now: float) -> list[str]:
         *_group_lines(status.group),
         *_partition_lines(status.partitions),
         _last_line(status.last_result, now, is_verified=is_verified),
-        _letters_line(status.dead_letters),
+        _dead_letters_line(status.dead_letters),
     ]
 
 
@@ -161,13 +161,17 @@ def _last_line(last: LastResult | Fault | None, now: float, *, is_verified: bool
     return f"last result: {last.status}, {age}, {place}, id {last.id}"
 
 
-def _letters_line(letters: DeadLetters | Fault) -> str:
-    if isinstance(letters, Fault):
+def _dead_letters_line(dead_letters: DeadLetters | Fault) -> str:
+    if isinstance(dead_letters, Fault):
         return "dead letters: not known"
-    since = f"{datetime.fromtimestamp(letters.since, UTC):%Y-%m-%d %H:%M} UTC"
-    codes = ", ".join(f"{code} {count}" for code, count in letters.by_code.items())
-    total = sum(letters.by_code.values())
-    cut = f"; of each partition the latest {MAX_LETTERS} offsets alone" if letters.is_cut else ""
+    since = f"{datetime.fromtimestamp(dead_letters.since, UTC):%Y-%m-%d %H:%M} UTC"
+    codes = ", ".join(f"{code} {count}" for code, count in dead_letters.by_code.items())
+    total = sum(dead_letters.by_code.values())
+    cut = (
+        f"; of each partition the latest {MAX_DEAD_LETTERS} offsets alone"
+        if dead_letters.is_cut
+        else ""
+    )
     return f"dead letters since {since}: {total}{f' ({codes})' if codes else ''}{cut}"
 
 

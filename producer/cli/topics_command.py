@@ -28,10 +28,10 @@ def topics(
 ) -> None:
     """Create the topics; say what exists and what differs.
 
-    Nothing that exists is changed without --fix, and partitions never are. Needs no secret. Ends
-    with 1 if the ingest topic has no LogAppendTime, for then freshness is not judged by the
-    broker's clock, and if a topic has another number of partitions than was asked for; the command
-    that adds some is shown.
+    Changes no existing topic without --fix, and never partitions. Needs no secret. Ends with 1 if
+    the ingest topic has no LogAppendTime, for then the broker's clock does not judge freshness, or
+    if a topic has another number of partitions than --partitions; a line shows the command that
+    adds some.
 
     \b
     Example:

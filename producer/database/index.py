@@ -70,7 +70,7 @@ class DatabaseIndex:
                     if offset != self.positions.get(partition):
                         await self._move(partition, offset)
                 async with self._connection.cursor() as cursor:
-                    # In the order of ids, so that two runs cannot lock each other out.
+                    # In the order of ids, so that two runs cannot deadlock.
                     ordered = sorted(latest.values(), key=lambda one: one.id)
                     await cursor.executemany(self._upsert, list(map(row_of, ordered)))
         self.positions = dict(positions)

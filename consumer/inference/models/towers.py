@@ -54,7 +54,7 @@ class Towers:
             whole: Any = self.config.from_pretrained(checkpoint.folder, local_files_only=True)
             image, text = whole.vision_config, whole.text_config
             if hasattr(whole, "projection_dim"):
-                # The whole model's width of the vectors counts, whatever its towers' say.
+                # The whole model's width of the vectors wins over its towers'.
                 image.projection_dim = text.projection_dim = whole.projection_dim
         return image, text
 
