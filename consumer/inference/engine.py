@@ -94,8 +94,7 @@ class Engine:
         size = self._images.size
         while failed_step := await self._context.gpu.attempt(self._warm_up):
             if not failed_step.out_of_memory:
-                model = self._embedder.identity.model
-                raise ModelUnavailable(f"{model} fails on a sound picture: {failed_step.reason}")
+                raise self._unfit(failed_step)
             if size.limit == 1:
                 raise DeviceFailed(f"CLIP's warm-up gave: {failed_step.reason}")
             size.ran_out(size.limit, worked=size.limit // 2)
@@ -132,6 +131,10 @@ class Engine:
     def _warm_up(self) -> None:
         self._embedder.embed([self._black()] * self._images.size.limit)
 
+    def _unfit(self, failed_step: StepFailed) -> ModelUnavailable:
+        model = self._embedder.identity.model
+        return ModelUnavailable(f"{model} fails on a sound picture: {failed_step.reason}")
+
     def _black(self) -> Pixels:
         to = self._embedder.resize
         return np.zeros((to.height, to.width, 3), np.uint8)
@@ -144,14 +147,12 @@ class Engine:
 
         Raises:
             ModelUnavailable: a model cannot be loaded, fails, or gives an empty caption.
-            DeviceFailed: the process cannot go on.
         """
         vectors = await self._context.gpu.attempt(
             lambda: list(self._images.forward([pixels[Task.EMBED]]))
         )
         if isinstance(vectors, StepFailed):
-            model = self._embedder.identity.model
-            raise ModelUnavailable(f"{model} fails on a sound picture: {vectors.reason}")
+            raise self._unfit(vectors)
         numbers = len(vectors[0])
         words = await self._texts.try_once(self._tokenize(text))
         if words is not None and len(words) != numbers:

@@ -67,7 +67,7 @@ class TextEmbedder(OnDemand, Protocol):
         """Return the tokens of a text; needs no weights, and may run in any thread.
 
         Raises:
-            Failed: `text_too_long`, more tokens than the model takes.
+            Failed: `text_too_long`, more tokens than the model takes; nothing is cut off.
         """
 
     def embed_texts(self, texts: Sequence[Tokens]) -> NDArray[np.float32]:

@@ -17,8 +17,7 @@ async def nearest_in_database(
     """Return the `count` nearest pictures, the nearest first; exact without an index.
 
     Raises:
-        FatalError: `DATABASE`: the database is away, refuses, or lacks the table; `FAILED`: all its
-            vectors are of other models.
+        FatalError: `FAILED`: all vectors are of other models; `DATABASE`: as `check_there`.
     """
     async with connected(settings) as connection:
         await check_there(connection, tables)

@@ -17,11 +17,7 @@ _ROWS_AT_ONCE: Final = 1000
 async def outdated_in_database(
     settings: DatabaseSettings, tables: Tables, wanted: ModelName
 ) -> AsyncGenerator[Outdated, None]:
-    """Yield the images whose embedding is of another model, from one snapshot, oldest first.
-
-    Raises:
-        FatalError: `DATABASE`: the database is away, refuses, or has no such table.
-    """
+    """Yield the images whose embedding is of another model, from one snapshot, oldest first."""
     query = sql.SQL(
         "SELECT id, uri, embedding_model, embedding_revision, caption IS NOT NULL, metadata::text,"
         " extract(epoch FROM signed_at)::bigint, key FROM {} WHERE status = 'ok' AND uri IS NOT"

@@ -83,11 +83,7 @@ class GreedyCaptioner:
 
     @torch.inference_mode()
     def caption(self, images: Sequence[Pixels]) -> list[str]:
-        """Return one greedy caption per image, of at most `max_new_tokens` tokens.
-
-        Raises:
-            DeviceOutOfMemory, DeviceFailed: see `device_errors`.
-        """
+        """Return one greedy caption per image, of at most `max_new_tokens` tokens."""
         model: Any = self._weights.model
         with device_errors():
             tokens = model.generate(

@@ -46,7 +46,6 @@ class Clip:
 
         Raises:
             ValueError: a vector is not finite, or the images are not all of the model's size.
-            DeviceOutOfMemory, DeviceFailed: see `device_errors`.
         """
         with device_errors():
             values = self._normalization.apply(images, self._device)
@@ -58,7 +57,6 @@ def load_clip(checkpoint: Checkpoint, device: Device) -> Clip:
 
     Raises:
         ModelUnavailable: the checkpoint is incomplete, or its image processor is not supported.
-        DeviceOutOfMemory, DeviceFailed: see `device_errors`.
     """
     towers = TOWERS[checkpoint.model_type]
     config, _ = towers.configs(checkpoint)

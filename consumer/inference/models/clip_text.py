@@ -38,11 +38,7 @@ class ClipText:
         self._weights = Weights("CLIP's text tower", self._read, device)
 
     def tokenize(self, text: str) -> Tokens:
-        """Return the tokens of a text, between the marks for start and end.
-
-        Raises:
-            Failed: `text_too_long`, more tokens than the model takes; nothing is cut off.
-        """
+        """Return the tokens of a text, between the marks for start and end."""
         # `split_special_tokens`: an end mark that the text itself spells would cut it there.
         most = self._config.max_position_embeddings
         padding = {"padding": "max_length", "max_length": most} if self._towers.pads else {}
@@ -68,7 +64,6 @@ class ClipText:
 
         Raises:
             ValueError: a vector is not finite.
-            DeviceOutOfMemory, DeviceFailed: see `device_errors`.
         """
         longest = max(map(len, texts))
         # The padding has no effect: each token sees the ones before it alone, and the vector is

@@ -45,11 +45,7 @@ class Towers:
     legacy_end: bool = False
 
     def configs(self, checkpoint: Checkpoint) -> tuple[Any, Any]:
-        """Return the configurations of the image tower and of the text tower.
-
-        Raises:
-            ModelUnavailable: they cannot be read.
-        """
+        """Return the configurations of the image tower and of the text tower."""
         with unreadable(checkpoint.folder):
             whole: Any = self.config.from_pretrained(checkpoint.folder, local_files_only=True)
             image, text = whole.vision_config, whole.text_config

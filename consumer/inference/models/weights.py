@@ -41,11 +41,7 @@ class Weights(Generic[Model]):
         self._model = self._read()
 
     def to_device(self) -> None:
-        """Copy the weights to the device.
-
-        Raises:
-            DeviceOutOfMemory, DeviceFailed: see `device_errors`.
-        """
+        """Copy the weights to the device."""
         model = self.model
         if self._device.is_host:
             return
