@@ -52,8 +52,9 @@ class Selection:
 
 
 class Place(NamedTuple):
-    """A record's place in the ingest topic."""
+    """A record's place in the log."""
 
+    topic: str
     partition: int
     offset: int
 
@@ -65,14 +66,25 @@ def place_of_original(dead_letter: Record, ingest_topic: str) -> Place:
         NotRedriven: the dead letter names no place in the ingest topic.
     """
     try:
-        place = Place(
-            int(text_of(dead_letter, DLQ_PARTITION)), int(text_of(dead_letter, DLQ_OFFSET))
-        )
+        place = named_place(dead_letter)
     except ValueError as exc:
         raise NotRedriven(f"no dead letter of ours: {exc}") from exc
-    if text_of(dead_letter, DLQ_TOPIC) != ingest_topic:
+    if place.topic != ingest_topic:
         raise NotRedriven(f"not of {ingest_topic}")
     return place
+
+
+def named_place(dead_letter: Record) -> Place:
+    """Return the place that a dead letter's headers name.
+
+    Raises:
+        ValueError: a header is missing or no number.
+    """
+    return Place(
+        text_of(dead_letter, DLQ_TOPIC),
+        int(text_of(dead_letter, DLQ_PARTITION)),
+        int(text_of(dead_letter, DLQ_OFFSET)),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,22 +14,13 @@ from weakref import WeakValueDictionary
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from producer.connection import answering, poll, reader
+from producer.dead_letters import Place, named_place, text_of
 from producer.settings import ProducerSettings
 from producer.verification import verified_result
 from schemas import KeyRing, Record, Refused, Result, Stage, Verifier
-from schemas.headers import (
-    DLQ_CODE,
-    DLQ_MESSAGE,
-    DLQ_OFFSET,
-    DLQ_PARTITION,
-    DLQ_STAGE,
-    DLQ_TOPIC,
-    SIG_ID,
-)
+from schemas.headers import DLQ_CODE, DLQ_MESSAGE, DLQ_STAGE, SIG_ID
 
 _POLL_MS: Final = 1000
-
-Place = tuple[str, int, int]  # topic, partition, offset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +107,7 @@ class Outcomes:
             self.unverifiable_count += 1
             return
         source = result.source
-        self._note((source.topic, source.partition, source.offset))
+        self._note(Place(source.topic, source.partition, source.offset))
         waiting = self._waiting.get(result.id)
         if waiting is not None:
             waiting.conclude(outcome_of(result, record.value))
@@ -129,23 +120,18 @@ class Outcomes:
         self._reached[topic, partition] = max(reached, offset)
 
     def _take_dead_letter(self, record: Record) -> None:
-        text = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
         try:
-            place = (text[DLQ_TOPIC], int(text[DLQ_PARTITION]), int(text[DLQ_OFFSET]))
-        except (KeyError, ValueError):
+            place = named_place(record)
+        except ValueError:
             return  # not one of ours
         self.outcome_count += 1
-        waiting = self._waiting.get(text.get(SIG_ID, ""))
+        id = text_of(record, SIG_ID)
+        waiting = self._waiting.get(id)
         # A dead letter of a later stage comes with an error result, and that one is signed.
-        if waiting is None or text.get(DLQ_STAGE) != Stage.ADMIT:
+        if waiting is None or text_of(record, DLQ_STAGE) != Stage.ADMIT:
             return
-        outcome = Outcome(
-            id=text[SIG_ID],
-            status="refused",
-            code=text.get(DLQ_CODE, ""),
-            message=text.get(DLQ_MESSAGE, ""),
-        )
-        waiting.refused(place, outcome)
+        code, message = text_of(record, DLQ_CODE), text_of(record, DLQ_MESSAGE)
+        waiting.refused(place, Outcome(id=id, status="refused", code=code, message=message))
 
 
 def outcome_of(result: Result, value: bytes | None) -> Outcome:

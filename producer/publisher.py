@@ -14,6 +14,7 @@ from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 
 from producer.concurrently import concurrently, each, next_of
 from producer.connection import answering, existing_partitions, writer
+from producer.dead_letters import Place
 from producer.errors import InvalidRequest, NotOpen, ResultTimeout, TooLarge
 from producer.outcomes import Outcome, Outcomes, Waiting, following
 from producer.requests import Keyed, Processable, request_for
@@ -40,6 +41,11 @@ class Published:
     def id(self) -> str:
         """The request's id."""
         return self.request.id
+
+    @property
+    def place(self) -> Place:
+        """The request's place in the log."""
+        return Place(self.topic, self.partition, self.offset)
 
 
 class _Sent(NamedTuple):
@@ -114,8 +120,7 @@ class Publisher:
 
         None: none is, or its partition has no outcome yet.
         """
-        place = (published.topic, published.partition, published.offset)
-        return self._outcomes.ahead_of(place) if self._outcomes else None
+        return self._outcomes.ahead_of(published.place) if self._outcomes else None
 
     async def publish(self, item: Request | Keyed) -> Published:
         """Publish one request and wait until all in-sync replicas have it.
@@ -269,7 +274,7 @@ class Publisher:
             waiting=sent.waiting,
         )
         if sent.waiting:
-            sent.waiting.acknowledged((metadata.topic, metadata.partition, metadata.offset))
+            sent.waiting.acknowledged(published.place)
         return published
 
 

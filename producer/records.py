@@ -30,7 +30,7 @@ async def record_at(
 ) -> Record | None:
     """Return the record at a place, or None without one.
 
-    The consumer must have the partition, and no other reader.
+    The consumer must be assigned the partition, and serve no other reader.
     """
     async with answering(settings, f"reading {partition.topic}[{partition.partition}]@{offset}"):
         first = (await consumer.beginning_offsets([partition]))[partition]

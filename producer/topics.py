@@ -19,8 +19,7 @@ from producer.settings import ProducerSettings
 # LogAppendTime: freshness is judged by the broker's clock, not by the producer's claim.
 TIMESTAMP_TYPE: Final = "message.timestamp.type"
 PARTITIONS: Final = "partitions"
-# The broker unpacks compressed batches, and then checks their size: no consumer gets a bomb, or
-# needs a codec.
+# The broker unpacks compressed batches and checks their size, so no consumer has to unpack one.
 _COMPRESSION: Final = "compression.type"
 _MAX_BYTES: Final = "max.message.bytes"
 _MIB: Final = 1024 * 1024

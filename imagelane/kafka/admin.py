@@ -132,7 +132,7 @@ async def topic_configs(admin: AIOKafkaAdminClient, topic: str) -> Mapping[str, 
 
 
 async def own_configs(admin: AIOKafkaAdminClient, topic: str) -> Mapping[str, str]:
-    """Return the settings of a topic without defaults."""
+    """Return the settings that are set for the topic itself."""
     entries = await _config_entries(admin, topic)
     return {name: value for name, value, _, source, *_ in entries if source == _SET_FOR_TOPIC}
 
