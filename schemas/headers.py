@@ -39,7 +39,7 @@ DLQ_TRACEPARENT: Final = "dlq-traceparent"
 
 
 def is_dead_letter_header(name: str) -> bool:
-    """Return whether a dead letter adds this header, or replaces it."""
+    """Return whether a dead letter has this header of its own; a later dead letter replaces it."""
     return name.startswith(("__dlq.", "dlq-"))
 
 
