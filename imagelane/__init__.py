@@ -1,1 +1,1 @@
-"""What both sides share about Kafka, settings and files: above `schemas`, below the two."""
+"""Kafka, settings and files for both sides: above `schemas`, below the two."""

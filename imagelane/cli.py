@@ -1,7 +1,7 @@
-"""The one command `imagelane`, and `python -m producer` and `python -m consumer`, parts of it.
+"""The command `imagelane`; `python -m producer` and `python -m consumer` run a part of it.
 
-The subcommands of both sides are known here by name and summary only; the one that is called is
-loaded then, so that `imagelane --help` is quick and the ingestion side needs no torch.
+A subcommand's module is imported when it is called: `imagelane --help` stays quick, and the
+ingestion side needs no torch.
 """
 
 import logging
@@ -25,10 +25,7 @@ _HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subcommand:
-    """A subcommand: the function that is it, as `module:name`, and its summary in one line.
-
-    `extra` is what to install for it.
-    """
+    """A subcommand: its function as `module:name`, its summary in one line, the extra it needs."""
 
     target: str
     summary: str
@@ -111,20 +108,20 @@ def main() -> int:
 def run(name: str, commands: Mapping[str, Subcommand], default: str | None = None) -> int:
     """Run one of the commands, by default `default`, and return the exit code.
 
-    What ends it is one line on stderr, after `name`.
+    A fault ends it with one line on stderr, after `name`.
     """
     arguments = sys.argv[1:] or ([default] if default else [])
     try:
         app = application(commands, rich=sys.stdout.isatty())
         app(arguments, prog_name="imagelane", obj=read_environment())
-    except OutputClosed:  # by `| head`, say
+    except OutputClosed:  # as by `| head`
         return ExitCode.OK
     except FatalError as error:
         for line in str(error).splitlines():
             say(f"{name}: {line}", err=True)
         return error.code
     except SystemExit as end:
-        if end.code == _INTERRUPTED:  # what typer makes of Ctrl-C
+        if end.code == _INTERRUPTED:  # typer's code for Ctrl-C
             say(f"{name}: interrupted", err=True)
         return end.code if isinstance(end.code, int) else 0
     return 0
@@ -149,8 +146,7 @@ def application(commands: Mapping[str, Subcommand], *, rich: bool) -> typer.Type
     )
     app.callback()(_versioned)
     for name, command in commands.items():
-        # Known by its summary alone, until it is called.
-        app.command(name, help=command.summary, short_help=command.summary)(_stand_in)
+        app.command(name, help=command.summary, short_help=command.summary)(_placeholder)
     return app
 
 
@@ -159,7 +155,7 @@ class _LazyGroup(TyperGroup):
     markup: ClassVar[Any]
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Load the command that is called, or completed."""
+        """Replace the placeholder of the called or completed command by the command."""
         name, found, rest = super().resolve_command(ctx, args)
         return name, found and _load(name or "", self.subcommands[name or ""], self.markup), rest
 
@@ -176,7 +172,7 @@ def _load(name: str, command: Subcommand, markup: Any) -> Any:
         message = f"`{name}` needs the package {exc.name}{extra}"
         raise FatalError(ExitCode.FAILED, message) from exc
     if module.startswith("producer."):
-        # The client logs each failed attempt; what matters comes back as one error.
+        # aiokafka logs each failed attempt, and the last one becomes our error anyway.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     app = typer.Typer(
         add_completion=False,
@@ -192,8 +188,8 @@ def _load(name: str, command: Subcommand, markup: Any) -> Any:
     return loaded
 
 
-def _stand_in() -> None:
-    """Never called."""
+def _placeholder() -> None:
+    """Never called: `resolve_command` replaces it."""
 
 
 def _version(wanted: bool) -> None:
@@ -254,7 +250,7 @@ def _connection(
         ),
     ] = None,
 ) -> None:
-    """Every subcommand has these."""
+    """Options of every subcommand."""
 
 
 if __name__ == "__main__":

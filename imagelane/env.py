@@ -1,4 +1,4 @@
-"""The environment of a program: variables, `.env`, options; and where each value came from."""
+"""The environment of a program: variables, `.env` and options, with the origin of each value."""
 
 import io
 import os
@@ -10,11 +10,11 @@ from dotenv import dotenv_values
 
 from imagelane.exits import ExitCode, FatalError
 
-Layer = tuple[str, Mapping[str, str]]  # where its values come from, and they
+Layer = tuple[str, Mapping[str, str]]  # the origin of the values, the values by name
 
 
 class Environment(Mapping[str, str]):
-    """Values by name. Of several layers the first that has a name counts, an empty value too."""
+    """Values by name. The first layer that has a name counts, even with an empty value."""
 
     def __init__(self, *layers: Layer) -> None:
         self._layers = layers
@@ -32,16 +32,16 @@ class Environment(Mapping[str, str]):
         return len(list(iter(self)))
 
     def origin(self, name: str) -> str | None:
-        """Return where the value of `name` comes from; None if it has none."""
+        """Return the origin of the value of `name`; None without a value."""
         return next((origin for origin, values in self._layers if name in values), None)
 
     def with_option(self, option: str, values: Mapping[str, str]) -> Self:
-        """Return an environment in which what an option says comes first."""
+        """Return an environment in which the values of an option come first."""
         return type(self)((option, values), *self._layers)
 
 
 def read_environment(file: Path = Path(".env")) -> Environment:
-    """Return the variables of the process, and behind them those of `.env`, if there is one.
+    """Return the process's variables, and behind them those of `.env` if it exists.
 
     Raises:
         FatalError: the file cannot be read, or is not UTF-8.

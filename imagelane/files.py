@@ -1,8 +1,7 @@
 """Regular files below allowed directories, opened so that no symbolic link is followed.
 
 A `file:` URI is percent-decoded once, before any check. Then each component is opened relative to
-the directory descriptor of the one before, so that what was checked is what is read, whatever is
-renamed or linked meanwhile.
+its parent's descriptor, so no rename or link in between changes which file is read.
 """
 
 import errno
@@ -14,29 +13,29 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import unquote_to_bytes
 
-# What percent-decoding would leave as it stands, for others to read in another way.
+# Percent-decoding keeps these as they are, and another program may read them otherwise.
 BROKEN_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO for reading would wait for its writer.
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-# /proc/self/environ has the secret; a request's digest could be a guess at it.
+# /proc/self/environ has the secret, and a request's `sha256` could test a guess at it.
 _OF_THE_KERNEL: Final = {"proc", "sys"}
 
 
 class BadPath(ValueError):
-    """A path or a URI that names no file which may be read; the message says why."""
+    """A path or URI without a file that may be read; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
-    """An allowed directory: the names by which URIs may call it, and where it really is."""
+    """An allowed directory: its names in URIs, and its real path."""
 
     names: tuple[tuple[str, ...], ...]
     directory: Path
 
     @classmethod
     def resolve(cls, path: str) -> Self:
-        """Look once where `path` leads; it may be a symbolic link itself.
+        """Resolve `path` once; it may be a symbolic link itself.
 
         Raises:
             BadPath: it is relative, `/`, the kernel's, missing, or not a directory.
@@ -82,7 +81,7 @@ def path_of(uri: str) -> tuple[str, ...]:
     """Return the components of the absolute path that a file URI names.
 
     Raises:
-        BadPath: it names another host, a relative path, or one that could be read in two ways.
+        BadPath: it names another host, or a relative or ambiguous path.
     """
     rest = uri.partition(":")[2]
     if rest.startswith("//"):
@@ -109,7 +108,7 @@ def _components(path: str) -> tuple[str, ...]:
 
 
 def _open_below(root: Path, parts: tuple[str, ...]) -> int:
-    """Open a file by its components and return its descriptor; no symbolic link is followed."""
+    """Open a file by its components, and return its descriptor; follow no symbolic link."""
     directory = os.open(root, _DIRECTORY)
     try:
         for part in parts[:-1]:
@@ -124,7 +123,7 @@ def _open_at(name: str, flags: int, directory: int) -> int:
     try:
         return os.open(name, flags, dir_fd=directory)
     except NotADirectoryError as exc:
-        # Linux says "not a directory" of a link too, when both flags are set.
+        # With O_DIRECTORY and O_NOFOLLOW Linux reports a link as "not a directory", too.
         if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from exc
         raise

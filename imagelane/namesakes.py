@@ -1,4 +1,4 @@
-"""`schemas`, `producer` and `consumer` are common names: whether another package is in the way."""
+"""Whether another package hides `schemas`, `producer` or `consumer`: the names are common."""
 
 import sys
 from importlib.util import find_spec
@@ -12,11 +12,11 @@ _ROOT: Final = Path(__file__).resolve().parent.parent
 
 
 class Shadowed(ImagelaneError, ImportError):
-    """A package of the application has the name of one of ours, and is found first."""
+    """An application's package hides one of ours by its name."""
 
 
 def check_namesakes() -> None:
-    """Raise `Shadowed` if one of our packages is not the one that Python finds."""
+    """Raise `Shadowed` if Python finds another package under one of our names."""
     for name in _NAMES:
         found = sys.modules.get(name) or find_spec(name)
         file = getattr(found, "__file__", None) or getattr(found, "origin", None)

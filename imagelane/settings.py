@@ -1,4 +1,4 @@
-"""The settings that both sides share. The caller hands the environment in, as a mapping."""
+"""The settings that both sides share. The environment is an argument."""
 
 import hmac
 import re
@@ -21,7 +21,7 @@ from imagelane.kafka.settings import KafkaSettings, split
 from schemas.signing import KEY_ID_PATTERN, MIN_SECRET_BYTES, KeyRing
 
 FILE_SUFFIX: Final = "_FILE"  # Docker and Kubernetes mount secrets as files
-_NEAR: Final = 0.88  # one letter of ten is another, or missing
+_NEAR: Final = 0.88  # one letter in ten differs or is missing
 _MIN_SECRET: Final = f"at least {MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes one"
 
 
@@ -30,7 +30,7 @@ TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 
 class WireSettings(KafkaSettings):
-    """Where the topics are and which secret signs. A subclass adds what its own side needs."""
+    """The topics and the secrets. Each side adds its own settings in a subclass."""
 
     secret_api_key: SecretStr = Field(
         description=f"shared secret that signs and verifies, {_MIN_SECRET}"
@@ -90,7 +90,7 @@ class WireSettings(KafkaSettings):
 
     @property
     def keys(self) -> KeyRing:
-        """The secrets, as signer and verifier take them."""
+        """The secrets for a signer or verifier."""
         current = {self.secret_api_key_id: self.secret_api_key.get_secret_value().encode()}
         return KeyRing(
             current_id=self.secret_api_key_id,
@@ -102,7 +102,7 @@ class WireSettings(KafkaSettings):
         """Make settings from environment variables, `NAME` or (for any of them) `NAME_FILE`.
 
         Raises:
-            FatalError: with every bad value in one message, never with the value of a secret.
+            FatalError: its message has every fault, and never a secret.
         """
         given: dict[str, Any] = {}
         faults: dict[str, str] = {}
@@ -127,7 +127,7 @@ class WireSettings(KafkaSettings):
 
     @classmethod
     def misspelt(cls, environment: Mapping[str, str]) -> list[str]:
-        """Return a line for each variable that is no setting but nearly has the name of one."""
+        """Return a line for each variable whose name is nearly a setting's."""
         known = {name.upper() for name in cls.model_fields}
         known |= {name + FILE_SUFFIX for name in known}
         near = {
@@ -139,7 +139,7 @@ class WireSettings(KafkaSettings):
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """By key id: 8 hex digits that tell whether two sides have the same secret."""
+        """By key id: 8 hex digits, the same on two sides with the same secret."""
         return {
             key_id: hmac.digest(secret, b"imagelane fingerprint", "sha256").hex()[:8]
             for key_id, secret in self.keys.secrets.items()
@@ -147,14 +147,14 @@ class WireSettings(KafkaSettings):
 
     @classmethod
     def _faults(cls, error: ValidationError) -> dict[str, str]:
-        """Return what is wrong by setting name, without the inputs: one may be the secret."""
+        """Return the faults by setting name, without the inputs: one may be the secret."""
         faults: dict[str, str] = {}
         for detail in error.errors(include_url=False, include_input=False, include_context=False):
             name = str(detail["loc"][0]) if detail["loc"] else ""
             if detail["type"] == "value_error":
                 fault = detail["msg"].removeprefix("Value error, ")
             else:
-                # A regular expression tells nobody what to write; the description does.
+                # The description says what to write; a regular expression does not.
                 what = {"missing": "missing", "string_pattern_mismatch": "has another form"}.get(
                     detail["type"], detail["msg"]
                 )
@@ -164,7 +164,7 @@ class WireSettings(KafkaSettings):
 
 
 def _value(environment: Mapping[str, str], name: str) -> str | None:
-    """Return the value of `name`; an empty one is no value, as compose hands on what is not set."""
+    """Return the value of `name`; an empty one is none, for compose sets absent ones empty."""
     path = environment.get(name + FILE_SUFFIX)
     if not environment.get(name) and path:
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n") or None
@@ -173,11 +173,7 @@ def _value(environment: Mapping[str, str], name: str) -> str | None:
 
 
 def _check_ends(secret: str) -> None:
-    """Refuse what an editor or a shell left at an end: the other side would not have it.
-
-    Raises:
-        ValueError: it begins or ends with white space, a byte order mark or a quote.
-    """
+    """Refuse white space, a byte order mark or a quote at an end: the other side may lack it."""
     for end, where in ((secret[:1], "begins"), (secret[-1:], "ends")):
         if end.isspace() or end == "\ufeff" or (end and end in "\"'"):
             what = "a quote" if end in "\"'" else "white space or a byte order mark"

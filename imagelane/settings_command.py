@@ -1,4 +1,4 @@
-"""The `settings` command: what is in force, and where each value came from."""
+"""The `settings` command: the settings in force, and the origin of each value."""
 
 from importlib import import_module
 from typing import Annotated, Final
@@ -18,12 +18,12 @@ _SIDES: Final = {
 def settings(
     context: typer.Context,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="All there are, as the README has them.")
+        bool, typer.Option("--markdown", help="All settings as the README's table.")
     ] = False,
 ) -> None:
     """Show the settings in force, and where each came from.
 
-    Secrets are masked; the fingerprint of the secret tells whether two sides have the same one.
+    Secrets are masked; two sides with the same secret have the same fingerprint.
 
     \b
     Example:

@@ -1,6 +1,6 @@
-"""Settings as a table for the README, and as they are in force, without a secret."""
+"""Settings as a table for the README, and the settings in force with the secrets masked."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
@@ -20,7 +20,7 @@ def settings_table(type_: type[WireSettings], without: Iterable[str] = ()) -> st
 
 
 def settings_in_force(settings: WireSettings, environment: Environment) -> list[str]:
-    """Return a line for each setting: name, value, and where it came from; secrets masked."""
+    """Return a line for each setting: name, value and origin; secrets masked."""
     lines = []
     for name in type(settings).model_fields:
         value, fingerprint = getattr(settings, name), ""
@@ -32,12 +32,11 @@ def settings_in_force(settings: WireSettings, environment: Environment) -> list[
     return lines
 
 
-def _origin(name: str, environment: Mapping[str, str]) -> str:
+def _origin(name: str, environment: Environment) -> str:
     for variable in (name.upper(), name.upper() + FILE_SUFFIX):
-        if environment.get(variable):
-            origin = environment.origin(variable) if isinstance(environment, Environment) else None
+        if path := environment.get(variable):
             is_file = variable.endswith(FILE_SUFFIX)
-            return f"{origin or 'environment'}{f', file {environment[variable]}' * is_file}"
+            return f"{environment.origin(variable)}{f', file {path}' * is_file}"
     return "default"
 
 

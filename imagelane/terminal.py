@@ -1,8 +1,8 @@
-"""Text from others on its way to a terminal, a log line or a line of JSON: one line, no controls.
+"""Untrusted text as one line for a terminal, a log or a file of JSON lines, without controls.
 
 Ids, captions, messages, metadata, file names and header names may hold anything: an escape sequence
 would steer the terminal, a line end would forge a line, and a bidirectional control would show a
-text in another order than it has. Whatever is written to a person or as a line passes here.
+text in another order. Every line for a person and every JSON line passes here.
 """
 
 import asyncio
@@ -32,8 +32,8 @@ _lock = threading.RLock()  # a thread draws, others write
 def printable(text: str) -> str:
     """Return `text` in one line that cannot steer a terminal: U+FFFD stands for each control.
 
-    What counts is `str.isprintable`: no U+0000-1F, no U+007F-9F, no line separator, no
-    bidirectional or other invisible control, no surrogate.
+    A control is any character that `str.isprintable` refuses: U+0000-1F, U+007F-9F, line
+    separators, bidirectional and other invisible controls, surrogates.
     """
     if text.isprintable():
         return text
@@ -68,7 +68,7 @@ def say(text: str, *, err: bool = False, fit: bool = False) -> None:
     With `fit` it is cut where a terminal would wrap it; in a pipe nothing is cut.
 
     Raises:
-        OutputClosed: whoever read it is gone.
+        OutputClosed: the reader of the stream is gone.
     """
     line, stream = printable(text), sys.stderr if err else sys.stdout
     if fit and stream.isatty():
@@ -78,10 +78,9 @@ def say(text: str, *, err: bool = False, fit: bool = False) -> None:
 
 @asynccontextmanager
 async def live_line(text: Callable[[], str]) -> AsyncIterator[bool]:
-    """Show one line at the bottom of the terminal while the body runs, and say whether it is shown.
+    """Show one line at the bottom of the terminal while the body runs; yield whether it is shown.
 
-    It is redrawn twice a second, and what is said meanwhile goes above it. Without a terminal on
-    stderr there is none.
+    It is redrawn twice a second, and other lines go above it. It needs a terminal on stderr.
     """
     global _live
     if not sys.stderr.isatty():
@@ -99,19 +98,17 @@ async def live_line(text: Callable[[], str]) -> AsyncIterator[bool]:
         yield True
     finally:
         ticker.cancel()
-        _live = None
-        sys.stderr.write(_ERASE)
-        sys.stderr.flush()
+        end_live_line()
 
 
 class AboveLiveLine(io.TextIOBase):
-    """A stream to stderr whose lines stand above the live line; they are written as they come."""
+    """A stream to stderr whose lines stand above the live line, each written at once."""
 
     def __init__(self) -> None:
         self._pending = ""
 
     def write(self, text: str) -> int:
-        """Write what ends in a line end; keep the rest until its end comes."""
+        """Write whole lines; keep the rest until its line end comes."""
         with _lock:
             lines, end, self._pending = (self._pending + text).rpartition("\n")
             if end:
@@ -133,28 +130,30 @@ def keep_live_line(text: Callable[[], str]) -> None:
 
 
 def end_live_line() -> None:
-    """Take the live line away, if there is one: what is said from now on stands alone."""
+    """Remove the live line, if there is one."""
     global _live
     with _lock:
-        if _live:
-            _live = None
-            sys.stderr.write(_ERASE)
-            sys.stderr.flush()
+        _erase()
+        _live = None
 
 
 def _write(text: str, stream: TextIO) -> None:
     with _lock:
-        if _live:
-            sys.stderr.write(_ERASE)
-            sys.stderr.flush()
+        _erase()
         try:
             stream.write(text)
             stream.flush()
         except BrokenPipeError as exc:
-            # Python flushes once more at its end, and would complain then.
+            # Python flushes once more at exit, and would print an error then.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             raise OutputClosed from exc
         _draw()
+
+
+def _erase() -> None:
+    if _live:
+        sys.stderr.write(_ERASE)
+        sys.stderr.flush()
 
 
 def _draw() -> None:
@@ -166,7 +165,7 @@ def _draw() -> None:
 
 
 def _width(stream: TextIO) -> int:
-    """Return the columns that a line may take: in the last one a terminal would wrap."""
+    """Return the columns of a line: a terminal wraps in its last one."""
     try:
         return (os.get_terminal_size(stream.fileno()).columns or 80) - 1
     except OSError:

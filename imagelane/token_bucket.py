@@ -10,7 +10,7 @@ class TokenBucket:
         self._filled_at: float | None = None
 
     def take(self, count: float, now: float) -> bool:
-        """Take the tokens if they are there; `now` is in seconds, and may jump back."""
+        """Take the tokens, or none if fewer are left; `now` is in seconds, and may jump back."""
         if self._filled_at is not None and now > self._filled_at:
             grown = (now - self._filled_at) * self._per_second
             self._left = min(self._burst, self._left + grown)
@@ -21,5 +21,5 @@ class TokenBucket:
         return True
 
     def spend(self, count: float) -> None:
-        """Take tokens whether or not they are there."""
+        """Take tokens, or all that are left."""
         self._left = max(0.0, self._left - count)

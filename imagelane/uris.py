@@ -1,11 +1,11 @@
-"""URIs of images as they may be shown: a URI can carry a password, or a link's signature."""
+"""URIs of images for display: a URI can carry a password, or a link's signature."""
 
 import re
 from typing import Final
 
 _MAX_DISPLAY_CHARS: Final = 200
-# `file:` has a host only after exactly two slashes; what else is written so may hold a password
-# after any number of them, as lenient parsers read it.
+# `file:` has a host after exactly two slashes alone. In any other scheme lenient parsers read a
+# password after any number of slashes.
 _FILE_USER = re.compile(r"//[^/]*@")
 _OTHER_USER = re.compile(r"[/\\]*[^/\\]*@")
 
@@ -15,7 +15,7 @@ def display(uri: str) -> str:
     scheme, colon, rest = uri.partition(":")
     if scheme.lower() == "data":
         return "data:..."  # all of it may be payload, if it is malformed
-    # A query is where signed links carry their signature.
+    # Signed links carry their signature in the query.
     place, *hidden = re.split(r"[?#]", rest if colon else scheme, maxsplit=1)
     if colon:
         user = _FILE_USER if scheme.lower() == "file" else _OTHER_USER

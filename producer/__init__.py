@@ -1,4 +1,4 @@
-"""The ingestion side: sign image requests, publish them, and read what becomes of them.
+"""The ingestion side: sign image requests, publish them, and read their results.
 
 async with Publisher(ProducerSettings.from_env(os.environ), results=True) as publisher:
     outcome = await publisher.process("s3://pictures/cat.jpg")
@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from imagelane.namesakes import Shadowed, check_namesakes
 
-check_namesakes()  # before anything looks for a name that another `schemas` does not have
+check_namesakes()  # before an import from another `schemas` fails
 
 if TYPE_CHECKING:
+    from imagelane.exits import ExitCode, FatalError, ImagelaneError
     from producer.errors import (
-        ExitCode,
-        FatalError,
-        ImagelaneError,
         InvalidRequest,
         NotOpen,
         ResultTimeout,
@@ -55,12 +53,12 @@ __all__ = [
     "text_request",
 ]
 
-# Imported when they are asked for: `python -m producer` imports this file before it can take
-# Ctrl-C, and the Kafka client takes a third of a second.
+# Imported at first use: `python -m producer` imports this file before it can handle Ctrl-C, and the
+# Kafka client takes a third of a second.
 _MODULES: Final = {
-    "ExitCode": "producer.errors",
-    "FatalError": "producer.errors",
-    "ImagelaneError": "producer.errors",
+    "ExitCode": "imagelane.exits",
+    "FatalError": "imagelane.exits",
+    "ImagelaneError": "imagelane.exits",
     "InvalidRequest": "producer.errors",
     "Keyed": "producer.requests",
     "LatestResults": "producer.results",

@@ -1,4 +1,4 @@
-"""`python -m producer`: the ingestion side of `imagelane`. Ctrl-C is taken first."""
+"""`python -m producer`: the ingestion side of `imagelane`. The handler of Ctrl-C comes first."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ def main() -> int:
     """Run the command line and return the exit code."""
     from imagelane.cli import PRODUCER, SETTINGS, run
 
-    # From here on it is an exception, so that what was published is still waited for and counted.
+    # From here on Ctrl-C is an exception, so that the command still counts what it published.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return run("producer", {**PRODUCER, **SETTINGS})
@@ -25,7 +25,7 @@ def main() -> int:
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
-    """End at once: an exception would be a traceback from the middle of some import."""
+    """End at once: an exception would print a traceback from the middle of an import."""
     os.write(sys.stderr.fileno(), f"{_LINE}\n".encode())
     os._exit(_INTERRUPTED)
 

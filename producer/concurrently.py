@@ -1,4 +1,4 @@
-"""Do something for each of many items, some at once, in bounded memory."""
+"""Work on many items, some at once, in bounded memory."""
 
 import asyncio
 from collections.abc import (
@@ -18,9 +18,9 @@ R = TypeVar("R")
 async def concurrently(
     items: Iterable[T] | AsyncIterable[T], work: Callable[[T], Awaitable[R]], at_once: int
 ) -> AsyncGenerator[R, None]:
-    """Yield what `work` returns of each item, in the order in which it is done; raise its errors.
+    """Yield the result of `work` for each item, in order of completion; raise its errors.
 
-    At most `at_once` are under way, and no more items are taken meanwhile.
+    At most `at_once` calls run, and no further item is taken meanwhile.
     """
     source = each(items)
     running: set[asyncio.Future[R]] = set()
@@ -50,7 +50,7 @@ async def concurrently(
 
 
 async def each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
-    """Yield the items, wherever they come from."""
+    """Yield the items of either kind of iterable."""
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item
@@ -60,5 +60,5 @@ async def each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
 
 
 def next_of(items: AsyncIterator[T]) -> asyncio.Future[T | None]:
-    """Return a future of the next item, or of None behind the last."""
+    """Return a future of the next item; of None after the last."""
     return asyncio.ensure_future(anext(items, None))

@@ -32,11 +32,11 @@ def _client_arguments(settings: ProducerSettings) -> dict[str, Any]:
 
 @asynccontextmanager
 async def answering(settings: ProducerSettings, doing: str) -> AsyncIterator[None]:
-    """Bound the body by the setting; whatever keeps the brokers from answering is a `FatalError`.
+    """Bound the body by `broker_timeout_seconds`, and translate its errors.
 
     Raises:
-        FatalError: `BROKER`: they are away or take too long; `ACCESS`: a right is refused;
-            `TOPIC`: one is missing.
+        FatalError: `BROKER`: no broker answers in time; `ACCESS`: a right or the login is refused;
+            `TLS`: a certificate is; `TOPIC`: a topic is missing.
     """
     seconds, brokers = settings.broker_timeout_seconds, ",".join(settings.bootstrap_servers)
     try:
@@ -56,7 +56,7 @@ async def answering(settings: ProducerSettings, doing: str) -> AsyncIterator[Non
 
 
 def administration(settings: ProducerSettings) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:
-    """Open an admin client; raises `FatalError` when no broker answers, as the others do."""
+    """Open an admin client; raises as `answering`, like the other clients."""
     client = AIOKafkaAdminClient(**_client_arguments(settings))
     return _started(settings, client, client.close)
 
@@ -75,7 +75,7 @@ def reader(settings: ProducerSettings) -> AbstractAsyncContextManager[AIOKafkaCo
 
 
 def log_reader(settings: ProducerSettings) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
-    """Open a consumer whose ends are those of the log, with what no transaction has committed."""
+    """Open a consumer of uncommitted records as well: its ends are those of the log."""
     return _reader(settings, isolation_level="read_uncommitted")
 
 
@@ -116,25 +116,26 @@ async def _started(
 
 
 async def _stop_writer(producer: AIOKafkaProducer) -> None:
-    """Stop within a bound: the client's own stop waits for ever for brokers that are away.
+    """Stop within a bound: the client's own stop waits for ever for absent brokers.
 
-    What they have not acknowledged by then is given up, and there is no public way to do that. The
-    client's stop does not flush without a sender: its flush would be left waiting.
+    Records without an acknowledgement are then given up. aiokafka has no public way for that, so
+    the sender is detached first: `stop` would otherwise wait for a flush that cannot finish.
     """
     flushing = asyncio.create_task(producer.flush())
     await asyncio.wait({flushing}, timeout=_STOP_SECONDS)
     if flushing.cancel():
         sending, producer._sender._sender_task = producer._sender.sender_task, None
-        for _ in range(2):  # the sender, then the request that it waits for all the same
+        for _ in range(2):  # the sender, then the request that it still awaits
             sending.cancel()
             await asyncio.wait({sending}, timeout=_GIVE_UP_SECONDS)
     await producer.stop()
 
 
 async def _stop_reader(consumer: AIOKafkaConsumer) -> None:
-    """Stop it whole: while a broker is away, the client's own stop ends half-way, as cancelled.
+    """Stop, and close the connections even if the client's own stop ends half-way.
 
-    It awaits a fetch that it has just cancelled (aiokafka 0.14), and nobody cancelled us.
+    While a broker is away, aiokafka 0.14 awaits a fetch that it has just cancelled, and its stop
+    ends with that cancellation.
     """
     stopping = asyncio.ensure_future(consumer.stop())
     await asyncio.wait({stopping}, timeout=_STOP_SECONDS)
@@ -167,7 +168,7 @@ async def existing_partitions(
 
 
 async def poll(consumer: AIOKafkaConsumer, timeout_ms: int) -> list[Record]:
-    """Return what is there, or comes within the time; at most 500 records."""
+    """Return the records that are there or come within the time; at most 500."""
     taken = await consumer.getmany(timeout_ms=timeout_ms, max_records=_RECORDS_AT_ONCE)
     return [to_record(record) for found in taken.values() for record in found]
 

@@ -1,9 +1,9 @@
-"""Which dead letters go back to the ingest topic, and how. Pure: the time is an argument.
+"""Which dead letters go back to the ingest topic, and how. Pure: time is an argument.
 
-What goes back is the original, as it stands in the ingest topic at the place that a dead letter
-names: anybody who can write to the topic of the dead letters can put one there. A signature is
-renewed where the old one holds and is not too old, and nowhere else: to sign a forgery would make
-it authentic. A dead letter stays where it is, and an id that has an outcome is passed over.
+Anybody who can write to their topic can forge a dead letter, so the original goes back, read from
+the ingest topic at the place that the dead letter names. It is signed again only if its signature
+holds and is not too old: to sign a forgery would make it authentic. A dead letter stays in its
+topic, and an id with an outcome is left out.
 """
 
 import math
@@ -27,14 +27,14 @@ from schemas.headers import (
 
 
 class NotRedriven(Exception):
-    """A dead letter that cannot go back, and why."""
+    """A dead letter that does not go back; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which dead letters: all that meet each condition; no codes or no ids stand for any.
+    """Conditions that a dead letter must all meet; an empty set of codes or ids means any.
 
-    The times are Unix seconds, of the dead letter: from `since` to before `until`.
+    Its time, in Unix seconds, is from `since` to before `until`.
     """
 
     codes: frozenset[Code] = frozenset()
@@ -42,40 +42,54 @@ class Selection:
     since: float = -math.inf
     until: float = math.inf
 
-    def takes(self, letter: Record) -> bool:
-        """Tell whether the dead letter is one of them."""
+    def takes(self, dead_letter: Record) -> bool:
+        """Return whether the dead letter meets the conditions."""
         return (
-            (not self.codes or text_of(letter, DLQ_CODE) in self.codes)
-            and (not self.ids or text_of(letter, SIG_ID) in self.ids)
-            and self.since <= letter.timestamp_ms / 1000 < self.until
+            (not self.codes or text_of(dead_letter, DLQ_CODE) in self.codes)
+            and (not self.ids or text_of(dead_letter, SIG_ID) in self.ids)
+            and self.since <= dead_letter.timestamp_ms / 1000 < self.until
         )
 
 
 class Place(NamedTuple):
-    """Where a record stands in the ingest topic."""
+    """A record's place in the log."""
 
+    topic: str
     partition: int
     offset: int
 
 
-def place_of_original(letter: Record, ingest_topic: str) -> Place:
-    """Return the place of the record that a dead letter is made of.
+def place_of_original(dead_letter: Record, ingest_topic: str) -> Place:
+    """Return the place of a dead letter's original.
 
     Raises:
-        NotRedriven: it names none in the ingest topic.
+        NotRedriven: the dead letter names no place in the ingest topic.
     """
     try:
-        place = Place(int(text_of(letter, DLQ_PARTITION)), int(text_of(letter, DLQ_OFFSET)))
+        place = named_place(dead_letter)
     except ValueError as exc:
         raise NotRedriven(f"no dead letter of ours: {exc}") from exc
-    if text_of(letter, DLQ_TOPIC) != ingest_topic:
+    if place.topic != ingest_topic:
         raise NotRedriven(f"not of {ingest_topic}")
     return place
 
 
+def named_place(dead_letter: Record) -> Place:
+    """Return the place that a dead letter's headers name.
+
+    Raises:
+        ValueError: a header is missing or no number.
+    """
+    return Place(
+        text_of(dead_letter, DLQ_TOPIC),
+        int(text_of(dead_letter, DLQ_PARTITION)),
+        int(text_of(dead_letter, DLQ_OFFSET)),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renewal:
-    """Signs originals again. `verifier` and `signer` are those of the ingest topic."""
+    """Signs originals again. `verifier` and `signer` are the ingest topic's."""
 
     verifier: Verifier
     signer: Signer
@@ -84,15 +98,15 @@ class Renewal:
     max_age_seconds: float
 
     def renew(
-        self, letter: Record, original: Record | None, outcomes: frozenset[str], now: float
+        self, dead_letter: Record, original: Record | None, outcomes: frozenset[str], now: float
     ) -> tuple[str, OutgoingRecord]:
-        """Return the id, and the original as it was but for a signature of `now` (Unix seconds).
+        """Return the id, and the original with a signature of `now` (Unix seconds).
 
-        `outcomes` are the statuses of the results that there are of its id.
+        `outcomes` are the statuses of the id's results.
 
         Raises:
-            NotRedriven: the original is gone, too old or not authentic, has an outcome, or would be
-                dropped as a repeat.
+            NotRedriven: the original is gone, too old or not authentic, its id has an outcome, or
+                the consumer would drop it as a repeat.
         """
         if original is None:
             raise NotRedriven("its original is no longer in the ingest topic")
@@ -100,7 +114,7 @@ class Renewal:
             signed = self.verifier.verify(original.headers, original.key, original.value)
         except Refused as refused:
             raise NotRedriven(f"never signed again, it is not authentic: {refused}") from refused
-        if signed.id != text_of(letter, SIG_ID):
+        if signed.id != text_of(dead_letter, SIG_ID):
             raise NotRedriven(f"its original has the id {signed.id}")
         if original.value is None:
             raise NotRedriven("its value is null, no request")
@@ -111,8 +125,8 @@ class Renewal:
                 f"signed {now - signed.timestamp:.0f} s ago; at most {self.max_age_seconds:g} s "
                 "(REDRIVE_MAX_AGE_SECONDS)"
             )
-        self._check_outcome(letter, outcomes)
-        self._check_forgotten(letter, now)
+        self._check_outcome(dead_letter, outcomes)
+        self._check_replay_window(dead_letter, now)
         kept = [
             (name, value)
             for name, value in original.headers
@@ -128,17 +142,17 @@ class Renewal:
             headers=[*kept, *signature],
         )
 
-    def _check_outcome(self, letter: Record, outcomes: frozenset[str]) -> None:
-        """Pass over what is done: what was refused, by any result of its id; else by an `ok`."""
-        failed_once = text_of(letter, DLQ_STAGE) != Stage.ADMIT
-        if outcomes - ({"error"} if failed_once else set()):
+    def _check_outcome(self, dead_letter: Record, outcomes: frozenset[str]) -> None:
+        """Leave out a done id: any result ends a refused record, an `ok` alone a failed one."""
+        failed = text_of(dead_letter, DLQ_STAGE) != Stage.ADMIT
+        if outcomes - ({"error"} if failed else set()):
             raise NotRedriven("its id has an outcome already")
 
-    def _check_forgotten(self, letter: Record, now: float) -> None:
-        """Hold back what was admitted so lately that the consumer remembers its id."""
+    def _check_replay_window(self, dead_letter: Record, now: float) -> None:
+        """Leave out a record that was admitted lately: the consumer still remembers its id."""
         try:
-            code = Code(text_of(letter, DLQ_CODE))  # type: ignore[call-arg]  # it looks one up
-            appended = int(text_of(letter, DLQ_ORIGINAL_TIMESTAMP)) / 1000
+            code = Code(text_of(dead_letter, DLQ_CODE))  # type: ignore[call-arg]  # it looks one up
+            appended = int(text_of(dead_letter, DLQ_ORIGINAL_TIMESTAMP)) / 1000
         except ValueError as exc:
             raise NotRedriven(f"no dead letter of ours: {exc}") from exc
         left_seconds = appended + self.replay_window_seconds - now
@@ -146,7 +160,7 @@ class Renewal:
             raise NotRedriven(f"too recent: again in {math.floor(left_seconds) + 1} s")
 
 
-def text_of(letter: Record, name: str) -> str:
-    """Return what the last header of this name says; nothing if there is none."""
-    values = [value or b"" for header, value in letter.headers if header == name]
+def text_of(dead_letter: Record, name: str) -> str:
+    """Return the text of the last header of this name; empty without one."""
+    values = [value or b"" for header, value in dead_letter.headers if header == name]
     return values[-1].decode(errors="replace") if values else ""

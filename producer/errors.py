@@ -1,19 +1,6 @@
-"""What can go wrong for whoever publishes or reads: all derive from `ImagelaneError`.
+"""Errors of publishing and reading; each message says what to do."""
 
-`FatalError` (no broker, a missing topic, a bad setting) is here too. Each message says what to do.
-"""
-
-from imagelane.exits import ExitCode, FatalError, ImagelaneError
-
-__all__ = [
-    "ExitCode",
-    "FatalError",
-    "ImagelaneError",
-    "InvalidRequest",
-    "NotOpen",
-    "ResultTimeout",
-    "TooLarge",
-]
+from imagelane.exits import ImagelaneError
 
 
 class TooLarge(ImagelaneError, ValueError):
@@ -21,7 +8,7 @@ class TooLarge(ImagelaneError, ValueError):
 
 
 class InvalidRequest(ImagelaneError, ValueError):
-    """A request that the wire contract does not allow, or a path that names no file."""
+    """A request that breaks the wire contract, or a path without a file."""
 
 
 class NotOpen(ImagelaneError, RuntimeError):
@@ -29,4 +16,4 @@ class NotOpen(ImagelaneError, RuntimeError):
 
 
 class ResultTimeout(ImagelaneError, TimeoutError):
-    """Nothing is known of a request yet; it may be asked for again."""
+    """No outcome came in time; another wait may bring it."""

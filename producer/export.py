@@ -1,7 +1,7 @@
-"""Results as a Parquet or npz file: written aside and renamed, so that it is whole or not there.
+"""Results as a Parquet or npz file, written beside its path and renamed: whole or not there.
 
-Needs the extra `export`. Values wait in a file of their own until it is known which result of each
-id holds, so that memory stays bounded by the ids and, for npz, by the vectors.
+Needs the extra `export`. A `Spool` keeps the values in a temporary file until the last result is
+read, so memory is bounded by the ids and, for npz, by the vectors.
 """
 
 import os
@@ -9,19 +9,20 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Final, NamedTuple, Self
 
-from producer.results import ReadResult, Status
-from schemas import Embedding, Result, decode_result
+from producer.columns import columns_of, embedding_columns
+from producer.results import ReadResult, ResultReader, Status
+from schemas import Result, decode_result
 
 _ROWS_AT_ONCE: Final = 5_000
 _MAX_URI_CHARS: Final = 2_048
 
 
 class _Kept(NamedTuple):
-    rank: tuple[int, int, int]  # time of signing, partition, offset
+    rank: tuple[int, int, int]
     status: str
     start: int
     length: int
@@ -30,7 +31,7 @@ class _Kept(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A result that holds, when it was signed (Unix seconds), and the key of its record."""
+    """The latest result of an id, its time of signing (Unix seconds), and its record's key."""
 
     result: Result
     signed_at: int
@@ -38,7 +39,7 @@ class Row:
 
 
 class Spool:
-    """Takes the results that a `ResultReader` gives, and keeps the one of each id that holds."""
+    """Keeps the latest result of each id in a temporary file."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -50,26 +51,27 @@ class Spool:
         self._file = self._stack.enter_context(tempfile.TemporaryFile(dir=self._folder))
         return self
 
-    def __exit__(
-        self,
-        type_: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def add(self, one: ReadResult) -> None:
-        """Take in a result; of two of an id the one that holds is kept."""
-        rank, held = (one.signed_at, one.partition, one.offset), self._kept.pop(one.id, None)
-        if held and held.rank > rank:
+        """Keep a result, unless its id has a later one."""
+        held = self._kept.pop(one.id, None)
+        if held and held.rank > one.rank:
             self._kept[one.id] = held
             return
         start = self._file.seek(0, os.SEEK_END)
         self._file.write(one.value)
-        self._kept[one.id] = _Kept(rank, one.result.status, start, len(one.value), one.key)
+        self._kept[one.id] = _Kept(one.rank, one.result.status, start, len(one.value), one.key)
+
+    async def fill(self, reader: ResultReader) -> None:
+        """Add all results of a reader, up to its end."""
+        async for results in reader.batches():
+            for one in results:
+                self.add(one)
 
     def rows(self, statuses: Collection[Status]) -> Iterator[Row]:
-        """Yield the results that hold and have one of these statuses; not those of texts."""
+        """Yield the results with one of these statuses, without those of texts."""
         for kept in self._kept.values():
             if kept.status in statuses:
                 self._file.seek(kept.start)
@@ -79,7 +81,7 @@ class Spool:
 
 
 def write_parquet(path: Path, rows: Iterator[Row]) -> int:
-    """Write a row for each result, and return how many there are.
+    """Write a row for each result, and return their count.
 
     Raises:
         OSError: the file cannot be written; nothing is left of it.
@@ -103,17 +105,17 @@ def write_parquet(path: Path, rows: Iterator[Row]) -> int:
     schema = pa.schema(list(types.items()))
     count = 0
     with _aside(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
-        for some in _some(rows):
-            writer.write_table(pa.Table.from_pylist([_columns(row) for row in some], schema))
-            count += len(some)
+        while chunk := list(islice(rows, _ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist([_columns(row) for row in chunk], schema))
+            count += len(chunk)
     return count
 
 
 def write_npz(path: Path, rows: Iterator[Row]) -> tuple[int, int]:
-    """Write the vectors of the newest model; return how many, and how many of others there were.
+    """Write the newest model's vectors; return their count, and the count of other models'.
 
-    `ids`, `uris`, `captions` (text), `vectors` (float32, a row each), `signed_at` (int64), and
-    `model` and `revision`, since vectors of two models cannot be compared.
+    Vectors of two models cannot be compared, hence one `model` and `revision`. Arrays: `ids`,
+    `uris`, `captions` (text), `vectors` (float32, a row each), `signed_at` (int64).
 
     Raises:
         OSError: the file cannot be written; nothing is left of it.
@@ -147,35 +149,14 @@ def write_npz(path: Path, rows: Iterator[Row]) -> tuple[int, int]:
 
 
 def _columns(row: Row) -> dict[str, Any]:
-    result = row.result
-    image, caption, error = result.image, result.caption, result.error
+    source = row.result.source
     return {
-        "id": result.id,
-        "status": result.status,
-        "uri": image.uri if image else None,
-        "sha256": image.sha256 if image else None,
-        "width": image.width if image else None,
-        "height": image.height if image else None,
-        "format": image.format if image else None,
-        "caption": caption.text if caption else None,
-        "caption_model": caption.model if caption else None,
-        "caption_revision": caption.revision if caption else None,
-        **_embedding_columns(result.embedding),
-        "error_code": error.code if error else None,
-        "error_message": error.message if error else None,
-        "metadata": result.metadata.as_sent.decode() if result.metadata is not None else None,
+        **columns_of(row.result),
+        **embedding_columns(row.result.embedding),
         "signed_at": row.signed_at,
-        "source_topic": result.source.topic,
-        "source_partition": result.source.partition,
-        "source_offset": result.source.offset,
-    }
-
-
-def _embedding_columns(embedding: Embedding | None) -> dict[str, Any]:
-    return {
-        "embedding": embedding.vector() if embedding else None,
-        "embedding_model": embedding.model if embedding else None,
-        "embedding_revision": embedding.revision if embedding else None,
+        "source_topic": source.topic,
+        "source_partition": source.partition,
+        "source_offset": source.offset,
     }
 
 
@@ -184,25 +165,14 @@ def _caption(result: Result) -> str:
 
 
 def _uri(result: Result) -> str:
-    """Return the URI; a picture in one is left out, since all texts of an array have one length."""
+    """Return the URI, cut to its scheme if long: numpy stores all texts at the longest's length."""
     uri = result.image.uri if result.image else ""
     return uri if len(uri) <= _MAX_URI_CHARS else uri.partition(":")[0] + ":"
 
 
-def _some(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    some: list[Row] = []
-    for row in rows:
-        some.append(row)
-        if len(some) == _ROWS_AT_ONCE:
-            yield some
-            some = []
-    if some:
-        yield some
-
-
 @contextmanager
 def _aside(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path`, and rename it when the body has ended well; else remove it."""
+    """Yield a path beside `path`, and rename it to `path` after the body; remove it on an error."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         yield aside

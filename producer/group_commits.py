@@ -1,4 +1,4 @@
-"""What a reader in a group commits, and when."""
+"""The commits of a reader in a group."""
 
 import time
 from collections.abc import Collection, Mapping
@@ -10,8 +10,8 @@ from aiokafka.errors import CommitFailedError, IllegalStateError
 _COMMIT_SECONDS: Final = 1.0
 
 
-class GroupCommits(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's types are not seen
-    """Commits what was handled: once a second, at the end, and before a partition is given away."""
+class GroupCommits(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """Commits handled records: once a second, at the end, and before a partition is revoked."""
 
     def __init__(self, *, auto: bool) -> None:
         self.consumer: AIOKafkaConsumer | None = None
@@ -20,14 +20,14 @@ class GroupCommits(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._committed_at = time.monotonic()
 
     async def handled(self, ends: Mapping[TopicPartition, int]) -> None:
-        """Take in the offsets behind what was handled."""
+        """Note the offsets after the handled records; commit once a second."""
         if self._auto:
             self.done.update(ends)
             if time.monotonic() - self._committed_at >= _COMMIT_SECONDS:
                 await self.commit()
 
     async def commit(self) -> None:
-        """Commit what was handled and is still ours; what is not comes to another member again."""
+        """Commit the handled records of our partitions; another member repeats the others."""
         self._committed_at = time.monotonic()
         if self.consumer is None or not self.done:
             return
@@ -40,7 +40,7 @@ class GroupCommits(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             return
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        """Commit before others begin where the commits end."""
+        """Commit before another member begins at the group's commits."""
         await self.commit()
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:

@@ -1,4 +1,4 @@
-"""Message ids: unique, and sortable by the time they were made."""
+"""Message ids: unique, and sortable by their time."""
 
 import secrets
 import time

@@ -1,17 +1,26 @@
 """The pictures of an npz file that are nearest to a vector. Needs the extra `export`."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from imagelane.exits import ExitCode, FatalError
-from producer.near import Near
 from schemas import Embedding
 
 
-def nearest(path: Path, embedding: Embedding, count: int) -> list[Near]:
+class Match(NamedTuple):
+    """A picture, and its cosine to the query's vector."""
+
+    score: float
+    id: str
+    uri: str
+    caption: str
+
+
+def nearest(path: Path, embedding: Embedding, count: int) -> list[Match]:
     """Return the `count` nearest pictures, the nearest first.
 
     Raises:
-        FatalError: the file is none that `imagelane results --to` wrote, or of another model.
+        FatalError: `imagelane results --to` did not write the file, or it is of another model.
     """
     import numpy as np
 
@@ -33,6 +42,6 @@ def nearest(path: Path, embedding: Embedding, count: int) -> list[Near]:
         )
     scores = vectors @ np.array(embedding.vector(), dtype=np.float32)
     return [
-        Near(float(scores[at]), str(ids[at]), str(uris[at]), str(captions[at]))
+        Match(float(scores[at]), str(ids[at]), str(uris[at]), str(captions[at]))
         for at in np.argsort(-scores, kind="stable")[:count]
     ]

@@ -1,7 +1,7 @@
-"""Wait for what becomes of what was published.
+"""The outcomes of published requests, and the wait for them.
 
-A result counts when its signature holds. A record that is refused gets no result: a dead letter
-tells of it. Dead letters are not signed, so `refused` is information and not proof.
+A result counts if its signature holds. A refused record has a dead letter and no result; dead
+letters are not signed, so `refused` is information and not proof.
 """
 
 import asyncio
@@ -14,31 +14,22 @@ from weakref import WeakValueDictionary
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from producer.connection import answering, poll, reader
+from producer.dead_letters import Place, named_place, text_of
 from producer.settings import ProducerSettings
 from producer.verification import verified_result
 from schemas import KeyRing, Record, Refused, Result, Stage, Verifier
-from schemas.headers import (
-    DLQ_CODE,
-    DLQ_MESSAGE,
-    DLQ_OFFSET,
-    DLQ_PARTITION,
-    DLQ_STAGE,
-    DLQ_TOPIC,
-    SIG_ID,
-)
+from schemas.headers import DLQ_CODE, DLQ_MESSAGE, DLQ_STAGE, SIG_ID
 
 _POLL_MS: Final = 1000
-
-Place = tuple[str, int, int]  # topic, partition, offset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one request: its result (`ok` or `error`), or why there is none.
+    """The outcome of one request: its result (`ok` or `error`), or why there is none.
 
-    `code` and `message` are those of an error or of a refusal; `value` is the result as received,
-    and `item` what was handed to `process`. `timeout` and `unpublished` come from `process_many`,
-    `unverifiable` from the command line alone: its `id` is its place, since it may be forged.
+    `code` and `message` are an error's or a refusal's, `value` is the result as received, `item`
+    the argument of `process`. `timeout` and `unpublished` come from `process_many`, `unverifiable`
+    from the command line alone, with the record's place as `id`: the real one may be forged.
     """
 
     id: str
@@ -61,39 +52,39 @@ class Waiting:
         self._dead_letters: dict[Place, Outcome] = {}
 
     def acknowledged(self, place: Place) -> None:
-        """Take in where the record stands: a dead letter is ours when it names that place."""
+        """Note the record's place: a dead letter is ours if it names that place."""
         self._place = place
         if place in self._dead_letters:
             self.conclude(self._dead_letters[place])
         self._dead_letters.clear()
 
     def refused(self, place: Place, outcome: Outcome) -> None:
-        """Take in a dead letter that names our id."""
+        """Note a dead letter with our id."""
         if self._place is None:
             self._dead_letters[place] = outcome
         elif self._place == place:
             self.conclude(outcome)
 
     def conclude(self, outcome: Outcome) -> None:
-        """End the wait; the first outcome stands."""
+        """End the wait; the first outcome counts."""
         if not self.outcome.done():
             self.outcome.set_result(outcome)
 
 
 class Outcomes:
-    """Takes in results and dead letters for those who wait."""
+    """Hands results and dead letters to the requests that wait for them."""
 
     def __init__(self, keys: KeyRing, results_topic: str) -> None:
         self._verifier = Verifier(keys, results_topic)
         self._results_topic = results_topic
-        # Weak: an outcome nobody holds a `Published` for is forgotten, so nothing grows for ever.
+        # Weak: an entry ends with its `Published`, so the mapping does not grow for ever.
         self._waiting: WeakValueDictionary[str, Waiting] = WeakValueDictionary()
         self._reached: dict[tuple[str, int], int] = {}
         self.unverifiable_count = 0
-        self.heard_count = 0
+        self.outcome_count = 0
 
     def ahead_of(self, place: Place) -> int | None:
-        """Return how many records are between the furthest that has an outcome and `place`."""
+        """Return how many records are between the furthest one with an outcome and `place`."""
         topic, partition, offset = place
         reached = self._reached.get((topic, partition))
         return None if reached is None or reached >= offset else offset - reached - 1
@@ -103,7 +94,7 @@ class Outcomes:
         return self._waiting.setdefault(id, Waiting())
 
     def take(self, record: Record) -> None:
-        """Settle the wait that `record` answers, if there is one."""
+        """Conclude the wait for the outcome in `record`, if there is one."""
         if record.topic == self._results_topic:
             self._take_result(record)
         else:
@@ -116,40 +107,35 @@ class Outcomes:
             self.unverifiable_count += 1
             return
         source = result.source
-        self._hear((source.topic, source.partition, source.offset))
+        self._note(Place(source.topic, source.partition, source.offset))
         waiting = self._waiting.get(result.id)
         if waiting is not None:
             waiting.conclude(outcome_of(result, record.value))
 
-    def _hear(self, place: Place) -> None:
-        """Count an outcome, of whomever, of the record at `place`."""
+    def _note(self, place: Place) -> None:
+        """Count an outcome of the record at `place`, ours or not."""
         topic, partition, offset = place
-        self.heard_count += 1
+        self.outcome_count += 1
         reached = self._reached.get((topic, partition), -1)
         self._reached[topic, partition] = max(reached, offset)
 
     def _take_dead_letter(self, record: Record) -> None:
-        text = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
         try:
-            place = (text[DLQ_TOPIC], int(text[DLQ_PARTITION]), int(text[DLQ_OFFSET]))
-        except (KeyError, ValueError):
+            place = named_place(record)
+        except ValueError:
             return  # not one of ours
-        self.heard_count += 1
-        waiting = self._waiting.get(text.get(SIG_ID, ""))
+        self.outcome_count += 1
+        id = text_of(record, SIG_ID)
+        waiting = self._waiting.get(id)
         # A dead letter of a later stage comes with an error result, and that one is signed.
-        if waiting is None or text.get(DLQ_STAGE) != Stage.ADMIT:
+        if waiting is None or text_of(record, DLQ_STAGE) != Stage.ADMIT:
             return
-        outcome = Outcome(
-            id=text[SIG_ID],
-            status="refused",
-            code=text.get(DLQ_CODE, ""),
-            message=text.get(DLQ_MESSAGE, ""),
-        )
-        waiting.refused(place, outcome)
+        code, message = text_of(record, DLQ_CODE), text_of(record, DLQ_MESSAGE)
+        waiting.refused(place, Outcome(id=id, status="refused", code=code, message=message))
 
 
 def outcome_of(result: Result, value: bytes | None) -> Outcome:
-    """Return the outcome that a verified result tells of; `value` is its bytes."""
+    """Return the outcome of a verified result; `value` is its JSON."""
     return Outcome(
         id=result.id,
         status=result.status,
@@ -164,11 +150,7 @@ def outcome_of(result: Result, value: bytes | None) -> Outcome:
 async def following(
     settings: ProducerSettings, partitions: list[TopicPartition], outcomes: Outcomes
 ) -> AsyncIterator[asyncio.Task[None]]:
-    """Follow these partitions from their present ends, as a task, while the body runs.
-
-    Raises:
-        FatalError: no broker answers.
-    """
+    """Follow these partitions from their present ends, as a task, while the body runs."""
     async with reader(settings) as consumer:
         consumer.assign(partitions)
         async with answering(settings, "asking for the ends of the results"):

@@ -1,4 +1,4 @@
-"""Sign requests and publish them, and wait for what becomes of them."""
+"""Sign requests, publish them, and wait for their outcomes."""
 
 import asyncio
 import time
@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from types import TracebackType
+from functools import partial
 from typing import Any, Final, NamedTuple, Self
 
 from aiokafka import AIOKafkaProducer
@@ -14,6 +14,7 @@ from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 
 from producer.concurrently import concurrently, each, next_of
 from producer.connection import answering, existing_partitions, writer
+from producer.dead_letters import Place
 from producer.errors import InvalidRequest, NotOpen, ResultTimeout, TooLarge
 from producer.outcomes import Outcome, Outcomes, Waiting, following
 from producer.requests import Keyed, Processable, request_for
@@ -28,7 +29,7 @@ _IN_FLIGHT: Final = 1000  # requests sent and not yet acknowledged, of publish_m
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A request that all in-sync replicas have, and where it stands in the log."""
+    """A request that all in-sync replicas have, and its place in the log."""
 
     request: Request
     topic: str
@@ -41,6 +42,11 @@ class Published:
         """The request's id."""
         return self.request.id
 
+    @property
+    def place(self) -> Place:
+        """The request's place in the log."""
+        return Place(self.topic, self.partition, self.offset)
+
 
 class _Sent(NamedTuple):
     request: Request
@@ -51,8 +57,8 @@ class _Sent(NamedTuple):
 class Publisher:
     """Publishes requests, idempotently and acknowledged by all in-sync replicas.
 
-    With `results=True` it follows the results and the dead letters from before the first request
-    is published. Every wait is bounded. `async with` opens and closes it.
+    With `results=True` it follows results and dead letters, from before its first request on. Every
+    wait is bounded. `async with` opens and closes it.
     """
 
     def __init__(
@@ -95,32 +101,26 @@ class Publisher:
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self,
-        type_: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._producer = None
         await self._stack.aclose()
 
     @property
     def unverifiable_count(self) -> int:
-        """How many records of the results topic were ignored: their signature does not hold."""
+        """How many results were ignored because their signature does not hold."""
         return self._outcomes.unverifiable_count if self._outcomes else 0
 
     @property
-    def heard_count(self) -> int:
-        """How many outcomes, of whomever, came since the opening: whether the consumer works."""
-        return self._outcomes.heard_count if self._outcomes else 0
+    def outcome_count(self) -> int:
+        """How many outcomes came since the opening, other publishers' included."""
+        return self._outcomes.outcome_count if self._outcomes else 0
 
     def ahead_of(self, published: Published) -> int | None:
-        """Return how many records the consumer has to do before this one, by the latest outcome.
+        """Return how many records are before this one in the queue, by the latest outcome.
 
-        None: it does ours already, or nothing is known of its partition yet.
+        None: none is, or its partition has no outcome yet.
         """
-        place = (published.topic, published.partition, published.offset)
-        return self._outcomes.ahead_of(place) if self._outcomes else None
+        return self._outcomes.ahead_of(published.place) if self._outcomes else None
 
     async def publish(self, item: Request | Keyed) -> Published:
         """Publish one request and wait until all in-sync replicas have it.
@@ -129,8 +129,8 @@ class Publisher:
 
         Raises:
             TooLarge: nothing was published.
-            FatalError: no acknowledgement in time. The record may still arrive: to publish the same
-                id again is safe, the consumer takes it once.
+            FatalError: no acknowledgement in time. The record may still arrive: it is safe to
+                publish the same id again, for the consumer takes it once.
         """
         return await self._acknowledged(await self._send(item))
 
@@ -139,7 +139,7 @@ class Publisher:
     ) -> AsyncIterator[Published]:
         """Publish all of them and yield each, in order, once all in-sync replicas have it.
 
-        At most 1,000 are in flight. Raises as `publish` does; what is in flight then may arrive.
+        At most 1,000 are in flight. Raises as `publish` does; requests in flight may then arrive.
         """
         source = each(items)
         sent: deque[_Sent] = deque()
@@ -150,7 +150,7 @@ class Publisher:
                     yield await self._acknowledged(sent.popleft())
                 if upcoming is None:
                     continue
-                # Whatever comes first: a source that is slow must not hold back what is done.
+                # A slow source must not hold back an acknowledged request.
                 first = {sent[0].future} if sent else set()
                 await asyncio.wait({upcoming, *first}, return_when=asyncio.FIRST_COMPLETED)
                 if upcoming.done():
@@ -164,12 +164,12 @@ class Publisher:
                     waiter.cancel()
 
     async def result(self, published: Published, *, timeout_seconds: float) -> Outcome:
-        """Wait for what became of a request that this publisher published.
+        """Wait for the outcome of a request of this publisher.
 
         A repeat of an id that was done before this publisher opened gets no result: it times out.
 
         Raises:
-            ResultTimeout: nothing came in time; it may be asked for again.
+            ResultTimeout: no outcome came in time; another wait may bring it.
             NotOpen: the publisher was not opened with `results=True`.
             FatalError: the results or dead letters can no longer be read.
         """
@@ -195,12 +195,12 @@ class Publisher:
         text: str | None = None,
         timeout_seconds: float = 60,
     ) -> Outcome:
-        """Publish a path, a URI or a request, or `text` to embed; return what became of it.
+        """Publish a path, a URI or a request, or `text` to embed; return its outcome.
 
         The publisher must be open with `results=True`. A text goes to `QUERIES_TOPIC`.
 
         Raises:
-            InvalidRequest: the path names no file, or what is given breaks the wire contract.
+            InvalidRequest: the path names no file, or the request breaks the wire contract.
             TooLarge, ResultTimeout, NotOpen, FatalError: as `publish` and `result`.
         """
         if self._outcomes is None:
@@ -216,19 +216,16 @@ class Publisher:
         at_once: int = 256,
         timeout_seconds: float = 300,
     ) -> AsyncGenerator[Outcome, None]:
-        """Publish all of them and yield what becomes of each, in the order in which it is known.
+        """Publish all items and yield their outcomes, in the order of arrival.
 
-        At most `at_once` are under way. `outcome.item` is what was handed in. What cannot be
-        published, and what has no result in time, is an outcome too: `unpublished`, `timeout`.
+        At most `at_once` are under way. `outcome.item` is the item. An item that cannot be
+        published or has no result in time has an outcome too: `unpublished`, `timeout`.
 
         Raises:
             NotOpen, FatalError: as `publish` and `result`.
         """
-
-        async def outcome_of(item: Processable) -> Outcome:
-            return await self._outcome(item, timeout_seconds)
-
-        async with aclosing(concurrently(items, outcome_of, at_once)) as outcomes:
+        work = partial(self._outcome, timeout_seconds=timeout_seconds)
+        async with aclosing(concurrently(items, work, at_once)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
 
@@ -245,7 +242,7 @@ class Publisher:
         value, key_bytes = encode_request(request), key.encode()
         if len(value) > MAX_VALUE_BYTES:
             raise TooLarge(f"{request.id}: {len(value)} bytes; at most {MAX_VALUE_BYTES}")
-        # Whoever searches waits for it: a text goes where no backlog of pictures is.
+        # Somebody waits for a search, so a text goes to the topic without a backlog of pictures.
         settings = self._settings
         topic = settings.ingest_topic if request.text is None else settings.queries_topic
         signature = self._signers[topic].sign(
@@ -254,7 +251,7 @@ class Publisher:
         waiting = self._outcomes.expect(request.id) if self._outcomes else None
         headers = [(CONTENT_TYPE, JSON_CONTENT_TYPE), *signature, *trace_headers()]
         producer = self._opened()
-        if topic not in self._known_topics:  # to send to it would have the broker create it
+        if topic not in self._known_topics:  # sending to a missing topic would create it
             await existing_partitions(settings, (topic,))
             self._known_topics.add(topic)
         async with sending(self._settings, request.id):
@@ -277,13 +274,13 @@ class Publisher:
             waiting=sent.waiting,
         )
         if sent.waiting:
-            sent.waiting.acknowledged((metadata.topic, metadata.partition, metadata.offset))
+            sent.waiting.acknowledged(published.place)
         return published
 
 
 @asynccontextmanager
 async def sending(settings: ProducerSettings, id: str) -> AsyncIterator[None]:
-    """Bound the body; raises `TooLarge` for what the topic does not take, else as `answering`."""
+    """Bound the body; raises `TooLarge` above the topic's limit, and as `answering`."""
     async with answering(settings, f"publishing {id}"):
         try:
             yield

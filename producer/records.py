@@ -1,4 +1,4 @@
-"""Raw records of a topic, to its present end or on."""
+"""Raw records of a topic, to its present end or for ever."""
 
 import time
 from collections.abc import AsyncGenerator
@@ -15,11 +15,7 @@ _POLL_SECONDS: Final = 0.5
 
 
 async def batches_of(settings: ProducerSettings, topic: str) -> AsyncGenerator[list[Record], None]:
-    """Yield the committed records of a topic from its beginning to its present end.
-
-    Raises:
-        FatalError: no broker answers, or the topic does not exist.
-    """
+    """Yield the committed records of a topic from its beginning to its present end."""
     partitions = await existing_partitions(settings, (topic,))
     async with reader(settings) as consumer:
         consumer.assign(partitions)
@@ -32,12 +28,9 @@ async def batches_of(settings: ProducerSettings, topic: str) -> AsyncGenerator[l
 async def record_at(
     settings: ProducerSettings, consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int
 ) -> Record | None:
-    """Return the record at a place, or None where there is none (any more).
+    """Return the record at a place, or None without one.
 
-    The consumer is assigned the partition, and nobody else reads with it.
-
-    Raises:
-        FatalError: the brokers do not answer.
+    The consumer must be assigned the partition, and serve no other reader.
     """
     async with answering(settings, f"reading {partition.topic}[{partition.partition}]@{offset}"):
         first = (await consumer.beginning_offsets([partition]))[partition]
@@ -55,30 +48,30 @@ async def record_at(
 async def polled(
     settings: ProducerSettings, consumer: AIOKafkaConsumer, topic: str, *, follow: bool
 ) -> AsyncGenerator[list[Record], None]:
-    """Yield what each poll brings, maybe nothing: for ever, or to the ends of our partitions.
+    """Yield the records of each poll, maybe none: with `follow` for ever, else to the ends.
 
-    An end is that of the moment at which the partition became ours.
+    A partition's end is the one at its assignment to us.
 
     Raises:
-        FatalError: the brokers refuse, or without `follow` say nothing for too long.
+        FatalError: the brokers refuse, or without `follow` are silent for too long.
     """
     ends: dict[TopicPartition, int] = {}
     bound_seconds, silent_since = settings.broker_timeout_seconds, time.monotonic()
     poll_ms = int(min(_POLL_SECONDS, bound_seconds / 2) * 1000)
-    while follow or not await _is_at(settings, consumer, topic, ends):
+    while follow or not await _is_at_ends(settings, consumer, topic, ends):
         async with answering(settings, f"reading {topic}"):
             records = await poll(consumer, poll_ms)
         yield records
         if records or follow:
             silent_since = time.monotonic()
-        # The client never says that a broker went away: it tries again for ever.
+        # The client raises nothing for an absent broker: it retries for ever.
         elif time.monotonic() - silent_since > bound_seconds:
             raise FatalError(
                 ExitCode.BROKER, f"reading {topic}: the brokers fell silent; try again"
             )
 
 
-async def _is_at(
+async def _is_at_ends(
     settings: ProducerSettings,
     consumer: AIOKafkaConsumer,
     topic: str,

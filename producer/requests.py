@@ -1,4 +1,4 @@
-"""Requests, made of URIs, of paths, or of what a caller gives."""
+"""Requests, made of URIs, paths or texts."""
 
 import re
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ BOTH_TASKS: Final = (Task.EMBED, Task.CAPTION)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keyed:
-    """A request under a key of its own: records with the same key go to the same partition."""
+    """A request with a key of its own: records with the same key go to the same partition."""
 
     request: Request
     key: str
@@ -36,10 +36,10 @@ def image_request(
     sha256: str | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> Request:
-    """Make a request for the image at `uri`, or in a file, with a new id unless one is given.
+    """Make a request for the image at a URI or in a file, with a new id unless one is given.
 
     Raises:
-        InvalidRequest: a field breaks the wire contract, or a path names no file.
+        InvalidRequest: a field breaks the wire contract, or the path names no file.
     """
     try:
         return Request.model_validate(
@@ -69,10 +69,10 @@ def text_request(
 
 
 def request_for(item: Processable | None, text: str | None) -> Request | Keyed:
-    """Return the request that one of the two stands for.
+    """Return the request for one of the two.
 
     Raises:
-        InvalidRequest: both are given, or none, or it breaks the wire contract.
+        InvalidRequest: both or none are given, or the request breaks the wire contract.
     """
     if (item is None) == (text is None):
         raise InvalidRequest("give one of the two: a path, URI or request, or `text`")
@@ -82,7 +82,7 @@ def request_for(item: Processable | None, text: str | None) -> Request | Keyed:
 
 
 def uri_of(reference: str | Path) -> str:
-    """Return a URI as it is, and that of the file that a path names.
+    """Return a URI unchanged, or the URI of a path's file.
 
     Raises:
         InvalidRequest: the path names no file.

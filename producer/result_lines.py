@@ -1,15 +1,14 @@
 """Results as JSON lines in a file that a later run continues: no result twice, none missed.
 
-The place beside the file says how many of its bytes belong to which offsets. It is written after
-the lines, so a kill leaves at most lines that no place knows of: the next run cuts them off and
-reads their results again.
+The place file beside it says up to which offsets and byte it is written. It is written after the
+lines, so a kill leaves at most lines beyond that byte: the next run cuts them off and reads their
+results again.
 """
 
 import fcntl
 import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Final, Self
 
 import orjson
@@ -27,7 +26,7 @@ class ResultLines:
     """A file of results, one a line: as received, with `signed_at` and `at` (its place) added.
 
     Raises:
-        FatalError: it cannot be written, another run writes it, or its place does not belong to it.
+        FatalError: it cannot be written, another run writes it, or its place file is another's.
     """
 
     def __init__(self, path: Path, topic: str) -> None:
@@ -48,16 +47,11 @@ class ResultLines:
             raise FatalError(ExitCode.FAILED, f"{self._path}: {exc.strerror or exc}") from exc
         return self
 
-    def __exit__(
-        self,
-        type_: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def append(self, results: Iterable[ReadResult], positions: Mapping[int, int]) -> None:
-        """Write the results, then that everything before `positions` is written."""
+        """Write the results, then `positions` into the place file."""
         if positions == self.positions:
             return
         self.positions = dict(positions)
@@ -89,7 +83,7 @@ class ResultLines:
         self._recall()
 
     def _recall(self) -> None:
-        """Learn from the lines which result of an id holds."""
+        """Remember the latest result of each id in the file."""
         self._file.seek(0)
         for line in self._file:
             members = orjson.loads(line)
@@ -125,12 +119,9 @@ async def write_lines(
     since: float | None = None,
     statuses: Collection[Status] = ("ok", "error"),
 ) -> tuple[int, int]:
-    """Go on with the file of results; return how many came, and how many do not verify.
+    """Continue the file of results; return how many came, and how many do not verify.
 
-    Results of texts are answers to searches, and left out.
-
-    Raises:
-        FatalError: as `ResultLines` and `ResultReader` do.
+    Results of texts are left out: they answer searches.
     """
     count = 0
     with ResultLines(path, settings.results_topic) as lines:
@@ -151,7 +142,7 @@ async def write_lines(
 
 
 def _line(one: ReadResult) -> bytes:
-    """Return the result as received, in one line, with two members added at its end."""
+    """Return the result as received, in one line, with two more members at its end."""
     document = json_line(one.value.decode()).rstrip()
     added = b'%s%d,"at":[%d,%d]}\n' % (_ADDED, one.signed_at, one.partition, one.offset)
     return document[:-1].encode() + added

@@ -1,15 +1,14 @@
 """Results as they come, verified and each once: for indexers, exports, the gallery and `results`.
 
-Two results of an id can stand in the topic: a request that was redriven has a second one, and
-whoever may write to the topic can copy an old one behind it. The later time of signing holds, then
-the later place; a reader that upserts by id ends with the same ones, whatever was copied.
+The topic can have two results of an id: a redriven request has a second one, and anybody who may
+write to the topic can append a copy of an old one. The later time of signing counts, then the later
+place; so a reader that upserts by id ends with the same results despite copies.
 """
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final, Literal, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -23,8 +22,8 @@ from producer.settings import ProducerSettings
 from producer.verification import verified
 from schemas import Record, Refused, Result, Verifier
 
-# Results are appended soon after they are signed; clocks may differ by as much as requests' may.
-_SKEW_SECONDS: Final = 300
+# Results are appended soon after their signing; clocks may differ by as much as for requests.
+CLOCK_SKEW_SECONDS: Final = 300
 _MAX_IDS: Final = 500_000  # of 26 characters each: 170 MB
 
 Status = Literal["ok", "error"]
@@ -33,7 +32,7 @@ OnUnverifiable = Callable[[Record, Refused], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadResult:
-    """A result whose signature holds: when it was signed (Unix seconds) and where it stands.
+    """A result whose signature holds, its time of signing (Unix seconds) and its place.
 
     `value` is its JSON and `key` the record's, as received: the request's key, else its id.
     """
@@ -53,12 +52,17 @@ class ReadResult:
 
     @property
     def is_of_image(self) -> bool:
-        """Whether it is no answer to a text: an error of old has no image, and may be either."""
+        """Whether it can be an image's: an older consumer's `error` does not say."""
         return self.result.status == "error" or self.result.image is not None
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """Of two results of an id the one with the higher rank counts."""
+        return self.signed_at, self.partition, self.offset
 
 
 class LatestResults:
-    """Remembers which result of an id holds, for the `max_ids` ids that came last."""
+    """Remembers the latest result of each of the last `max_ids` ids."""
 
     def __init__(self, max_ids: int = _MAX_IDS) -> None:
         self._max_ids = max_ids
@@ -67,9 +71,9 @@ class LatestResults:
     def take(
         self, id: str, *, signed_at: int, partition: int, offset: int, value: bytes = b""
     ) -> bool:
-        """Tell whether this result holds over those of its id before it; if so, remember it.
+        """Return whether this result is later than its id's earlier ones; if so, remember it.
 
-        A copy, signed in the same second with the same `value`, does not: it says nothing new.
+        A copy, with the same second of signing and the same `value`, is not: it has nothing new.
         """
         rank, held = (signed_at, partition, offset, hash(value)), self._held.get(id)
         if held and (rank <= held or (rank[0], rank[3]) == (held[0], held[3])):
@@ -85,16 +89,15 @@ class ResultReader:
     """Reads the results topic: `async with` opens it, `async for` gives a `ReadResult` at a time.
 
     Without a group it begins at the start of the topic, at `since` or at `start` (offsets by
-    partition), and remembers nothing. With `group_id` it begins where the group's commits end,
-    shares the partitions with other members, and commits what was handled: a result is, when the
-    next one is asked for, so one whose handling failed comes again. With `auto_commit=False` only
-    `commit` does.
+    partition); `deleted_unread_count` counts the records from `start` on that the topic has lost.
 
-    Of `start`, `deleted_unread_count` counts the records that the topic no longer had.
+    With `group_id` it begins at the group's commits, shares the partitions with other members, and
+    commits handled results. A request for the next result says that the last one is handled, so a
+    result whose handling failed comes again. With `auto_commit=False` `commit` alone commits.
 
-    `follow=False` ends at the end that the topic had at the opening. `statuses` and `since` (Unix
-    seconds, of the signing) leave out what nobody asked for. A record that does not verify is
-    counted and passed over; `on_unverifiable` is called with it.
+    `follow=False` ends at the topic's end at the opening. `statuses` and `since` (Unix seconds, of
+    the signing) select results. A record that does not verify is counted and left out;
+    `on_unverifiable` is called with it.
     """
 
     def __init__(
@@ -148,23 +151,18 @@ class ResultReader:
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self,
-        type_: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
         self._consumer = self._commits.consumer = None
 
     @property
     def positions(self) -> dict[int, int]:
-        """The offset behind what was given, by partition: what `start` takes."""
+        """The offset after the last given record by partition, for a later `start`."""
         return {partition.partition: offset for partition, offset in self._given.items()}
 
     @property
     def behind_count(self) -> int:
-        """How many records, as far as is known, stand between what was given and the end."""
+        """How many records are between the last given one and the end, as far as known."""
         consumer, behind = self._opened(), 0
         for partition in consumer.assignment():
             end = consumer.highwater(partition)
@@ -174,28 +172,28 @@ class ResultReader:
         return behind
 
     async def __aiter__(self) -> AsyncIterator[ReadResult]:
-        """Give one result after the other.
+        """Yield one result after the other.
 
         Raises:
             FatalError: the brokers can no longer be read.
             NotOpen: it was not opened by `async with`.
         """
-        async for records in self._turns():
+        async for records in self._polls():
             for record in records:
                 partition = TopicPartition(record.topic, record.partition)
                 if partition not in self._opened().assignment():
-                    continue  # it was taken away meanwhile, and comes to another member
+                    continue  # another member has it by now, and gets this record
                 self._given[partition] = record.offset + 1
                 if one := self._read(record):
                     yield one
                 await self._commits.handled({partition: record.offset + 1})
 
     async def batches(self) -> AsyncIterator[list[ReadResult]]:
-        """Give up to 500 results at once, and an empty list twice a second while none comes.
+        """Yield up to 500 results at once, and an empty list twice a second while none comes.
 
         Raises as `async for` does.
         """
-        async for records in self._turns():
+        async for records in self._polls():
             results = [one for record in records if (one := self._read(record))]
             ends = {TopicPartition(r.topic, r.partition): r.offset + 1 for r in records}
             self._given.update(ends)
@@ -203,7 +201,7 @@ class ResultReader:
             await self._commits.handled(ends)
 
     async def commit(self) -> None:
-        """Commit everything that was given so far, the present one too.
+        """Commit all results given so far, the present one included.
 
         Raises:
             NotOpen: it was opened without `group_id`, or not at all.
@@ -214,16 +212,16 @@ class ResultReader:
         self._commits.done.update(self._given)
         await self._commits.commit()
 
-    async def _turns(self) -> AsyncIterator[list[Record]]:
-        turns = polled(self._settings, self._opened(), self._topic, follow=self._follow)
-        async with aclosing(turns):
-            async for records in turns:
+    async def _polls(self) -> AsyncIterator[list[Record]]:
+        polls = polled(self._settings, self._opened(), self._topic, follow=self._follow)
+        async with aclosing(polls):
+            async for records in polls:
                 yield records
 
     async def _seek(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
         await consumer.seek_to_beginning(*partitions)
-        if self._since is not None and self._since > _SKEW_SECONDS:
-            earliest_ms = int((self._since - _SKEW_SECONDS) * 1000)
+        if self._since is not None and self._since > CLOCK_SKEW_SECONDS:
+            earliest_ms = int((self._since - CLOCK_SKEW_SECONDS) * 1000)
             found = await consumer.offsets_for_times(dict.fromkeys(partitions, earliest_ms))
             ends = await consumer.end_offsets(partitions)
             for partition, place in found.items():

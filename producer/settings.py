@@ -1,4 +1,4 @@
-"""The settings of the ingestion side: the wire's, and how long it waits for the brokers."""
+"""The settings of the ingestion side."""
 
 from pydantic import Field, SecretStr
 
@@ -6,7 +6,7 @@ from imagelane.settings import WireSettings
 
 
 class ProducerSettings(WireSettings):
-    """What it takes to sign and to publish."""
+    """Settings to sign, publish and read."""
 
     broker_timeout_seconds: float = Field(
         default=30,
@@ -22,13 +22,13 @@ class ProducerSettings(WireSettings):
 
 
 class TopicSettings(ProducerSettings):
-    """What it takes to create the topics: whoever may do that need not be able to sign."""
+    """Settings to create the topics: that needs no secret."""
 
     secret_api_key: SecretStr = Field(default=SecretStr(""), description="not used")
 
 
 class StatusSettings(TopicSettings):
-    """What it takes to see how far the consumers are; the secret verifies the last result."""
+    """Settings of `status`; a secret, if given, verifies the last result."""
 
     group_id: str = Field(
         default="imagelane", min_length=1, description="group of the consumers, for what waits"

@@ -1,6 +1,6 @@
-"""How far the consumers are, as a value: what `imagelane status` shows.
+"""The progress of the consumers, as the value that `imagelane status` shows.
 
-Each part is what was answered, or the `Fault` for which there is no answer; never nothing.
+Each part is known, or a `Fault` that says why not.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from imagelane.kafka.groups import Group
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Why a part is not known, and the exit code of that."""
+    """Why a part is not known, and the exit code for it."""
 
     code: ExitCode
     reason: str
@@ -20,11 +20,11 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionStatus:
-    """How far one partition is.
+    """The progress of one partition.
 
-    `backlog`: records that have no outcome, of those that can be read; `is_exact`: transactions'
-    markers are not among them. `open`: those of them below the highest that is done. `withheld`:
-    offsets from `end` on that an open transaction keeps from being read.
+    `backlog`: readable records without an outcome; `is_exact`: it has no transactions' markers.
+    `open`: those of the backlog below the highest done record. `withheld`: offsets from `end` on
+    that an open transaction keeps unreadable.
     """
 
     topic: str
@@ -40,7 +40,7 @@ class PartitionStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastResult:
-    """The result that was appended last (Unix seconds); without a secret, unverified."""
+    """The last result, appended at Unix seconds; not verified without a secret."""
 
     topic: str
     partition: int
@@ -61,7 +61,7 @@ class DeadLetters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """All of it."""
+    """The status of the consumers of a group."""
 
     group: Group | Fault
     partitions: tuple[PartitionStatus, ...] | Fault
@@ -70,7 +70,7 @@ class Status:
 
     @property
     def faults(self) -> dict[str, Fault]:
-        """What is not known, by the name of the part."""
+        """The faults by the name of the part."""
         parts = {
             "group": self.group,
             "partitions": self.partitions,

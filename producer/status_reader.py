@@ -1,4 +1,4 @@
-"""Asks Kafka from outside how far the consumers are."""
+"""Reads the progress of the consumers from Kafka."""
 
 import math
 import time
@@ -12,9 +12,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from imagelane.exits import ExitCode, FatalError
-from imagelane.kafka.admin import Committed, committed_offsets, retried, topic_partitions
+from imagelane.kafka.admin import committed_offsets, retried, topic_partitions
 from imagelane.kafka.groups import UNKNOWN, Group, describe_group
-from imagelane.position import Undone, undone_at
+from imagelane.position import Position, undone_in_log
 from producer.connection import administration, answering, log_reader, reader
 from producer.dead_letters import text_of
 from producer.records import polled
@@ -24,9 +24,9 @@ from producer.verification import verified
 from schemas import Code, Record, Refused, Verifier
 from schemas.headers import DLQ_CODE
 
-MAX_LETTERS: Final = 2_000  # dead letters read of each partition, the latest
-_MAX_TAIL: Final = 100  # offsets whose records are counted one by one
-_LAST_RESULTS: Final = 100  # offsets of each partition among which the last result is looked for
+MAX_DEAD_LETTERS: Final = 2_000  # dead letters read of each partition, the latest
+_MAX_TAIL: Final = 100  # a backlog of at most so many offsets is counted record by record
+_LAST_RESULTS: Final = 100  # last offsets of each partition, read for the last result
 _OTHER: Final = "other"
 _CODES: Final = frozenset(map(str, Code))
 
@@ -34,36 +34,36 @@ Reply = TypeVar("Reply")
 
 
 async def read_status(settings: StatusSettings, *, since: float) -> Status:
-    """Ask the brokers; dead letters are counted since a time (Unix seconds).
+    """Read the status; dead letters are counted since a time (Unix seconds).
 
     Raises:
-        FatalError: no broker answers, or it refuses who we say we are.
+        FatalError: no broker answers, or it refuses the login.
     """
     async with administration(settings) as admin, reader(settings) as consumer:
         async with answering(settings, "listing the topics"):
             topics = await topic_partitions(admin)
-        look = _Look(settings, admin, consumer, topics)
-        group = await _told(look.group())
+        status_parts = _StatusParts(settings, admin, consumer, topics)
+        group = await _or_fault(status_parts.group())
         return Status(
             group=group,
-            partitions=await _told(look.partitions(group)),
-            last_result=await _told(look.last_result()),
-            dead_letters=await _told(look.dead_letters(since)),
+            partitions=await _or_fault(status_parts.partitions(group)),
+            last_result=await _or_fault(status_parts.last_result()),
+            dead_letters=await _or_fault(status_parts.dead_letters(since)),
         )
 
 
-async def _told(answer: Awaitable[Reply]) -> Reply | Fault:
-    """Return the answer or its fault; brokers that are away are no matter of one part."""
+async def _or_fault(part: Awaitable[Reply]) -> Reply | Fault:
+    """Return the part or its fault; absent brokers are a fault of all parts, and raised."""
     try:
-        return await answer
+        return await part
     except FatalError as exc:
         if exc.code is ExitCode.BROKER:
             raise
         return Fault(code=exc.code, reason=str(exc))
 
 
-class _Look:
-    """One look at the cluster, by two clients that are open."""
+class _StatusParts:
+    """Reads each part of a status by two open clients."""
 
     def __init__(
         self,
@@ -76,9 +76,9 @@ class _Look:
         self._topics = topics
 
     async def group(self) -> Group:
-        """Return the group; one without members and position is an error."""
-        group = await self._asked("describing the group", self._describe)
-        if group.state == UNKNOWN and not await self._asked(
+        """Return the group; without members and position it is an error."""
+        group = await self._retried("describing the group", self._describe)
+        if group.state == UNKNOWN and not await self._retried(
             "reading its position", self._positions
         ):
             brokers = ",".join(self._settings.bootstrap_servers)
@@ -90,9 +90,9 @@ class _Look:
         return group
 
     async def partitions(self, group: Group | Fault) -> tuple[PartitionStatus, ...]:
-        """Return how far each partition of ingest and queries is."""
+        """Return the progress of each partition of ingest and queries."""
         partitions = self._requests()
-        committed = await self._asked("reading its position", self._positions)
+        committed = await self._retried("reading its position", self._positions)
         starts, ends = await self._bounds(partitions)
         log_ends = await self._log_ends(partitions)
         members = {} if isinstance(group, Fault) else _members(group)
@@ -108,7 +108,7 @@ class _Look:
         )
 
     async def last_result(self) -> LastResult | None:
-        """Return the last result that verifies; without a secret, the last record's place."""
+        """Return the last result that verifies; without a secret the last record's place."""
         topic = self._settings.results_topic
         partitions = self._existing(topic)
         starts, ends = await self._bounds(partitions)
@@ -123,7 +123,7 @@ class _Look:
         return last
 
     async def dead_letters(self, since: float) -> DeadLetters:
-        """Count dead letters by code, as their headers say; nobody signs those."""
+        """Count dead letters by the code in their headers, which are not signed."""
         topic = self._settings.dlq_topic
         partitions = self._existing(topic)
         starts, ends = await self._bounds(partitions)
@@ -131,10 +131,12 @@ class _Look:
             millis = dict.fromkeys(partitions, math.floor(since * 1000))
             found = await self._consumer.offsets_for_times(millis)
         first = {one: place.offset if place else ends[one] for one, place in found.items()}
-        begin = {one: max(first[one], starts[one], ends[one] - MAX_LETTERS) for one in partitions}
+        begin = {
+            one: max(first[one], starts[one], ends[one] - MAX_DEAD_LETTERS) for one in partitions
+        }
         by_code: Counter[str] = Counter()
-        async for letter in self._read(topic, begin):
-            code = text_of(letter, DLQ_CODE)
+        async for dead_letter in self._read(topic, begin):
+            code = text_of(dead_letter, DLQ_CODE)
             by_code[code if code in _CODES else _OTHER] += 1
         return DeadLetters(
             since=since,
@@ -145,20 +147,16 @@ class _Look:
     async def _partition(
         self,
         partition: TopicPartition,
-        committed: Committed | None,
+        committed: Position | None,
         start: int,
         end: int,
     ) -> PartitionStatus:
-        undone = Undone(open=(), done_to=start)
-        if committed:
-            undone = undone_at(committed.offset, committed.metadata)
-        first, is_exact = min(end, max(start, undone.done_to)), False
-        left = end - first
+        undone = undone_in_log(committed, start, end)
+        left, is_exact = end - undone.done_to, False
         if left <= _MAX_TAIL:
-            records = self._read(partition.topic, {partition: first})
+            records = self._read(partition.topic, {partition: undone.done_to})
             left, is_exact = len([record async for record in records]), True
-        # What retention has removed since is open for nobody.
-        still_open = sum(start <= offset < end for offset in undone.open)
+        still_open = len(undone.open)
         return PartitionStatus(
             topic=partition.topic,
             partition=partition.partition,
@@ -172,7 +170,7 @@ class _Look:
         )
 
     def _requests(self) -> list[TopicPartition]:
-        """Return the partitions of the requests; there need not be a topic of queries."""
+        """Return the partitions of the requests; the topic of queries may be missing."""
         found = self._existing(self._settings.ingest_topic)
         if self._settings.queries_topic in self._topics:
             found += self._existing(self._settings.queries_topic)
@@ -190,26 +188,26 @@ class _Look:
     async def _describe(self) -> Group:
         return await describe_group(self._admin, self._settings.group_id)
 
-    async def _positions(self) -> dict[TopicPartition, Committed]:
+    async def _positions(self) -> dict[TopicPartition, Position]:
         group_id = self._settings.group_id
         return await committed_offsets(self._admin, group_id, self._requests())
 
-    async def _asked(self, doing: str, ask: Callable[[], Awaitable[Reply]]) -> Reply:
-        """Ask until there is an answer: a coordinator may be moving."""
+    async def _retried(self, doing: str, ask: Callable[[], Awaitable[Reply]]) -> Reply:
+        """Retry until there is an answer: a coordinator may be moving."""
         async with answering(self._settings, f"group {self._settings.group_id}: {doing}"):
             return await retried(ask, self._settings.broker_timeout_seconds)
 
     async def _bounds(
         self, partitions: list[TopicPartition]
     ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
-        """Return where the partitions begin, and where what can be read of them ends."""
+        """Return the starts and the readable ends of the partitions."""
         self._consumer.assign(partitions)
         async with answering(self._settings, f"asking for the ends of {partitions[0].topic}"):
             starts = await self._consumer.beginning_offsets(partitions)
             return starts, await self._consumer.end_offsets(partitions)
 
     async def _log_ends(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return where the partitions end, with what transactions that are open have written."""
+        """Return the ends of the partitions, open transactions' records included."""
         async with log_reader(self._settings) as consumer:
             consumer.assign(partitions)
             async with answering(self._settings, f"asking for the ends of {partitions[0].topic}"):
@@ -217,13 +215,13 @@ class _Look:
                 return ends
 
     async def _read(self, topic: str, begin: Mapping[TopicPartition, int]) -> AsyncIterator[Record]:
-        """Give the records of a topic from these offsets to the end that it has now."""
+        """Yield the records of a topic from these offsets to its present end."""
         self._consumer.assign(list(begin))
         for partition, offset in begin.items():
             self._consumer.seek(partition, offset)
-        turns = polled(self._settings, self._consumer, topic, follow=False)
-        async with aclosing(turns):
-            async for records in turns:
+        polls = polled(self._settings, self._consumer, topic, follow=False)
+        async with aclosing(polls):
+            async for records in polls:
                 for record in records:
                     yield record
 
@@ -255,5 +253,5 @@ def _result(record: Record, verifier: Verifier | None) -> LastResult | None:
 
 
 def day_ago() -> float:
-    """Return the Unix seconds of a day ago, since when dead letters are counted by default."""
+    """Return the Unix seconds of a day ago."""
     return time.time() - 86_400

@@ -1,6 +1,6 @@
-"""The four topics: what they should be, and how what exists differs.
+"""The four topics: how they should be, and how existing ones differ.
 
-What exists is changed by name alone (`fix`), and only in its settings.
+`fix` alone changes an existing topic, and its settings alone.
 """
 
 from collections.abc import Mapping
@@ -19,8 +19,7 @@ from producer.settings import ProducerSettings
 # LogAppendTime: freshness is judged by the broker's clock, not by the producer's claim.
 TIMESTAMP_TYPE: Final = "message.timestamp.type"
 PARTITIONS: Final = "partitions"
-# The broker unpacks what a producer packed, and then holds it to the limit: a consumer can be sent
-# no bomb, and needs no codec.
+# The broker unpacks compressed batches and checks their size, so no consumer has to unpack one.
 _COMPRESSION: Final = "compression.type"
 _MAX_BYTES: Final = "max.message.bytes"
 _MIB: Final = 1024 * 1024
@@ -29,7 +28,7 @@ _THIRTY_DAYS_MS: Final = 30 * 86_400_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicPlan:
-    """A topic as it should be. Partitions or replicas that nobody asked for are not compared."""
+    """A topic as it should be. `partitions` or `replication` None is not compared."""
 
     name: str
     partitions: int | None
@@ -72,21 +71,21 @@ def topic_plans(
         _MAX_BYTES: str(_MIB),
     }
     results = {_MAX_BYTES: str(_MIB)}
-    # Whatever fits into the ingest topic must fit into the dead letters with the reason added.
-    letters = {_MAX_BYTES: str(2 * _MIB), "retention.ms": str(_THIRTY_DAYS_MS)}
+    # Twice the ingest topic's: a dead letter is a record with its reason added.
+    dead_letters = {_MAX_BYTES: str(2 * _MIB), "retention.ms": str(_THIRTY_DAYS_MS)}
     return tuple(
         TopicPlan(name=name, partitions=count, replication=replication, configs=configs | durable)
         for name, count, configs in (
             (settings.ingest_topic, partitions, ingest),
             (settings.queries_topic, partitions, ingest),
             (settings.results_topic, partitions, results),
-            (settings.dlq_topic, 1, letters),
+            (settings.dlq_topic, 1, dead_letters),
         )
     )
 
 
 def differences(plan: TopicPlan, found: Mapping[str, str]) -> tuple[Difference, ...]:
-    """Return what differs, the most important first; `found` has the counts as well."""
+    """Return the differences; `found` has the counts as well."""
     counts = {PARTITIONS: plan.partitions, "replication": plan.replication}
     wanted = {**plan.configs, **{name: str(count) for name, count in counts.items() if count}}
     return tuple(
@@ -130,10 +129,9 @@ async def _ensure(
 
 
 async def _fixed(admin: AIOKafkaAdminClient, plan: TopicPlan, report: TopicReport) -> TopicReport:
-    """Set the plan's settings where the report says that one of them differs.
+    """Set the plan's settings if the report says that one of them differs.
 
-    The request replaces whatever was set for the topic, so what differs in nothing else is sent
-    again with it.
+    The request replaces all settings of the topic, so it has the topic's other ones as well.
     """
     different = tuple(d for d in report.differences if d.setting in plan.configs)
     if not different:
@@ -159,6 +157,6 @@ async def _create(admin: AIOKafkaAdminClient, plan: TopicPlan) -> None:
     response = await admin.create_topics([topic])
     for name, code, *message in response.topic_errors:
         error = for_code(code)
-        # Somebody else may have been quicker: two deployments that start at once.
+        # Two deployments that start at once: the other one created it.
         if code and error is not TopicAlreadyExistsError:
             raise error(f"{name}: {message[0] if message and message[0] else error.description}")

@@ -1,4 +1,4 @@
-"""The caller's trace goes on in the request, where there is one (W3C Trace Context)."""
+"""Continue the caller's trace in the request (W3C Trace Context)."""
 
 import sys
 
@@ -6,11 +6,8 @@ from schemas.headers import TRACEPARENT
 
 
 def trace_headers() -> list[tuple[str, bytes]]:
-    """Return the header that names the span in which we are called; none outside of any.
-
-    No signature covers it, as none covers any other header.
-    """
-    if "opentelemetry.trace" not in sys.modules:  # nobody in this process has made a span
+    """Return the header of the caller's span; none without a span. No signature covers it."""
+    if "opentelemetry.trace" not in sys.modules:  # this process has made no span
         return []
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

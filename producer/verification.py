@@ -1,25 +1,19 @@
-"""Whether a record of the results topic is what it claims to be."""
+"""Verification of records of the results topic."""
 
-from schemas import Code, Record, Refused, Result, Verifier, decode_result
+from schemas import Record, Result, Verifier, decode_result
+from schemas.admission import decode_signed
 
 
 def verified_result(record: Record, verifier: Verifier) -> Result:
-    """Return the result that an authentic record of the results topic holds.
-
-    Raises:
-        Refused: the signature does not hold, or what it vouches for is no result.
-    """
+    """Return the result of an authentic record; raises as `verified`."""
     return verified(record, verifier)[0]
 
 
 def verified(record: Record, verifier: Verifier) -> tuple[Result, int]:
-    """Return the result, and when it was signed in Unix seconds; raises as `verified_result`."""
+    """Return the result of an authentic record, and its time of signing in Unix seconds.
+
+    Raises:
+        Refused: the signature does not hold, or the signed value is no result.
+    """
     signed = verifier.verify(record.headers, record.key, record.value)
-    if record.value is None:
-        raise Refused(Code.MALFORMED, "the value is null")
-    result = decode_result(record.value)
-    if result.id != signed.id:
-        raise Refused(
-            Code.ID_MISMATCH, f"the value's id is {result.id}, the signature's {signed.id}"
-        )
-    return result, signed.timestamp
+    return decode_signed(record.value, signed, decode_result), signed.timestamp

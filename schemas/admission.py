@@ -1,31 +1,34 @@
-"""Whether a record may come in: verify first, then parse. Pure: the time is an argument."""
+"""Admission of records: verify first, then parse. Pure: time is an argument."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from schemas.codec import check_size, decode_request
 from schemas.codes import Code, Refused
-from schemas.messages import Request
+from schemas.messages import Request, Result
 from schemas.records import Record, TimestampType
-from schemas.signing import Verifier
+from schemas.signing import Signed, Verifier
 
-MAX_HEADERS: Final = 64  # a record of 1 MiB can have 349,000, and each costs as much as a check
+M = TypeVar("M", Request, Result)
+
+MAX_HEADERS: Final = 64  # a record of 1 MiB has room for 349,000, and each takes time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Freshness:
-    """How far the time of signing may lie from the clock it is compared with, in seconds.
+    """How far the time of signing may lie from a reference time, in seconds.
 
-    With LogAppendTime that clock is the broker's at the append, so that a backlog of hours stays
-    honest. With CreateTime the record's time is the producer's claim, and only our own clock is
-    left: hence a window of its own, and a longer one.
+    With LogAppendTime the reference is the broker's time of the append, so a record stays fresh in
+    a backlog of hours. With CreateTime the record's time is the producer's claim; the reference is
+    our own clock, and the longer window leaves time for the backlog.
     """
 
     append_window_seconds: int = 300
     create_window_seconds: int = 86_400
 
     def clock(self, record: Record, now: float) -> tuple[float, int]:
-        """Return the time to compare with, in Unix seconds, and the window around it."""
+        """Return the reference time, in Unix seconds, and the window around it."""
         if record.timestamp_type is TimestampType.APPEND:
             return record.timestamp_ms / 1000, self.append_window_seconds
         return now, self.create_window_seconds
@@ -46,11 +49,11 @@ def admit(record: Record, *, verifier: Verifier, freshness: Freshness, now: floa
     """Return the request of an authentic, fresh and well-formed record; `now` is Unix seconds.
 
     Raises:
-        Refused: with the first reason against it.
+        Refused: the first fault.
     """
     if record.unread:
         raise Refused(Code.TOO_LARGE, record.unread)
-    # Before the signature is looked for, so that the search and the hashing are bounded too.
+    # Before the verification, so that the search for headers and the hashing are bounded.
     if record.value is not None:
         check_size(record.value)
     if len(record.headers) > MAX_HEADERS:
@@ -59,11 +62,20 @@ def admit(record: Record, *, verifier: Verifier, freshness: Freshness, now: floa
         )
     signed = verifier.verify(record.headers, record.key, record.value)
     freshness.check(record, signed.timestamp, now)
-    if record.value is None:
+    return decode_signed(record.value, signed, decode_request)
+
+
+def decode_signed(value: bytes | None, signed: Signed, decode: Callable[[bytes], M]) -> M:
+    """Parse a value whose signature holds.
+
+    Raises:
+        Refused: the value is null or does not parse, or its id is not the signature's.
+    """
+    if value is None:
         raise Refused(Code.MALFORMED, "the value is null")
-    request = decode_request(record.value)
-    if request.id != signed.id:
+    message = decode(value)
+    if message.id != signed.id:
         raise Refused(
-            Code.ID_MISMATCH, f"the value's id is {request.id}, the signature's {signed.id}"
+            Code.ID_MISMATCH, f"the value's id is {message.id}, the signature's {signed.id}"
         )
-    return request
+    return message

@@ -1,4 +1,4 @@
-"""Bytes to message and back. Any bytes give a message or one `Refused`, nothing else."""
+"""Bytes to message and back. Any bytes give a message or a `Refused`, nothing else."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def decode_request(value: bytes) -> Request:
 
 
 def encode_request(request: Request) -> bytes:
-    """Return the compact JSON of a request; its metadata as they were sent."""
+    """Return the compact JSON of a request, with its metadata as sent."""
     return _encode(request)
 
 
@@ -43,12 +43,12 @@ def decode_result(value: bytes) -> Result:
 
 
 def encode_result(result: Result) -> bytes:
-    """Return the compact JSON of a result; absent fields are left out."""
+    """Return the compact JSON of a result, without absent fields."""
     return _encode(result)
 
 
 def decode_source(value: bytes) -> Source:
-    """Parse where a result's request stands, and nothing else of the result: vectors are long.
+    """Return the `source` of a result, and validate nothing else: vectors are long.
 
     Raises:
         Refused: `malformed` or `invalid`.
@@ -76,7 +76,7 @@ def describe_errors(error: ValidationError) -> str:
 
 
 def _where(location: tuple[int | str, ...]) -> str:
-    """Return the path to a fault. A name in it may be the sender's: cut, and on one line."""
+    """Return the path to a fault, cut and on one line: a name in it may be the sender's."""
     path = ".".join(map(str, location))[:MAX_PATH_CHARS] or "value"
     return path if path.isprintable() else ascii(path)
 
@@ -94,7 +94,7 @@ def _decode(type_: type[_Message], value: bytes) -> _Message:
         return type_.model_validate(members)
     except ValidationError as exc:
         raise Refused(Code.INVALID, describe_errors(exc)) from exc
-    except RecursionError as exc:  # an enum names a bad value in full
+    except RecursionError as exc:  # an enum's error prints the whole bad value
         raise Refused(Code.INVALID, "value: nested too deeply") from exc
 
 
@@ -109,9 +109,9 @@ def _members(value: bytes) -> dict[str, Any]:
 
 
 def _as_sent(value: bytes, name: str) -> bytes:
-    """Return the bytes of the top-level member `name` of an object that is known to parse.
+    """Return the bytes of the top-level member `name` of an object that parses.
 
-    The last one if it comes twice, as a parser takes it. orjson gives no positions, so the standard
+    The last of two members counts, as for a parser. orjson gives no positions, so the standard
     library's scanner walks the top level.
     """
     text, found = value.decode(), ""
@@ -132,7 +132,7 @@ def _as_sent(value: bytes, name: str) -> bytes:
 
 
 def _after_space(text: str, position: int) -> int:
-    return _SPACE.match(text, position).end()  # type: ignore[union-attr]  # it matches nothing too
+    return _SPACE.match(text, position).end()  # type: ignore[union-attr]  # it always matches
 
 
 def _encode(message: Request | Result) -> bytes:

@@ -5,9 +5,9 @@
       ▼         ▼         ▼          ▼
     refused   failed    failed     failed
 
-A code of stage `admit` refuses the record: one dead letter and no result, since nothing is said to
-somebody who could not sign. A code of any later stage fails it: one `error` result and one dead
-letter. The same list serves results, dead letters, metrics and documentation.
+A code of stage `admit` refuses the record: one dead letter and no result, since only a valid
+signature gets an answer. A code of any later stage fails it: one `error` result and one dead
+letter. Results, dead letters, metrics and documentation share this list.
 """
 
 from enum import StrEnum
@@ -22,7 +22,7 @@ class Stage(StrEnum):
 
 
 class Code(StrEnum):
-    """A reason, with the stage that gives it and whether trying again can heal it."""
+    """A reason, with its stage and whether a retry can heal it."""
 
     stage: Stage
     retryable: bool
@@ -60,7 +60,7 @@ class Code(StrEnum):
 
 
 class Refused(Exception):
-    """A record that may not come in; `code` is of stage `admit`, `reason` is for a person."""
+    """A record that is not admitted; `code` is of stage `admit`, `reason` is for a person."""
 
     def __init__(self, code: Code, reason: str) -> None:
         super().__init__(f"{code}: {reason}")

@@ -1,4 +1,4 @@
-"""Names of the record headers, and what a dead letter's say."""
+"""Names of the record headers."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ CE_SOURCE: Final = "ce_source"
 CE_TYPE: Final = "ce_type"
 CE_TIME: Final = "ce_time"
 
-# W3C Trace Context; no part of what is signed.
+# W3C Trace Context; the signature does not cover it.
 TRACEPARENT: Final = "traceparent"
 _TRACEPARENT_FORM: Final = re.compile(
     rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
@@ -39,12 +39,12 @@ DLQ_TRACEPARENT: Final = "dlq-traceparent"
 
 
 def is_dead_letter_header(name: str) -> bool:
-    """Tell whether a second pass through the dead letters replaces this header."""
+    """Return whether a dead letter has this header of its own; a later dead letter replaces it."""
     return name.startswith(("__dlq.", "dlq-"))
 
 
 def trace_id(found: Sequence[tuple[str, bytes]]) -> str | None:
-    """Return the trace id of headers with one `traceparent` that is one; it is no secret."""
+    """Return the trace id of the one well-formed `traceparent`; None otherwise. It is no secret."""
     values = [value for name, value in found if name == TRACEPARENT]
     match = _TRACEPARENT_FORM.fullmatch(values[0] or b"") if len(values) == 1 else None
     return match[1].decode() if match else None

@@ -1,7 +1,7 @@
-"""The messages: what is asked for, and what comes back. Frozen, validated when made.
+"""Request and result. Frozen, validated when made.
 
-A request refuses fields that it does not know: a misspelt option must not pass for a wish. A result
-ignores them, so that an older reader outlives a newer consumer.
+A request refuses unknown fields: a misspelt option must not pass unnoticed. A result ignores them,
+so that an older reader can read a newer consumer's results.
 """
 
 import base64
@@ -44,7 +44,7 @@ class Task(StrEnum):
 
 
 class JsonObject(Mapping[str, Any]):
-    """A JSON object that keeps the bytes it was sent as: long numbers and order stay unchanged.
+    """A JSON object that keeps its bytes as sent: long numbers and order stay unchanged.
 
     Raises:
         ValueError: not a JSON object.
@@ -73,7 +73,7 @@ class JsonObject(Mapping[str, Any]):
 
 
 def _metadata(value: object) -> JsonObject:
-    """Hold the limit, and let a caller write `metadata={"album": 7}`."""
+    """Check the size, and take a dict as well: a caller writes `metadata={"album": 7}`."""
     if isinstance(value, dict):
         try:
             # Not orjson: it makes null of NaN and knows no integer above 64 bits.
@@ -104,7 +104,7 @@ class _ResultModel(BaseModel):
 
 
 class ImageReference(_Message):
-    """Where the image is. `sha256`, when given, is what its bytes must hash to."""
+    """The image's address. Its bytes must hash to `sha256`, if that is given."""
 
     uri: str = Field(min_length=1, max_length=MAX_URI_CHARS)
     sha256: Sha256 | None = None
@@ -161,14 +161,14 @@ class Request(_Message):
 
     @property
     def subject(self) -> str:
-        """The image's URI, or the text: what a person knows the request by."""
+        """The image's URI, or the text."""
         return self.image.uri if self.image is not None else self.text or ""
 
 
 class ImageInfo(_ResultModel):
     """The image: `sha256` of its bytes as fetched, `width` and `height` after EXIF orientation.
 
-    Of an image that failed only `uri` is known; an `ok` result has all five.
+    A failed image has `uri` alone; an `ok` result has all five.
     """
 
     uri: str
@@ -219,9 +219,9 @@ class Caption(_ResultModel):
 
 
 class Failure(_ResultModel):
-    """Why there is nothing else. `message` is for a person; `attempts` counts the tries.
+    """Why a request failed. `message` is for a person; `attempts` counts the tries.
 
-    `code` is any string: a newer consumer may give one that is not in this version's `Code`.
+    `code` is any string: a newer consumer may have codes that this version's `Code` lacks.
     """
 
     code: str
@@ -241,7 +241,7 @@ class TimingMs(_ResultModel):
 
 
 class Source(_ResultModel):
-    """Where the request stands in the log, and the consumer group of the result (if it is told)."""
+    """The request's place in the log, and the consumer group (absent from older consumers)."""
 
     topic: str
     partition: int
@@ -250,7 +250,7 @@ class Source(_ResultModel):
 
 
 class Result(_ResultModel):
-    """The outcome of one request: `ok` with what was asked for, or `error` with the reason.
+    """The outcome of one request: `ok` with the embedding or caption, or `error` with the reason.
 
     The `ok` result of a text has no `image`; an `error` may have one, with its `uri` alone.
     """

@@ -1,4 +1,4 @@
-"""Records as they stand in the log, free of any client library."""
+"""Records of the log, free of any client library."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class TimestampType(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A record that was read. `timestamp_ms` is Unix time, set by whom `timestamp_type` says."""
+    """A record that was read. `timestamp_ms` is Unix time; `timestamp_type` says who set it."""
 
     topic: str
     partition: int
@@ -26,12 +26,12 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: Headers
-    unread: str | None = None  # why the log's bytes here could not be read as records
+    unread: str | None = None  # why the log's bytes at this place are unreadable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingRecord:
-    """A record to be written; the broker picks partition (by key) and offset."""
+    """A record to write; the key picks the partition, the broker the offset."""
 
     topic: str
     key: bytes | None

@@ -1,9 +1,9 @@
 """Sign a record, and verify one before anything in it is parsed.
 
-The signature covers the bytes as they travel (nothing is serialised again), the topic it was made
-for, the key (it picks the partition), the id and the time of signing. Each field is of a fixed
-character set or hashed, so no two inputs give the same string to sign. Only the key that a
-signature names is tried.
+The signature covers the value's bytes as they travel (nothing is serialised again), the topic, the
+key (it picks the partition), the id and the time of signing. Each field is of a fixed character set
+or hashed, so no two inputs give the same string to sign. A signature is tried by the key that it
+names, and by no other.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ from schemas.codes import Code, Refused
 from schemas.headers import SIG, SIG_ID, SIG_TS
 from schemas.records import Headers
 
-MIN_SECRET_BYTES: Final = 32  # as long as the SHA-256 that it keys (RFC 2104, section 3)
-MAX_SIGNATURES: Final = 4  # two keys in a rotation, and room; bounds the work for one record
+MIN_SECRET_BYTES: Final = 32  # the length of SHA-256's output (RFC 2104, section 3)
+MAX_SIGNATURES: Final = 4  # a rotation needs two; bounds the work for one record
 
 ID_PATTERN: Final = r"[A-Za-z0-9._-]{1,64}"
 KEY_ID_PATTERN: Final = r"[A-Za-z0-9_-]{1,32}"
@@ -97,7 +97,7 @@ class Verifier:
         )
 
     def _known(self, signatures: bytes) -> list[tuple[bytes, bytes]]:
-        """Return (key id, mac) of each signature whose key we have; one malformed refuses all."""
+        """Return (key id, mac) of each signature by a known key; one malformed refuses all."""
         parts = signatures.split(b" ", MAX_SIGNATURES)  # a megabyte of spaces stays one split
         matches = [_SIGNATURE.fullmatch(part) for part in parts]
         if len(parts) > MAX_SIGNATURES or None in matches:
@@ -135,6 +135,6 @@ def _key(secret: bytes) -> hmac.HMAC:
 
 
 def _mac(keyed: hmac.HMAC, *fields: bytes) -> bytes:
-    mac = keyed.copy()  # to key it anew takes as long again
+    mac = keyed.copy()  # keying anew would take as long again
     mac.update(b"\n".join((b"kmsg-sig-v1", *fields)))
     return mac.hexdigest().encode()

@@ -163,12 +163,11 @@ class Cluster:
                 log.warning("position not answered", reason=str(reason))
                 warned.add(str(reason))
 
-        found = await retried(
+        return await retried(
             lambda: committed_offsets(self._connected(), group_id, partitions),
             self._position_wait_seconds,
             warn,
         )
-        return {p: Position(offset=c.offset, metadata=c.metadata) for p, c in found.items()}
 
     async def _facts(self, topic: str, partitions: int) -> TopicFacts:
         try:

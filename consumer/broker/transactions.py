@@ -41,7 +41,7 @@ from consumer.broker.cluster import TopicFacts
 from consumer.broker.end_txn import EndTxnUnanswered, send_end_txn_once
 from consumer.broker.transaction_counts import TransactionCounts
 from imagelane.exits import ExitCode, FatalError
-from imagelane.kafka.admin import offsets_told
+from imagelane.kafka.admin import fetch_positions
 from imagelane.kafka.errors import Unanswered
 from imagelane.position import Position
 from schemas import OutgoingRecord
@@ -130,15 +130,14 @@ class PartitionTransactions:
         producer = self._producer
         assert producer is not None
         coordinator = producer._sender._coordinators[CoordinationType.GROUP]
-        offsets = await offsets_told(
+        positions = await fetch_positions(
             lambda request: producer.client.send(
                 coordinator, request, group=ConnectionGroup.COORDINATION
             ),
             self._group_id,
             [self._partition],
         )
-        found = offsets.get(self._partition)
-        return Position(offset=found.offset, metadata=found.metadata) if found else None
+        return positions.get(self._partition)
 
     def _not_lost(self, found: Position | None) -> Position | None:
         """Return `found`; raise if it is None after a known position: the group is not new."""

@@ -1,8 +1,7 @@
-"""What the device does next, and how many jobs at once. Pure, so that it can be tried by a table.
+"""Which step the device runs next, and how many jobs are in it. Pure: time is an argument.
 
-Whatever is ready is taken at once, up to the limit: no waiting to fill a batch, for batches grow by
-themselves while the device is busy. Each model has one step at a time to offer: a batch, or its own
-way to the device or off it.
+No step waits to fill its batch: jobs pile up while the device is busy, so batches grow under load.
+Each model offers one step at a time: a batch, or a move of its weights.
 """
 
 from collections.abc import Mapping
@@ -18,11 +17,11 @@ def best_batch(images_per_second: Mapping[int, float]) -> int:
     return min(batch for batch, rate in images_per_second.items() if rate >= enough)
 
 
-class Turns:
-    """Whose step is next: an urgent one first, then the model whose last step is longest ago.
+class StepOrder:
+    """Picks the model whose step runs next: an urgent one, then the least recently served.
 
-    So no model starves another. After `MAX_URGENT_IN_A_ROW` urgent steps one of the others runs, so
-    that a flood of searches stops no picture.
+    No model starves another. After `MAX_URGENT_IN_A_ROW` urgent steps another model's step runs, so
+    a flood of searches stops no picture.
     """
 
     def __init__(self) -> None:
@@ -31,10 +30,10 @@ class Turns:
         self._urgent_in_a_row = 0
 
     def choose(self, ready: Mapping[str, bool]) -> str | None:
-        """Return the model whose step is next, or None when there is nothing to do.
+        """Return the model whose step is next; None without one.
 
-        `ready` has the models with a step to offer, and whether it is urgent. Of two that have not
-        had a turn yet the first one has it.
+        `ready` says of each model with a step whether it is urgent. The first of two models without
+        an earlier step wins.
         """
         urgent = [name for name, is_urgent in ready.items() if is_urgent]
         others = [name for name in ready if name not in urgent]
@@ -49,10 +48,10 @@ class Turns:
 
 
 class ShortSteps:
-    """How long a step may take while somebody searches; no bound while nobody does.
+    """Bounds the seconds of a step while searches come.
 
-    An urgent step waits for the one that runs: 32 pictures of ViT-B/32 take 1.5 s on two cores, and
-    8 captions of BLIP as many as 8 s. Batches of that size win a tenth or two over small ones.
+    An urgent step waits for the running one: 32 pictures of ViT-B/32 take 1.5 s on two cores, and 8
+    captions of BLIP up to 8 s. Batches of that size gain 10 to 20 % over small ones.
     """
 
     def __init__(self, *, step_seconds: float = 0.2, remember_seconds: float = 60) -> None:
@@ -65,16 +64,16 @@ class ShortSteps:
         self._urgent_at = now
 
     def bound(self, now: float) -> float | None:
-        """Return the seconds that a step may take, None where there is no bound."""
+        """Return the seconds that a step may take; None without a bound."""
         if self._urgent_at is None or now - self._urgent_at > self._remember_seconds:
             return None
         return self._step_seconds
 
 
 class BatchSize:
-    """How many jobs go into one batch: at most `most`, less after the memory ran out.
+    """How many jobs go into one batch: at most `most`, fewer after memory ran out.
 
-    Remembers the size that worked, and doubles it after `grow_after` full batches in a row.
+    Keeps the size that worked, and doubles it after `grow_after` full batches in a row.
     """
 
     def __init__(self, most: int, *, grow_after: int = 32) -> None:
@@ -85,7 +84,7 @@ class BatchSize:
         self._full_in_a_row = 0
 
     def within(self, seconds: float | None) -> int:
-        """Return how many jobs fit into `seconds`, going by the last batch; one at least."""
+        """Return how many jobs fit into `seconds` at the pace of the last batch; at least one."""
         if seconds is None or not self._seconds_per_job:
             return self.limit
         return max(1, min(self.limit, int(seconds / self._seconds_per_job)))
@@ -95,9 +94,9 @@ class BatchSize:
         self._seconds_per_job = seconds / batch
 
     def ran_out(self, batch: int, *, worked: int) -> None:
-        """Record that memory ran out in a batch of `batch`; pieces of up to `worked` went through.
+        """Record that memory ran out in a batch of `batch`; its largest working piece had `worked`.
 
-        One job alone says nothing about the size of batches.
+        A batch of one changes nothing: no limit is smaller.
         """
         if batch > 1:
             self.limit = max(1, min(worked, batch // 2))

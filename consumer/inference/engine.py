@@ -1,8 +1,7 @@
-"""The device, as record coroutines see it: many ask at once, one thread does one thing at a time.
+"""One device for many callers: record coroutines queue jobs, one thread runs one step at a time.
 
-`run` decides (`batching`, `residency`), hands one step to the GPU thread and awaits it: sequential
-by construction, no lock. Only the load of a model from disk runs beside it, in a thread of its own,
-for it touches host memory alone.
+`run` picks a step (`batching`, `residency`), hands it to the GPU thread and awaits it, so nothing
+needs a lock. A load from disk runs beside it in its own thread, for it touches host memory alone.
 """
 
 import asyncio
@@ -17,10 +16,10 @@ import numpy as np
 import structlog
 
 from consumer.errors import Failed
-from consumer.inference.batching import BatchSize, ShortSteps, Turns, best_batch
+from consumer.inference.batching import BatchSize, ShortSteps, StepOrder, best_batch
 from consumer.inference.errors import DeviceFailed, ModelUnavailable
 from consumer.inference.gpu import GpuThread, JobQueue, MakeRoom, StepFailed
-from consumer.inference.on_demand import Bench, OnDemandModel
+from consumer.inference.on_demand import DeviceContext, OnDemandModel
 from consumer.inference.ports import Captioner, Embedder, TextEmbedder, Tokens
 from consumer.inference.residency import ResidencyPolicy
 from consumer.outcome import Inference, Vector
@@ -30,11 +29,11 @@ from schemas import Code, Task
 _log = structlog.get_logger()
 _RESIDENT: Final = "CLIP"
 MEASURED_BATCHES: Final = (8, 16, 32, 64, 128, 256)
-_LEAST_SECONDS: Final = 1e-6  # a clock may stand still for one step
+_LEAST_SECONDS: Final = 1e-6  # a coarse clock may show no time for a step
 
 
 class Engine:
-    """One device: CLIP's image tower always on it, the models on demand when they are asked for.
+    """One device. CLIP's image tower stays on it; its text tower and BLIP are loaded on demand.
 
     Use it as `async with Engine(...) as engine`, and let a task of its own await `engine.run()`.
     """
@@ -51,28 +50,28 @@ class Engine:
         text_residency: ResidencyPolicy,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make it of its models; `embed_batch` None: what a measurement says when it opens."""
+        """Make the engine; with `embed_batch` None `async with` measures the best batch."""
         self._is_measured = embed_batch is None
         embed_batch = embed_batch or MEASURED_BATCHES[0]
         self._embedder = embedder
         self._captioner = captioner
         self._tokenize = text_embedder.tokenize
         self._tokenizer_thread = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
-        self._bench = Bench(gpu=GpuThread(), clock=clock, changed=asyncio.Event())
+        self._context = DeviceContext(gpu=GpuThread(), clock=clock, changed=asyncio.Event())
         self._images: JobQueue[Pixels, Vector] = JobQueue(embedder.embed, BatchSize(embed_batch))
         self._texts: OnDemandModel[Tokens, Vector] = OnDemandModel(
             "CLIP text",
             text_embedder,
             JobQueue(text_embedder.embed_texts, BatchSize(embed_batch)),
             text_residency,
-            self._bench,
+            self._context,
         )
         self._captions: OnDemandModel[Pixels, str] = OnDemandModel(
             "BLIP",
             captioner,
             JobQueue(captioner.caption, BatchSize(caption_batch)),
             residency,
-            self._bench,
+            self._context,
         )
         on_demand: list[OnDemandModel[Any, Any]] = [self._texts, self._captions]
         self.on_demand = {model.name: model for model in on_demand}
@@ -80,7 +79,7 @@ class Engine:
             _RESIDENT: self._images,
             **{model.name: model.queue for model in on_demand},
         }
-        self._turns = Turns()
+        self._step_order = StepOrder()
         self._short_steps = ShortSteps()
 
     async def __aenter__(self) -> Self:
@@ -93,20 +92,19 @@ class Engine:
         if self._is_measured:
             await self._choose_batch()
         size = self._images.size
-        while failed_step := await self._bench.gpu.attempt(self._warm_up):
+        while failed_step := await self._context.gpu.attempt(self._warm_up):
             if not failed_step.out_of_memory:
-                model = self._embedder.identity.model
-                raise ModelUnavailable(f"{model} fails on a sound picture: {failed_step.reason}")
+                raise self._unfit(failed_step)
             if size.limit == 1:
                 raise DeviceFailed(f"CLIP's warm-up gave: {failed_step.reason}")
             size.ran_out(size.limit, worked=size.limit // 2)
         return self
 
     async def _choose_batch(self) -> None:
-        """Let a step have as many images as this device gains by: it stays short otherwise."""
+        """Measure batches of images, and take the smallest that is nearly the fastest."""
         rates: dict[int, float] = {}
         for batch in MEASURED_BATCHES:
-            seconds = await self._bench.gpu.attempt(partial(self._seconds_of, batch))
+            seconds = await self._context.gpu.attempt(partial(self._seconds_of, batch))
             if isinstance(seconds, StepFailed):
                 _log.info("embed batch does not work", images=batch, reason=seconds.reason)
                 break  # a model that never works fails its warm-up
@@ -118,42 +116,44 @@ class Engine:
             _log.info("embed batch", images=batch, images_per_second=round(rates[batch]))
 
     def _seconds_of(self, batch: int) -> float:
-        """Return the time of a step of `batch` images, the best of three after one to warm up."""
+        """Return the seconds of a step of `batch` images: the best of three, after a warm-up."""
         seconds = []
         for _ in range(4):
-            began = self._bench.clock()
+            began = self._context.clock()
             self._embedder.embed([self._black()] * batch)
-            seconds.append(self._bench.clock() - began)
+            seconds.append(self._context.clock() - began)
         return max(min(seconds[1:]), _LEAST_SECONDS)
 
     async def __aexit__(self, *_: object) -> None:
-        """Wait for the step that is running, and end the threads."""
+        """Wait for the running step, and end the threads."""
         self._tokenizer_thread.shutdown(wait=False, cancel_futures=True)
-        await self._bench.gpu.close()
+        await self._context.gpu.close()
 
     def _warm_up(self) -> None:
         self._embedder.embed([self._black()] * self._images.size.limit)
+
+    def _unfit(self, failed_step: StepFailed) -> ModelUnavailable:
+        model = self._embedder.identity.model
+        return ModelUnavailable(f"{model} fails on a sound picture: {failed_step.reason}")
 
     def _black(self) -> Pixels:
         to = self._embedder.resize
         return np.zeros((to.height, to.width, 3), np.uint8)
 
     async def probe(self, pixels: Mapping[Task, Pixels], text: str) -> tuple[int, str | None]:
-        """Embed and caption a picture and embed a text, before `run`; the models go again.
+        """Embed and caption a picture and embed a text before `run`, and unload the models again.
 
         Returns:
-            How many numbers a vector has, and the caption; None where there is no room for it.
+            The length of a vector, and the caption; None if BLIP does not fit on the device.
 
         Raises:
-            ModelUnavailable: a model cannot be loaded, fails, or has nothing to say.
-            DeviceFailed: the process cannot go on.
+            ModelUnavailable: a model cannot be loaded, fails, or gives an empty caption.
         """
-        vectors = await self._bench.gpu.attempt(
+        vectors = await self._context.gpu.attempt(
             lambda: list(self._images.forward([pixels[Task.EMBED]]))
         )
         if isinstance(vectors, StepFailed):
-            model = self._embedder.identity.model
-            raise ModelUnavailable(f"{model} fails on a sound picture: {vectors.reason}")
+            raise self._unfit(vectors)
         numbers = len(vectors[0])
         words = await self._texts.try_once(self._tokenize(text))
         if words is not None and len(words) != numbers:
@@ -170,21 +170,21 @@ class Engine:
         return numbers, caption
 
     def expect_caption(self, *, urgent: bool = False) -> AbstractContextManager[None]:
-        """Say that a caption will be asked for: BLIP begins to load, and stays until the end."""
+        """Announce a caption: BLIP begins to load, and stays until the block ends."""
         return self._captions.expect(urgent=urgent)
 
     async def infer(self, pixels: Mapping[Task, Pixels], *, urgent: bool = False) -> Inference:
-        """Embed and caption one image, whichever of the two `pixels` has an array for.
+        """Run each task of one image that `pixels` has an array for.
 
         Raises:
-            Failed: this image fails alone, nothing is said of it, or BLIP cannot be had.
+            Failed: the model fails on this image alone or gives no caption, or BLIP is unavailable.
         """
         embed = caption = None
         if Task.EMBED in pixels:
             embed = self._images.put(pixels[Task.EMBED], urgent=urgent)
         if Task.CAPTION in pixels:
             caption = self._captions.queue.put(pixels[Task.CAPTION], urgent=urgent)
-        self._bench.changed.set()
+        self._context.changed.set()
         try:
             vector = await embed.result() if embed else None
             text = await caption.result() if caption else None
@@ -205,12 +205,12 @@ class Engine:
         """Embed one text, into the space of the images.
 
         Raises:
-            Failed: it has too many tokens, it fails alone, or the text tower cannot be had.
+            Failed: the text has too many tokens, the model fails on it alone, or is unavailable.
         """
         loop = asyncio.get_running_loop()
         tokens = await loop.run_in_executor(self._tokenizer_thread, self._tokenize, text)
         job = self._texts.queue.put(tokens, urgent=urgent)
-        self._bench.changed.set()
+        self._context.changed.set()
         try:
             vector = await job.result()
         finally:
@@ -220,28 +220,28 @@ class Engine:
         )
 
     async def run(self) -> None:
-        """Serve the device until cancelled; what waits then is cancelled too.
+        """Serve the device until cancelled; the waiting jobs are cancelled too.
 
         Raises:
             DeviceFailed: the process cannot go on.
         """
         try:
             while True:
-                self._bench.changed.clear()
-                await self._turn()
+                self._context.changed.clear()
+                await self._step()
         finally:
             self._images.cancel()
             for model in self.on_demand.values():
                 model.cancel()
 
-    async def _turn(self) -> None:
-        """Make one step, or wait until there is one to make."""
-        now = self._bench.clock()
+    async def _step(self) -> None:
+        """Run one step, or wait until a model has one."""
+        now = self._context.clock()
         for model in self.on_demand.values():
             model.refresh(now)
         ready = {_RESIDENT: self._images.urgent} if self._images else {}
         ready |= {name: model.urgent for name, model in self.on_demand.items() if model.ready}
-        choice = self._turns.choose(ready)
+        choice = self._step_order.choose(ready)
         if any(ready.values()):
             self._short_steps.urgent(now)
         most_seconds = self._short_steps.bound(now)
@@ -249,7 +249,7 @@ class Engine:
             await self._wait(now)
         elif choice == _RESIDENT:
             await self._images.run_batch(
-                self._bench.gpu, self._bench.clock, self._room_for(None), most_seconds
+                self._context.gpu, self._context.clock, self._room_for(None), most_seconds
             )
         else:
             model = self.on_demand[choice]
@@ -260,13 +260,13 @@ class Engine:
         until = min((at for at in changes if at is not None), default=None)
         with suppress(TimeoutError):
             async with asyncio.timeout(None if until is None else max(0.0, until - now)):
-                await self._bench.changed.wait()
+                await self._context.changed.wait()
 
     def _room_for(self, asking: OnDemandModel[Any, Any] | None) -> MakeRoom:
-        """Return what takes another model off the device.
+        """Return the function that takes one other model off the device.
 
-        CLIP's image tower (None) needs the room more than any. Models on demand leave each other
-        alone while they are wanted: two that do not fit together would chase each other for ever.
+        CLIP's image tower (None) displaces any model. A model on demand displaces unwanted ones
+        only: two wanted models that do not fit together would displace each other for ever.
         """
 
         async def make_room() -> bool:

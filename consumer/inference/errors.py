@@ -1,4 +1,4 @@
-"""How the device and the checkpoints fail."""
+"""Errors of the device and of checkpoints."""
 
 from imagelane.exits import ExitCode, FatalError
 
@@ -8,14 +8,14 @@ class DeviceOutOfMemory(Exception):
 
 
 class DeviceFailed(FatalError):
-    """The device gave an error that no retry in this process can heal."""
+    """An error of the device that no retry in this process can heal."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(ExitCode.DEVICE, f"the device failed: {reason}; start the process again")
 
 
 class ModelUnavailable(FatalError):
-    """A checkpoint cannot be had: ends the program at start-up; later, it fails those captions."""
+    """A checkpoint cannot be used: ends the program at its start, later fails the model's jobs."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(ExitCode.MODEL, reason)

@@ -1,12 +1,12 @@
 """The one thread that may touch the device, and the jobs that wait for it.
 
-A step that raises is returned as a `StepFailed` value: the exception's traceback would pin the
-failed batch's memory through the retry. A batch that fails is halved, down to the job at fault.
+A failed step is returned as a `StepFailed` value: an exception's traceback would pin the failed
+batch's memory through the retry. A failed batch is halved, down to the job at fault.
 """
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -20,12 +20,12 @@ _LONGEST_REASON: Final = 200  # characters; torch explains itself at length
 
 X = TypeVar("X")
 T = TypeVar("T")
-MakeRoom = Callable[[], Awaitable[bool]]  # frees memory of the device; False: there is none to free
+MakeRoom = Callable[[], Awaitable[bool]]  # frees device memory; False: there is none to free
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFailed:
-    """A step that did not work; the device is as good as before."""
+    """A failed step; the device is still usable."""
 
     reason: str
     out_of_memory: bool
@@ -33,7 +33,7 @@ class StepFailed:
 
 @dataclass(frozen=True, slots=True)
 class Output(Generic[T]):
-    """What a model said of one input, and how long its whole batch took."""
+    """A model's output for one input, and how long the whole batch took."""
 
     value: T
     batch_ms: float
@@ -41,7 +41,7 @@ class Output(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Generic[X, T]):
-    """An input that waits. Cancel its `answer` to take it back."""
+    """A waiting input; cancel `answer` to withdraw it."""
 
     content: X
     urgent: bool
@@ -51,7 +51,7 @@ class Job(Generic[X, T]):
         """Wait for the answer.
 
         Raises:
-            Failed: this input fails alone, or its model cannot be had.
+            Failed: the model fails on this input alone, or is unavailable.
         """
         answer = await self.answer
         if isinstance(answer, Failed):
@@ -74,7 +74,7 @@ class GpuThread:
         return await asyncio.get_running_loop().run_in_executor(self._thread, _attempt, step)
 
     async def close(self) -> None:
-        """Wait for the step that is running, and end the thread."""
+        """Wait for the running step, and end the thread."""
         await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
 
 
@@ -91,18 +91,18 @@ def _attempt(step: Callable[[], T]) -> T | StepFailed:
 
 
 class JobQueue(Generic[X, T]):
-    """Inputs that wait for one model: the urgent ones first, each kind in order."""
+    """The jobs of one model: urgent ones first, each kind in order."""
 
     def __init__(self, forward: Callable[[Sequence[X]], Iterable[T]], size: BatchSize) -> None:
         self.size = size
         self.forward = forward
-        self._jobs: Mapping[bool, deque[Job[X, T]]] = {True: deque(), False: deque()}  # urgent?
-        self.batches: Counter[int] = Counter()  # by how many jobs they had
+        self._jobs: Mapping[bool, deque[Job[X, T]]] = {True: deque(), False: deque()}  # by urgency
+        self.batches: Counter[int] = Counter()  # by number of jobs
         self.busy_seconds = 0.0
         self.out_of_memory_splits = 0
 
     def __len__(self) -> int:
-        """Count what waits; takes a look at each. `bool` of the queue does not."""
+        """Count the waiting jobs by a look at each; `bool(queue)` looks at the first alone."""
         return sum(not job.answer.done() for jobs in self._jobs.values() for job in jobs)
 
     def __bool__(self) -> bool:
@@ -110,35 +110,36 @@ class JobQueue(Generic[X, T]):
 
     @property
     def urgent(self) -> bool:
-        """Whether one of those that wait is urgent."""
+        """Whether an urgent job waits."""
         return self._has(urgent=True)
 
     def _has(self, *, urgent: bool) -> bool:
         jobs = self._jobs[urgent]
-        while jobs and jobs[0].answer.done():  # its record went away
+        while jobs and jobs[0].answer.done():  # withdrawn
             jobs.popleft()
         return bool(jobs)
 
     def put(self, content: X, *, urgent: bool) -> Job[X, T]:
-        """Let one input wait."""
+        """Queue one input."""
         answer = asyncio.get_running_loop().create_future()
         job: Job[X, T] = Job(content=content, urgent=urgent, answer=answer)
         self._jobs[urgent].append(job)
         return job
 
     def fail(self, reason: str) -> None:
-        """Fail all that waits."""
-        for jobs in self._jobs.values():
-            for job in jobs:
-                _deliver(job, Failed(Code.INFERENCE_FAILED, reason))
-            jobs.clear()
+        """Fail every waiting job."""
+        for job in self._drain():
+            _deliver(job, Failed(Code.INFERENCE_FAILED, reason))
 
     def cancel(self) -> None:
-        """Drop all that waits."""
+        """Cancel every waiting job."""
+        for job in self._drain():
+            job.answer.cancel()
+
+    def _drain(self) -> Iterator[Job[X, T]]:
         for jobs in self._jobs.values():
-            for job in jobs:
-                job.answer.cancel()
-            jobs.clear()
+            while jobs:
+                yield jobs.popleft()
 
     async def run_batch(
         self,
@@ -147,10 +148,10 @@ class JobQueue(Generic[X, T]):
         make_room: MakeRoom,
         most_seconds: float | None = None,
     ) -> None:
-        """Take what waits, up to the limit, and answer it; `make_room` helps when memory runs out.
+        """Run waiting jobs, up to the limit; `make_room` frees memory when it runs out.
 
-        Urgent jobs go by themselves: a batch that others fill would take longer. `most_seconds`
-        bounds how long the batch takes, as far as the last one tells.
+        Urgent jobs get a batch of their own, for other jobs would make it longer. `most_seconds`
+        bounds the batch, at the pace of the last one.
         """
         jobs = self._next_jobs(self.size.within(most_seconds))
         started_at = clock()
@@ -208,5 +209,5 @@ class JobQueue(Generic[X, T]):
 
 
 def _deliver(job: Job[X, T], outcome: Output[T] | Failed) -> None:
-    if not job.answer.done():  # else its record went away
+    if not job.answer.done():  # else withdrawn
         job.answer.set_result(outcome)

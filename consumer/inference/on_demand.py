@@ -1,6 +1,5 @@
-"""A model that comes when it is asked for and leaves when idle: its jobs, its load, its moves.
+"""A model on demand, BLIP or CLIP's text tower: its jobs, its load, its moves.
 
-BLIP and CLIP's text tower are two of these, with the same rules and the same lines in the log.
 Only the engine's `run` calls `refresh`, `step` and `leave`, so one thing happens at a time.
 """
 
@@ -25,8 +24,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """What the models of one device share. `changed` wakes the engine."""
+class DeviceContext:
+    """The shared parts of one device's models. `changed` wakes the engine."""
 
     gpu: GpuThread
     clock: Callable[[], float]
@@ -34,7 +33,7 @@ class Bench:
 
 
 class OnDemandModel(Generic[X, T]):
-    """One model on demand; the log has its `name` in lower case."""
+    """One model on demand; its lines in the log begin with `name` in lower case."""
 
     def __init__(
         self,
@@ -42,14 +41,14 @@ class OnDemandModel(Generic[X, T]):
         model: OnDemand,
         queue: JobQueue[X, T],
         policy: ResidencyPolicy,
-        bench: Bench,
+        context: DeviceContext,
     ) -> None:
         self.name = name
         self._event = name.lower()
         self.queue = queue
         self._model = model
         self._residency = Residency(policy)
-        self._bench = bench
+        self._context = context
         self._expected = 0
         self._expected_urgent = 0
         self._move: Move | None = None
@@ -60,44 +59,44 @@ class OnDemandModel(Generic[X, T]):
 
     @property
     def wanted(self) -> bool:
-        """A job waits or is expected."""
+        """Whether a job waits or is expected."""
         return self._expected > 0 or bool(self.queue)
 
     @property
     def urgent(self) -> bool:
-        """One of those is urgent."""
+        """Whether such a job is urgent."""
         return self._expected_urgent > 0 or self.queue.urgent
 
     @property
     def state(self) -> State:
-        """Where its weights are."""
+        """Where the weights are."""
         return self._residency.state
 
     @property
     def on_device(self) -> bool:
-        """It holds memory of the device."""
+        """Whether the weights take device memory."""
         return self._residency.state is State.DEVICE
 
     @property
     def ready(self) -> bool:
-        """There is a step to make: a move, or a batch."""
+        """Whether a step is due: a move, or a batch."""
         return self._move is not None or (self.on_device and bool(self.queue))
 
     @contextmanager
     def expect(self, *, urgent: bool) -> Iterator[None]:
-        """Say that a job will come: the model begins to load, and stays until the end."""
+        """Announce a job: the model begins to load, and stays until the block ends."""
         self._expected += 1
         self._expected_urgent += urgent
-        self._bench.changed.set()
+        self._context.changed.set()
         try:
             yield
         finally:
             self._expected -= 1
             self._expected_urgent -= urgent
-            self._bench.changed.set()
+            self._context.changed.set()
 
     def refresh(self, now: float) -> None:
-        """Take in what time and the load have done; begin a load where one is due."""
+        """Follow the clock and the load; begin a load that is due."""
         if self._load is not None and self._load.done():
             self._end_load(self._load, now)
         reason = self._residency.unavailable_reason(now)
@@ -109,24 +108,22 @@ class OnDemandModel(Generic[X, T]):
             self._move = None
 
     def next_change_at(self) -> float | None:
-        """Return when `refresh` may find something new though nothing happened, None if never."""
+        """Return the next time at which `refresh` changes without an event; None if never."""
         return self._residency.next_change_at(wanted=self.wanted)
 
     async def step(self, make_room: MakeRoom, most_seconds: float | None) -> None:
-        """Make the move that is due, or run a batch of about `most_seconds` at most.
-
-        Raises:
-            DeviceFailed: the process cannot go on.
-        """
+        """Make the move that is due, or run a batch of about `most_seconds` at most."""
         if self._move is Move.TO_DEVICE:
             await self._to_device(make_room)
         elif self._move is not None:
-            idle_seconds = round(self._residency.idle_seconds(self._bench.clock()), 3)
+            idle_seconds = round(self._residency.idle_seconds(self._context.clock()), 3)
             move = await self.leave()
             _log.info(f"{self._event} offloaded", idle_seconds=idle_seconds, to=_PLACE[move])
         else:
-            await self.queue.run_batch(self._bench.gpu, self._bench.clock, make_room, most_seconds)
-            self._residency.worked(self._bench.clock())
+            await self.queue.run_batch(
+                self._context.gpu, self._context.clock, make_room, most_seconds
+            )
+            self._residency.worked(self._context.clock())
 
     async def leave(self) -> Move:
         """Take the model off the device, or out of host memory if it is off already.
@@ -137,24 +134,23 @@ class OnDemandModel(Generic[X, T]):
         move = self._residency.leaving()
         offload = move is Move.OFFLOAD
         step = self._model.offload if offload else self._model.unload
-        failed_step = await self._bench.gpu.attempt(step)
+        failed_step = await self._context.gpu.attempt(step)
         if failed_step is not None:
             raise DeviceFailed(f"{self.name} cannot be taken off it: {failed_step.reason}")
         if offload:
-            self._residency.offloaded(self._bench.clock())
+            self._residency.offloaded(self._context.clock())
         else:
             self._residency.unloaded()
         return move
 
     async def try_once(self, content: X) -> T | None:
-        """Load the model, run one job and let it go again, before the engine runs.
+        """Load the model, run one job and unload the model, before the engine runs.
 
         Returns:
-            The answer; None where the device has no room for it now.
+            The output; None if the model does not fit on the device now.
 
         Raises:
             ModelUnavailable: it cannot be loaded, or fails on a sound input.
-            DeviceFailed: the process cannot go on.
         """
         await asyncio.to_thread(self._model.load)
 
@@ -162,8 +158,8 @@ class OnDemandModel(Generic[X, T]):
             self._model.to_device()
             return list(self.queue.forward([content]))
 
-        answer = await self._bench.gpu.attempt(run)
-        await self._bench.gpu.attempt(self._model.unload)
+        answer = await self._context.gpu.attempt(run)
+        await self._context.gpu.attempt(self._model.unload)
         if not isinstance(answer, StepFailed):
             return answer[0]
         if not answer.out_of_memory:
@@ -174,20 +170,20 @@ class OnDemandModel(Generic[X, T]):
         return None
 
     def cancel(self) -> None:
-        """Drop what waits, and the load."""
+        """Cancel the waiting jobs and the load."""
         self.queue.cancel()
         if self._load is not None:
             self._load.cancel()
 
     async def _to_device(self, make_room: MakeRoom) -> None:
-        failed_step = await self._bench.gpu.attempt(self._model.to_device)
+        failed_step = await self._context.gpu.attempt(self._model.to_device)
         if failed_step is None:
-            self._residency.on_device(self._bench.clock())
+            self._residency.on_device(self._context.clock())
             _log.info(f"{self._event} on device")
             return
-        await self._bench.gpu.attempt(self._model.unload)
+        await self._context.gpu.attempt(self._model.unload)
         if failed_step.out_of_memory and await make_room():
-            self._residency.unloaded()  # and it is loaded again, for there is room now
+            self._residency.unloaded()  # the next `refresh` loads it again, into the new room
         else:
             self._failed(failed_step.reason)
 
@@ -196,7 +192,7 @@ class OnDemandModel(Generic[X, T]):
         self._residency.loading()
         self._load_began_at = now
         self._load = asyncio.create_task(asyncio.to_thread(self._model.load))
-        self._load.add_done_callback(lambda _: self._bench.changed.set())
+        self._load.add_done_callback(lambda _: self._context.changed.set())
 
     def _end_load(self, load: "asyncio.Task[None]", now: float) -> None:
         self._load = None
@@ -213,7 +209,7 @@ class OnDemandModel(Generic[X, T]):
 
     def _failed(self, reason: str) -> None:
         message = f"{self.name} cannot be had: {reason}"
-        wait = self._residency.failed(self._bench.clock(), message)
+        wait = self._residency.failed(self._context.clock(), message)
         self.queue.fail(message)
         self.load_failures += 1
         _log.warning(f"{self._event} load failed", reason=reason, retry_in_seconds=wait)

@@ -1,4 +1,4 @@
-"""What the engine asks of its models. An implementation lives in `models/`."""
+"""The models as the engine calls them; `models/` implements them."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from consumer.outcome import ModelIdentity
 from consumer.pixels import Pixels, Resize
 
-Tokens = tuple[int, ...]  # one text, its first and last mark included
+Tokens = tuple[int, ...]  # of one text, with its start and end marks
 
 
 class Embedder(Protocol):
-    """CLIP's image side. Always on the device; called in the GPU thread only."""
+    """CLIP's image tower. Always on the device; called in the GPU thread only."""
 
     @property
     def identity(self) -> ModelIdentity: ...
@@ -25,7 +25,7 @@ class Embedder(Protocol):
 
 
 class OnDemand(Protocol):
-    """A model that comes when it is asked for. Its `identity` is known before it is loaded.
+    """A model that is loaded when a job needs it; `identity` is known before.
 
     `load` runs in a thread of its own and touches host memory only; the rest in the GPU thread.
     """
@@ -47,11 +47,11 @@ class OnDemand(Protocol):
         """Free the device; the weights stay in host memory."""
 
     def unload(self) -> None:
-        """Free everything, from whatever state, half-made ones included."""
+        """Free everything, from any state, even after half a load."""
 
 
 class Captioner(OnDemand, Protocol):
-    """BLIP. `resize` is known before it is loaded."""
+    """BLIP; `resize` is known before the load."""
 
     @property
     def resize(self) -> Resize: ...
@@ -61,13 +61,13 @@ class Captioner(OnDemand, Protocol):
 
 
 class TextEmbedder(OnDemand, Protocol):
-    """CLIP's text side: vectors of the same space, model and revision as the images'."""
+    """CLIP's text tower: vectors of the same space, model and revision as the images'."""
 
     def tokenize(self, text: str) -> Tokens:
-        """Return the tokens of a text; needs no weights, and runs in any thread.
+        """Return the tokens of a text; needs no weights, and may run in any thread.
 
         Raises:
-            Failed: `text_too_long`, more tokens than the model takes.
+            Failed: `text_too_long`, more tokens than the model takes; nothing is cut off.
         """
 
     def embed_texts(self, texts: Sequence[Tokens]) -> NDArray[np.float32]:

@@ -1,14 +1,16 @@
-"""Where the weights of a model on demand are, and when they move. Pure: the time is an argument.
+"""Where the weights of a model on demand are, and when they move. Pure: time is an argument.
 
     UNLOADED ──► LOADING ──► HOST ◄──► DEVICE
-        ▲                     │          │
-        └─────────────────────┴──────────┘
+        ▲           │          │          │
+        └───────────┴──────────┴──────────┘
 
-The owner asks `next_move`, makes that move, and reports how it went.
+The owner asks `next_move`, makes that move, and reports its end. A wanted model moves to the right,
+an idle one to the left; a failed load or move ends in UNLOADED, and its retry waits. On a CPU host
+and device memory are one, so an idle model goes straight from DEVICE to UNLOADED.
 
-Invariants: one move at a time, so a model is loaded once however many jobs wait for it; a wanted
-model never leaves; the idle clock starts at the end of a batch, so health checks and metrics cannot
-keep a model resident. On a CPU host and device memory are one: DEVICE goes straight to UNLOADED.
+Invariants: one move at a time, so a model is loaded once however many jobs wait for it; `next_move`
+never takes a wanted model away; a batch alone restarts the idle clock of a model on the device, so
+health checks and metrics cannot keep it there.
 """
 
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from enum import Enum, auto
 
 
 class State(Enum):
-    """Where the weights are; HOST is host memory, before the device or after it."""
+    """Where the weights are; HOST is host memory alone."""
 
     UNLOADED = auto()
     LOADING = auto()
@@ -33,11 +35,10 @@ class Move(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidencyPolicy:
-    """How long a model stays without work, and how long a failed load is not tried again.
+    """How long an idle model stays, and how long a failed load waits for its retry.
 
-    The idle clock starts when its last batch ends. After `idle_seconds` (None: never, 0: after
-    every batch) it leaves the device, after `host_seconds` more it leaves host memory.
-    The wait after a failed load doubles, from the first to the longest.
+    An idle model leaves the device after `idle_seconds` (None: never, 0: after every batch), and
+    host memory after `host_seconds` more. The wait for a retry doubles, up to the longest.
     """
 
     idle_seconds: float | None = 300
@@ -48,7 +49,7 @@ class ResidencyPolicy:
 
 
 class Residency:
-    """The state of one model's weights. `wanted`: a job waits for it or is being prepared."""
+    """The state of one model's weights. `wanted`: a job for it waits or is expected."""
 
     def __init__(self, policy: ResidencyPolicy) -> None:
         self.state = State.UNLOADED
@@ -69,21 +70,18 @@ class Residency:
         return self.leaving() if due_at is not None and now >= due_at else None
 
     def next_change_at(self, *, wanted: bool) -> float | None:
-        """Return the next time at which `next_move` changes without an event, None if never."""
+        """Return the next time at which `next_move` changes without an event; None if never."""
         if self.state is State.UNLOADED:
             return self._retry_at if wanted and self._failures else None
         return None if wanted else self._leaves_at()
 
     def unavailable_reason(self, now: float) -> str | None:
-        """Return why the model cannot be had now: its last load failed, too recently to retry.
-
-        None means that its jobs are served, or that it is worth waiting for them.
-        """
-        refused = self.state is State.UNLOADED and self._failures and now < self._retry_at
-        return self._failure if refused else None
+        """Return why the last load failed, until its retry is due; None otherwise."""
+        waits = self.state is State.UNLOADED and self._failures and now < self._retry_at
+        return self._failure if waits else None
 
     def idle_seconds(self, now: float) -> float:
-        """Return the seconds since the model last did something."""
+        """Return the seconds on the idle clock."""
         return now - self._idle_since
 
     def loading(self) -> None:
@@ -97,13 +95,13 @@ class Residency:
         self._offloaded_at = None
 
     def on_device(self, now: float) -> None:
-        """Record that it is on the device and warm; failures before are forgotten."""
+        """Record that the weights are on the device and warm; earlier failures are forgotten."""
         self.state = State.DEVICE
         self._idle_since = now
         self._failures = 0
 
     def worked(self, now: float) -> None:
-        """Record that a batch ended: the idle clock starts."""
+        """Record that a batch ended: the idle clock starts anew."""
         self._idle_since = now
 
     def offloaded(self, now: float) -> None:
@@ -119,7 +117,7 @@ class Residency:
         """Record that a load or a move to the device failed and left nothing behind.
 
         Returns:
-            The seconds before it is tried again.
+            The seconds until the retry.
         """
         policy = self._policy
         longest = policy.longest_retry_seconds
@@ -143,11 +141,9 @@ class Residency:
         return None
 
     def _leaves_at(self) -> float | None:
-        policy = self._policy
-        if self.state is State.DEVICE or (self.state is State.HOST and self._offloaded_at is None):
-            # Loaded but never used: the idle time applies too.
-            return None if policy.idle_seconds is None else self._idle_since + policy.idle_seconds
-        if self.state is State.HOST and self._offloaded_at is not None:
-            bound = policy.host_seconds
-            return None if bound is None else self._offloaded_at + bound
-        return None
+        if self.state not in (State.HOST, State.DEVICE):
+            return None
+        since, bound = self._idle_since, self._policy.idle_seconds
+        if self.state is State.HOST and self._offloaded_at is not None:  # None: not used yet
+            since, bound = self._offloaded_at, self._policy.host_seconds
+        return None if bound is None else since + bound

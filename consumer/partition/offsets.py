@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from imagelane.position import MAX_SPAN, STEP, Position, Undone, undone_at
+from imagelane.position import MAX_SPAN, STEP, Position, Undone, undone_in_log
 
 PartitionId = tuple[str, int]  # topic and number
 
@@ -105,5 +105,5 @@ class OffsetTracker:
 
 def undone_below(position: Position, offset: int) -> int:
     """Return how many offsets below `offset` have no outcome by a committed position."""
-    undone = undone_at(position.offset, position.metadata)
-    return sum(o < offset for o in undone.open) + max(0, offset - undone.done_to)
+    undone = undone_in_log(position, 0, offset)
+    return len(undone.open) + offset - undone.done_to

@@ -1,1 +1,1 @@
-"""How a Kafka client is made, and what its answers mean."""
+"""The arguments of Kafka clients, and the meaning of their answers."""

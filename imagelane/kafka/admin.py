@@ -1,6 +1,6 @@
-"""Answers of Kafka's admin client, with every error code looked at.
+"""Answers of Kafka's admin client, with every error code checked.
 
-aiokafka 0.14 drops some: its `list_consumer_group_offsets` never looks at the top-level error of
+aiokafka 0.14 drops some: its `list_consumer_group_offsets` ignores the top-level error of
 OffsetFetch (NOT_COORDINATOR and the like) and returns an empty answer, which reads as "this group
 has committed nothing". Here an answer is usable, or an error of `imagelane.kafka.errors`.
 """
@@ -9,7 +9,6 @@ import asyncio
 import struct
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from aiokafka import TopicPartition
@@ -21,29 +20,22 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.errors import NO_SUCH_GROUP, Unanswered, raise_for_code, translated
+from imagelane.position import Position
 
 RETRY_SECONDS: Final = 0.2
 
 _SET_FOR_TOPIC: Final = 1  # a config's source: Kafka's DYNAMIC_TOPIC_CONFIG
-# What aiokafka raises where an answer does not hold what it says, or no version is spoken by both.
+# aiokafka's errors for an answer that it cannot parse, and for no common version.
 _UNREADABLE: Final = (ValueError, TypeError, AssertionError, NotImplementedError, struct.error)
 
 Reply = TypeVar("Reply")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
-    """A position that a group has committed, with the metadata of that commit."""
-
-    offset: int
-    metadata: str
-
-
-async def asked(answer: Awaitable[Reply], doing: str) -> Reply:
-    """Return the answer of one call of the client, with its errors translated."""
+async def translated_call(call: Awaitable[Reply], doing: str) -> Reply:
+    """Await one call of the client; its errors become `Unanswered` or `FatalError`."""
     try:
         with translated(doing):
-            return await answer
+            return await call
     except _UNREADABLE as exc:
         raise FatalError(ExitCode.PROTOCOL, f"protocol: {doing}: {exc!r}") from exc
 
@@ -53,18 +45,17 @@ async def retried(
     seconds: float,
     on_retry: Callable[[Unanswered], None] = lambda _: None,
 ) -> Reply:
-    """Ask again while there is no usable answer, `seconds` at most.
+    """Ask again until there is a usable answer, for at most `seconds`.
 
     Raises:
-        Unanswered: the last one, when the time is over; of anything else that `ask` raises the
-            first.
+        Unanswered: the last one, when the time is over; any other error of `ask` is not retried.
     """
     give_up, last = time.monotonic() + seconds, None
     while True:
         try:
             async with asyncio.timeout(max(0.0, give_up - time.monotonic())):
                 return await ask()
-        except TimeoutError as exc:  # of this block: `asked` translates those of the client
+        except TimeoutError as exc:  # of this block: `translated_call` translates the client's
             raise last or Unanswered(f"no answer in {seconds:g} s") from exc
         except Unanswered as exc:
             last = exc
@@ -76,8 +67,8 @@ async def retried(
 
 async def committed_offsets(
     admin: AIOKafkaAdminClient, group_id: str, partitions: Collection[TopicPartition]
-) -> dict[TopicPartition, Committed]:
-    """Return what the group has committed for these partitions, without those where it has nothing.
+) -> dict[TopicPartition, Position]:
+    """Return the group's position in each of these partitions that it has one in.
 
     A partition is left out only if the coordinator answered without an error and has no offset of
     it.
@@ -86,62 +77,62 @@ async def committed_offsets(
         Unanswered: the coordinator moves, loads or does not answer.
         FatalError: `ACCESS` or `PROTOCOL`.
     """
-    doing = f"reading the position of group {group_id}"
-    coordinator = await asked(admin._send_request(FindCoordinatorRequest(group_id, 0)), doing)
-    raise_for_code(coordinator.error_code, doing)
-    return await offsets_told(
-        lambda request: admin._send_request(request, coordinator.coordinator_id),
-        group_id,
-        partitions,
+    coordinator = await coordinator_of(admin, group_id, _reading_position(group_id))
+    return await fetch_positions(
+        lambda request: admin._send_request(request, coordinator), group_id, partitions
     )
 
 
-async def offsets_told(
+async def coordinator_of(admin: AIOKafkaAdminClient, group_id: str, doing: str) -> int:
+    """Return the node id of the group's coordinator; `doing` begins an error's message."""
+    request = FindCoordinatorRequest(group_id, 0)
+    answer = await translated_call(admin._send_request(request), doing)
+    raise_for_code(answer.error_code, doing)
+    return int(answer.coordinator_id)
+
+
+async def fetch_positions(
     send: Callable[[Any], Awaitable[Any]], group_id: str, partitions: Collection[TopicPartition]
-) -> dict[TopicPartition, Committed]:
-    """Return what one broker, to which `send` sends, tells as the group's positions; see above."""
-    doing = f"reading the position of group {group_id}"
-    answer = await asked(send(_OffsetFetch(group_id, partitions)), doing)
-    # A group that nobody knows: an offset of -1, an empty list or an error, as the broker likes.
+) -> dict[TopicPartition, Position]:
+    """Return the group's positions by one broker, reached by `send`; see `committed_offsets`."""
+    doing = _reading_position(group_id)
+    answer = await translated_call(send(_OffsetFetch(group_id, partitions)), doing)
+    # Brokers answer for an unknown group with an offset of -1, an empty list or an error.
     if answer.error_code == NO_SUCH_GROUP:
         return {}
     raise_for_code(answer.error_code, doing)
-    found: dict[TopicPartition, Committed] = {}
+    found: dict[TopicPartition, Position] = {}
     for topic, answers in answer.topics:
         for number, offset, metadata, code in answers:
             raise_for_code(code, doing)
             if offset >= 0:
-                found[TopicPartition(topic, number)] = Committed(
+                found[TopicPartition(topic, number)] = Position(
                     offset=offset, metadata=metadata or ""
                 )
     return found
 
 
+def _reading_position(group_id: str) -> str:
+    return f"reading the position of group {group_id}"
+
+
 async def topic_partitions(admin: AIOKafkaAdminClient) -> dict[str, list[dict[str, Any]]]:
     """Return the partitions of every topic that we may see, as the broker describes them.
 
-    All topics, since to ask for one by its name can create it. A topic whose description has an
-    error (it is just being made or deleted, or we may not see it) is left out.
-
-    Raises:
-        Unanswered, FatalError: see `asked`.
+    All topics, since to ask for one by its name can create it. A topic with an error (it is just
+    being made or deleted, or we may not see it) is left out.
     """
-    topics = await asked(admin.describe_topics(), "listing the topics")
+    topics = await translated_call(admin.describe_topics(), "listing the topics")
     return {t["topic"]: t["partitions"] for t in topics if not t["error_code"]}
 
 
 async def topic_configs(admin: AIOKafkaAdminClient, topic: str) -> Mapping[str, str]:
-    """Return the settings of a topic.
-
-    Raises:
-        Unanswered: see `asked`.
-        FatalError: `ACCESS`: we may not describe the topic's configs; `PROTOCOL`.
-    """
+    """Return the settings of a topic, defaults included."""
     return {entry[0]: entry[1] for entry in await _config_entries(admin, topic)}
 
 
 async def own_configs(admin: AIOKafkaAdminClient, topic: str) -> Mapping[str, str]:
-    """Return the settings that were made for the topic itself; raises as `topic_configs`."""
+    """Return the settings that are set for the topic itself."""
     entries = await _config_entries(admin, topic)
     return {name: value for name, value, _, source, *_ in entries if source == _SET_FOR_TOPIC}
 
@@ -149,7 +140,7 @@ async def own_configs(admin: AIOKafkaAdminClient, topic: str) -> Mapping[str, st
 async def _config_entries(admin: AIOKafkaAdminClient, topic: str) -> list[tuple[Any, ...]]:
     doing = f"reading the settings of topic {topic}"
     resource = ConfigResource(ConfigResourceType.TOPIC, topic)
-    responses = await asked(admin.describe_configs([resource]), doing)
+    responses = await translated_call(admin.describe_configs([resource]), doing)
     for response in responses:
         for code, _, _, name, entries in response.resources:
             if name == topic:
@@ -159,7 +150,7 @@ async def _config_entries(admin: AIOKafkaAdminClient, topic: str) -> list[tuple[
 
 
 class _OffsetFetch(Request[OffsetFetchRequest_v3]):  # type: ignore[misc]  # no types
-    """OffsetFetch in the one version whose top-level error is looked at here."""
+    """OffsetFetch v3, whose top-level error is checked here."""
 
     API_KEY = OffsetFetchRequest_v3.API_KEY
 

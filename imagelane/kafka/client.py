@@ -1,4 +1,4 @@
-"""How a Kafka client of this project reaches the cluster."""
+"""The arguments of every Kafka client: addresses, name, security."""
 
 from functools import cache
 from typing import Any
@@ -7,16 +7,12 @@ from imagelane.kafka.security import KafkaSecurity, Mechanism, Protocol
 from imagelane.kafka.settings import KafkaSettings
 from imagelane.kafka.tokens import open_provider
 
-# New partitions, and leaders that moved while a connection was idle, are seen within this time.
+# A client sees new partitions and moved leaders within this time, even on idle connections.
 METADATA_AGE_SECONDS = 5
 
 
 def client_arguments(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
-    """Return the arguments that every kind of aiokafka client takes, its security among them.
-
-    Raises:
-        FatalError: `SETTINGS`: a certificate or the token provider cannot be used.
-    """
+    """Return the arguments of every kind of aiokafka client; raises as `security_arguments`."""
     return {
         "bootstrap_servers": list(settings.bootstrap_servers),
         "client_id": client_id,
@@ -27,7 +23,7 @@ def client_arguments(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
 
 @cache
 def security_arguments(security: KafkaSecurity) -> dict[str, Any]:
-    """Return the arguments of aiokafka's clients; all of them share one TLS context and one token.
+    """Return the security of aiokafka's clients; all share one TLS context and one token.
 
     Raises:
         FatalError: `SETTINGS`: a file or the token provider cannot be used.

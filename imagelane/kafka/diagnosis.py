@@ -1,4 +1,4 @@
-"""Why a broker that is there is of no use: aiokafka logs it, and says "no broker answers"."""
+"""Why a broker refuses us: aiokafka logs the reason, and raises "no broker answers"."""
 
 import asyncio
 import ssl
@@ -39,13 +39,13 @@ def no_broker(settings: KafkaSettings) -> str:
 
 
 async def refusal_of(settings: KafkaSettings) -> FatalError | None:
-    """Open one connection and return why it is refused; None if it is not, or nobody answers.
+    """Open one connection and return why it is refused; None if it opens, or no broker answers.
 
-    The error is `TLS`: authority, name or certificate; or `ACCESS`: user, password or token.
+    The error is `TLS` (authority, name or certificate) or `ACCESS` (user, password or token).
     """
     security = settings.kafka_security
     if security.protocol is Protocol.PLAINTEXT:
-        return None  # nobody looks at who we are
+        return None  # without TLS and login there is nothing to refuse
     for server in settings.bootstrap_servers:
         host, port = _host_and_port(server)
         try:
@@ -65,10 +65,9 @@ async def refusal_of(settings: KafkaSettings) -> FatalError | None:
 
 
 async def out_of_reach(settings: KafkaSettings, client: Any) -> FatalError | None:
-    """Say which nodes a started client cannot connect to; None where it reaches one of them.
+    """Return the error of a started client that reaches none of the nodes; None if it reaches one.
 
-    A bootstrap address answers with the addresses that the nodes advertise, and everything after
-    that goes there.
+    A bootstrap address answers with the nodes' advertised addresses; all later requests go there.
     """
     nodes = client.cluster.brokers()
     for node in nodes:
@@ -86,7 +85,7 @@ async def out_of_reach(settings: KafkaSettings, client: Any) -> FatalError | Non
 
 
 def _tls_reason(error: BaseException, security: KafkaSecurity) -> str | None:
-    """Return what is wrong about TLS, or None where the error is about something else."""
+    """Return the fault of TLS behind an error; None if it has another cause."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__

@@ -1,7 +1,7 @@
-"""What aiokafka raises and Kafka's error codes, as one of two: ask again, or end with a code.
+"""aiokafka's errors and Kafka's error codes as one of two errors.
 
-`Unanswered`: asking again may heal it. `FatalError`: no retry does; `ACCESS` where a right or a
-name is refused, `PROTOCOL` for every other refusal and for an answer that cannot be read.
+`Unanswered`: a retry may heal it. `FatalError`: no retry does; `ACCESS` for a refused right or
+login, `PROTOCOL` for every other refusal and for an unreadable answer.
 """
 
 from collections.abc import Iterator
@@ -20,11 +20,11 @@ from aiokafka.errors import (
 
 from imagelane.exits import ExitCode, FatalError
 
-# Kafka's numbers of the errors that its own clients retry, and that an answer here can have.
+# Codes that Kafka's own clients retry, as far as an answer here can have them.
 _RETRIABLE: Final = frozenset({3, 5, 6, 7, 9, 13, 14, 15, 16, 41, 56, 74, 75, 88, 89, 100})
 _ACCESS: Final = frozenset({29, 30, 31, 33, 34, 53, 54, 58, 65, 66})
 NO_SUCH_GROUP: Final = 69
-_NAMES: Final = {  # that aiokafka does not know, or by another name
+_NAMES: Final = {  # aiokafka lacks these, or has another name for them
     13: "NETWORK_EXCEPTION",
     74: "FENCED_LEADER_EPOCH",
     75: "UNKNOWN_LEADER_EPOCH",
@@ -33,23 +33,23 @@ _NAMES: Final = {  # that aiokafka does not know, or by another name
     100: "UNKNOWN_TOPIC_ID",
 }
 _DENIED: Final = (AuthenticationFailedError, AuthenticationMethodNotSupported)
-# Retriable in fact; aiokafka marks its own timeouts otherwise.
+# Retriable, though aiokafka does not mark its own timeouts so.
 _TIMEOUTS: Final = (KafkaTimeoutError, KafkaUnavailableError)
 
 
 class Unanswered(Exception):
-    """No usable answer so far; the message has the reason. Asking again may heal it."""
+    """No usable answer so far; the message says why. A retry may heal it."""
 
 
 def raise_for_code(code: int, doing: str) -> None:
-    """Raise what one error code of an answer means, unless it is none."""
+    """Raise the error of an answer's error code, unless that is 0."""
     if code:
         raise _fault(code, f"{doing}: {_error_name(code)}")
 
 
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """Translate what a call of aiokafka raises."""
+    """Translate the errors of a call of aiokafka."""
     try:
         yield
     except BrokerResponseError as exc:
@@ -66,7 +66,7 @@ def translated(doing: str) -> Iterator[None]:
 
 @contextmanager
 def answers_needed(doing: str) -> Iterator[None]:
-    """Translate what a call raises; what asking again may heal ends the process as well.
+    """Translate the errors of a call; those that a retry may heal end the process as well.
 
     Raises:
         FatalError: `BROKER`, `ACCESS` or `PROTOCOL`.
@@ -79,7 +79,7 @@ def answers_needed(doing: str) -> Iterator[None]:
 
 
 def access_fault(error: Exception, doing: str) -> FatalError | None:
-    """Return what an error that refuses a right ends with; None for any other error."""
+    """Return the fatal error for a refused right; None for any other error."""
     if isinstance(error, BrokerResponseError) and error.errno in _ACCESS:
         return FatalError(ExitCode.ACCESS, f"access: {doing}: {error}")
     return None

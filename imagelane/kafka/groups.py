@@ -1,4 +1,4 @@
-"""Who is in a consumer group, and which partitions each member has."""
+"""The members of a consumer group, and the partitions of each."""
 
 import struct
 from dataclasses import dataclass
@@ -8,19 +8,18 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.types import Array, Boolean, Bytes, Int16, Int32, Schema, String
 
 from imagelane.exits import ExitCode, FatalError
-from imagelane.kafka.admin import asked
+from imagelane.kafka.admin import coordinator_of, translated_call
 from imagelane.kafka.errors import NO_SUCH_GROUP, raise_for_code
 
-UNKNOWN: Final = "Dead"  # Kafka's word for a group of which the coordinator has nothing
+UNKNOWN: Final = "Dead"  # Kafka's state of a group that the coordinator does not know
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A member of a group; `instance_id` is its static name, if it has one."""
+    """A member of a group; `instance_id` is its static name, if any."""
 
     member_id: str
     instance_id: str | None
@@ -31,7 +30,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """A group as its coordinator describes it; `state` is Kafka's word."""
+    """A group as its coordinator describes it; `state` is Kafka's name."""
 
     group_id: str
     state: str
@@ -39,17 +38,16 @@ class Group:
 
 
 async def describe_group(admin: AIOKafkaAdminClient, group_id: str) -> Group:
-    """Return the group; of one that the coordinator does not know, the state is `UNKNOWN`.
+    """Return the group; its state is `UNKNOWN` if the coordinator does not know it.
 
     Raises:
         Unanswered: the coordinator moves, loads or does not answer.
         FatalError: `ACCESS`: we may not describe the group; `PROTOCOL`.
     """
     doing = f"describing group {group_id}"
-    coordinator = await asked(admin._send_request(FindCoordinatorRequest(group_id, 0)), doing)
-    raise_for_code(coordinator.error_code, doing)
+    coordinator = await coordinator_of(admin, group_id, doing)
     request = _DescribeGroups(group_id)
-    answer = await asked(admin._send_request(request, coordinator.coordinator_id), doing)
+    answer = await translated_call(admin._send_request(request, coordinator), doing)
     for code, name, state, _, _, members, _ in answer.groups:
         if name != group_id:
             continue
@@ -126,7 +124,7 @@ class _DescribeGroupsRequest_v4(RequestStruct):  # type: ignore[misc]  # no type
 
 
 class _DescribeGroups(Request[_DescribeGroupsRequest_v4]):  # type: ignore[misc]  # no types
-    """DescribeGroups in the first version that tells static names, which aiokafka lacks."""
+    """DescribeGroups v4, the first version with static names; aiokafka lacks it."""
 
     API_KEY = 15
 

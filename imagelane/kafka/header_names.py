@@ -1,8 +1,8 @@
-"""Header names that are no UTF-8: Kafka allows them, and aiokafka's reader stops at them for ever.
+"""Header names that are not UTF-8: Kafka allows them, and aiokafka's reader stops at them for ever.
 
-Whoever can write to a topic could halt its readers with one such record: a partition of the
-consumer, `results`, `redrive`, and whoever waits for a result. With this the odd bytes of a name
-are spelt out (`\\xff`), and the record is admitted or refused as any other.
+One such record would halt every reader of its topic: a partition of the consumer, `results`,
+`redrive`, `publish --wait`. Here the bad bytes of a name are escaped (`\\xff`), and the record is
+admitted or refused as any other.
 
 A batch that cannot be unpacked within its bound is read as one record at its last offset.
 """
@@ -20,20 +20,20 @@ from imagelane.kafka.unpacking import CannotUnpack, bound_unpacking
 
 
 def tolerate_header_names() -> None:
-    """Have every consumer of this process read them; there is no setting for it."""
+    """Replace aiokafka's reader in this process; aiokafka has no setting for it."""
     fetcher.MemoryRecords = _Records
     bound_unpacking()
 
 
 class Unread(bytes):
-    """The empty value of a record that stands for a batch; `reason` says why, for a person."""
+    """The empty value of a record in place of an unreadable batch; `reason` is for a person."""
 
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _UnreadRecord:
-    """What aiokafka takes for a record of a batch."""
+    """The fields that aiokafka reads of a record."""
 
     offset: int
     timestamp: int
@@ -44,8 +44,8 @@ class _UnreadRecord:
     checksum: None = None
 
 
-class _Records(_MemoryRecordsPy):  # type: ignore[misc]  # aiokafka's types are not seen
-    """What a fetch brought, batch by batch."""
+class _Records(_MemoryRecordsPy):  # type: ignore[misc]  # aiokafka has no types
+    """The batches of a fetch."""
 
     def next_batch(self) -> Any:
         data = self._next_slice
@@ -54,7 +54,7 @@ class _Records(_MemoryRecordsPy):  # type: ignore[misc]  # aiokafka's types are 
 
 
 class _Batch:
-    """A batch that goes on with a slower and more patient parser where the fast one gives up."""
+    """A batch that the slow parser continues where the fast one fails on a header name."""
 
     def __init__(self, batch: Any, data: memoryview) -> None:
         self._batch, self._data = batch, data
@@ -72,7 +72,7 @@ class _Batch:
                 yield record
                 count += 1
         except UnicodeDecodeError:
-            yield from islice(_patiently(self._data), count, None)
+            yield from islice(_parse_slowly(self._data), count, None)
         except CannotUnpack as exc:
             yield _unread(self._batch, str(exc))
 
@@ -80,19 +80,19 @@ class _Batch:
 def _unread(batch: Any, reason: str) -> _UnreadRecord:
     value = Unread()
     value.reason = reason
-    # A batch of the formats before Kafka 0.11 does not say when, before its records are read.
+    # Batches of formats before Kafka 0.11 have no timestamp of their own.
     timestamp, kind = getattr(batch, "max_timestamp", 0), getattr(batch, "timestamp_type", 0)
     return _UnreadRecord(batch.next_offset - 1, timestamp, kind, value)
 
 
-def _patiently(data: memoryview) -> Iterator[Any]:
+def _parse_slowly(data: memoryview) -> Iterator[Any]:
     batch = iter(_DefaultRecordBatchPy(data))
     batch._buffer = _Names(batch._buffer)
     yield from batch
 
 
 class _Names(bytearray):
-    """Bytes whose parts decode whatever they are; the parser decodes nothing but header names."""
+    """Bytes that decode with escapes; the parser decodes header names alone."""
 
     def __getitem__(self, index: Any) -> Any:
         part = super().__getitem__(index)

@@ -1,4 +1,4 @@
-"""How Kafka's clients encrypt and authenticate: one value for every client that is opened."""
+"""TLS and login of Kafka clients: one value for every client of a process."""
 
 import ssl
 from dataclasses import dataclass, field
@@ -18,12 +18,12 @@ class Protocol(StrEnum):
 
     @property
     def encrypts(self) -> bool:
-        """True where the connection is TLS."""
+        """Whether the connection is TLS."""
         return self in (Protocol.SSL, Protocol.SASL_SSL)
 
     @property
     def authenticates(self) -> bool:
-        """True where the client logs in by SASL."""
+        """Whether the client logs in by SASL."""
         return self in (Protocol.SASL_PLAINTEXT, Protocol.SASL_SSL)
 
 
@@ -38,7 +38,7 @@ class Mechanism(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenEndpoint:
-    """Where OAuth's client credentials grant gives tokens (RFC 6749, section 4.4)."""
+    """An endpoint of OAuth's client credentials grant (RFC 6749, section 4.4)."""
 
     url: str
     client_id: str
@@ -50,9 +50,9 @@ class TokenEndpoint:
 class KafkaSecurity:
     """The security of every Kafka client of this process. Secrets are not in its `repr`.
 
-    Two are never equal: each has its own tokens, which belong to one event loop.
+    Two are never equal: each has its own tokens, and tokens belong to one event loop.
 
-    `token_provider` names a factory, `package.module:function`; it goes before `token_endpoint`.
+    `token_provider` names a function, `package.module:function`; it wins over `token_endpoint`.
     """
 
     protocol: Protocol = Protocol.PLAINTEXT
@@ -68,10 +68,10 @@ class KafkaSecurity:
 
     @cached_property
     def ssl_context(self) -> ssl.SSLContext | None:
-        """The TLS of a connection: the system's authorities, or those of `ca_file` alone.
+        """The TLS context: it trusts the system's authorities, or those of `ca_file` alone.
 
         Raises:
-            FatalError: `SETTINGS`: a file cannot be read, or is not what its setting says.
+            FatalError: `SETTINGS`: a file cannot be used.
         """
         if not self.protocol.encrypts:
             return None

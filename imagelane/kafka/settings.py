@@ -1,4 +1,4 @@
-"""The settings of the connection to Kafka, the same for both sides and for every client."""
+"""The settings of the connection to Kafka, for both sides and every client."""
 
 from functools import cached_property
 from importlib.util import find_spec
@@ -24,7 +24,7 @@ Broker = Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[
 
 
 class KafkaSettings(BaseModel):
-    """Where the brokers are, and how this process encrypts and authenticates."""
+    """The brokers' addresses, and TLS and login for them."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -144,7 +144,7 @@ def _plain(secret: SecretStr | None) -> str | None:
 
 
 def _is_private(url: str) -> bool:
-    """Return whether nobody on the way can read what is sent to `url`."""
+    """Return whether nobody on the way to `url` can read a request."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""

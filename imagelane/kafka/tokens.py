@@ -22,32 +22,32 @@ from imagelane.kafka.security import KafkaSecurity, TokenEndpoint
 
 ANSWER_SECONDS: Final = 10
 MAX_ANSWER_BYTES: Final = 64 * 1024
-RENEW_SHARE: Final = 0.8  # of its life; a connection that opens then still has the rest
+RENEW_SHARE: Final = 0.8  # of a token's life; the rest remains for a connection that opens late
 _LONGEST_REASON: Final = 200
-_DEFAULT_LIFE_SECONDS: Final = 300  # where the endpoint names none (RFC 6749: it should)
+_DEFAULT_LIFE_SECONDS: Final = 300  # if the endpoint names none (RFC 6749: it should)
 
 
 class TokenUnavailable(AuthenticationFailedError):  # type: ignore[misc]  # aiokafka has no types
-    """No token is to be had; the message says why, and holds no secret."""
+    """There is no token; the message says why, and holds no secret."""
 
 
 def open_provider(security: KafkaSecurity) -> AbstractTokenProvider:
     """Return the token provider of the settings.
 
     Raises:
-        FatalError: `SETTINGS`: the function that the setting names is not there, or is none.
+        FatalError: `SETTINGS`: KAFKA_TOKEN_PROVIDER names no function.
     """
     conn.OAuthAuthenticator = _CheckedAuthenticator
     if security.token_provider:
-        return _Function(security.token_provider)
+        return _FunctionProvider(security.token_provider)
     assert security.token_endpoint, "the settings demand one of the two"
     return ClientCredentials(security.token_endpoint)
 
 
 class _CheckedAuthenticator(OAuthAuthenticator):  # type: ignore[misc]
-    """Looks at the broker's answer to a token; aiokafka 0.14 takes any for a yes.
+    """Checks the broker's answer to a token; aiokafka 0.14 takes any answer for success.
 
-    A refusal is a challenge with an error in JSON (RFC 7628, section 3.2.2); a yes is empty.
+    A refusal is a challenge with an error in JSON (RFC 7628, section 3.2.2); success is empty.
     """
 
     async def step(self, payload: bytes | None) -> tuple[bytes, bool] | None:
@@ -84,8 +84,8 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]
             return self._token
 
 
-class _Function(AbstractTokenProvider):  # type: ignore[misc]
-    """Tokens of a function, plain or async, that returns one which is valid for a while."""
+class _FunctionProvider(AbstractTokenProvider):  # type: ignore[misc]
+    """Tokens of a function, plain or async; each call returns a valid one."""
 
     def __init__(self, name: str) -> None:
         module, _, function = name.partition(":")
@@ -102,7 +102,7 @@ class _Function(AbstractTokenProvider):  # type: ignore[misc]
                 if inspect.iscoroutinefunction(self._function):
                     return str(await self._function())
                 return str(await asyncio.to_thread(self._function))
-        except Exception as exc:  # whatever somebody else's function raises
+        except Exception as exc:  # the user's function may raise anything
             raise TokenUnavailable(f"KAFKA_TOKEN_PROVIDER gave no token: {exc!r}") from exc
 
 
@@ -148,7 +148,7 @@ def _quoted(text: str) -> str:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """The client secret goes to the endpoint of the settings and nowhere else."""
+    """Follows no redirect: the client secret is for the endpoint of the settings alone."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None

@@ -1,8 +1,8 @@
-"""Compressed batches, unpacked within a bound before anything in them is looked at.
+"""Compressed batches, unpacked within a bound before their records are read.
 
 On a topic that keeps the producers' codec a batch of a megabyte can unpack to a gigabyte, and its
-sender needs no secret. aiokafka unpacks whatever comes; here its functions are replaced by ones
-that give up at `MAX_UNPACKED_BYTES`, and `header_names` reads such a batch as one record.
+sender needs no secret. aiokafka has no limit, so functions that stop at `MAX_UNPACKED_BYTES`
+replace its own, and `header_names` reads a larger batch as one record.
 """
 
 import struct
@@ -17,7 +17,7 @@ from aiokafka.record import default_records, legacy_records
 cramjam: Any
 try:
     import cramjam
-except ImportError:  # aiokafka then reads gzip alone, and says so of the other codecs
+except ImportError:  # aiokafka then reads gzip alone, and names the missing codec
     cramjam = None
 
 MAX_UNPACKED_BYTES: Final = 8 * 2**20
@@ -30,7 +30,7 @@ class CannotUnpack(Exception):
 
 
 def bound_unpacking() -> None:
-    """Have every consumer of this process unpack within the bound; there is no setting for it."""
+    """Replace aiokafka's functions in this process; aiokafka has no setting for it."""
     bounded = {
         "gzip_decode": _gzip,
         "snappy_decode": _snappy,
@@ -55,7 +55,7 @@ def _translated(unpack: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
             return unpack(data)
         except CannotUnpack:
             raise
-        except Exception as exc:  # each codec has errors of its own, and a stranger chose the bytes
+        except Exception as exc:  # the bytes are untrusted, and each codec has its own errors
             raise CannotUnpack(f"its batch cannot be unpacked ({type(exc).__name__})") from exc
 
     return unpacked
@@ -101,7 +101,7 @@ def _snappy_blocks(data: bytes) -> list[bytes]:
 
 
 def _into(unpack_into: Callable[[bytes, bytearray], int], data: bytes) -> bytes:
-    target = bytearray(MAX_UNPACKED_BYTES)  # of pages that take memory once they are written
+    target = bytearray(MAX_UNPACKED_BYTES)  # a page takes memory once it is written
     try:
         length = unpack_into(data, target)
     except cramjam.DecompressionError as exc:

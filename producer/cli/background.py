@@ -1,4 +1,4 @@
-"""Iterate over something that blocks, such as standard input, beside an event loop."""
+"""Iteration over a blocking source, such as standard input, beside an event loop."""
 
 import asyncio
 import threading
@@ -11,17 +11,17 @@ _AHEAD: Final = 256
 
 
 async def in_thread(items: Iterable[T]) -> AsyncGenerator[T, None]:
-    """Yield the items that a thread of its own takes, at most 256 ahead; raise what it raises.
+    """Yield items that a thread takes, at most 256 ahead; raise the thread's error.
 
-    The thread is a daemon and no executor's: a read of a terminal cannot be interrupted, and
-    neither Ctrl-C nor the end of the program may wait for it.
+    The thread is a daemon and no executor's: nothing interrupts a read of a terminal, and neither
+    Ctrl-C nor the end of the program may wait for it.
     """
     loop = asyncio.get_running_loop()
     arrived: asyncio.Queue[tuple[T] | BaseException | None] = asyncio.Queue()
     room = threading.Semaphore(_AHEAD)
 
     def hand_over(event: tuple[T] | BaseException | None) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed: the program ends
             loop.call_soon_threadsafe(arrived.put_nowait, event)
 
     def pump() -> None:

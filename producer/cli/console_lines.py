@@ -4,14 +4,14 @@ kafka-console-producer with parse.headers (and parse.key) takes
 
     header:value,header:value TAB [key TAB] value
 
-and kafka-console-consumer prints, each only if asked for,
+and kafka-console-consumer prints, by its options,
 
     CreateTime:1764000000000 TAB Partition:0 TAB Offset:7 TAB Delivery:1 TAB Epoch:0 TAB
     header:value,... TAB key TAB value
 
 with `NO_HEADERS` for none and `null` for a null key or value. A line does not say whether it has a
-key, nor whether `null` is the word, so it has several readings. The signature tells them apart: it
-covers key and value.
+key, nor whether `null` is a text, so `parse_line` returns every reading. The signature covers key
+and value, so it holds for one reading alone.
 """
 
 import re
@@ -38,7 +38,7 @@ class NotSignable(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsoleLine:
-    """What a line says. `readings` are (key, value), the likeliest first; at least one."""
+    """A parsed line. `readings` are (key, value), the likeliest first; at least one."""
 
     headers: Headers
     readings: tuple[tuple[bytes | None, bytes | None], ...]
@@ -47,7 +47,7 @@ class ConsoleLine:
 
 
 def parse_line(line: bytes) -> ConsoleLine:
-    """Read a line, without its line end, of either console tool; any bytes give something."""
+    """Parse a line of either console tool, without its line end; any bytes parse."""
     timestamp_ms, timestamp_type = None, TimestampType.APPEND
     while column := _COLUMN.match(line):
         if column["clock"]:
@@ -68,7 +68,7 @@ def id_of(value: bytes) -> str:
     """Return the `id` of a JSON object.
 
     Raises:
-        NotSignable: there is none.
+        NotSignable: it has none.
     """
     try:
         members = orjson.loads(value)
@@ -81,7 +81,7 @@ def id_of(value: bytes) -> str:
 
 
 def format_console(headers: Headers, key: bytes | None, value: bytes) -> bytes:
-    """Return the line, without a line end, that kafka-console-producer takes.
+    """Return the line for kafka-console-producer, without a line end.
 
     With a key it needs parse.headers and parse.key, with the null key parse.headers alone.
 
@@ -98,12 +98,12 @@ def format_console(headers: Headers, key: bytes | None, value: bytes) -> bytes:
 def format_kcat(
     topic: str, brokers: str, headers: Headers, key: bytes | None, value: bytes
 ) -> bytes:
-    """Return the shell command that has kcat send the record.
+    """Return the shell command by which kcat sends the record.
 
     Raises:
         NotSignable: the key or the value has a TAB or a line end, or is not UTF-8.
     """
-    format_console(headers, key, value)  # kcat, too, would split the value at a line end
+    format_console(headers, key, value)  # kcat splits a value at line ends, too
     try:
         words = ["kcat", "-P", "-b", brokers, "-t", topic]
         words += [] if key is None else ["-k", key.decode()]

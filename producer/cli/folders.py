@@ -1,4 +1,4 @@
-"""The pictures of a folder, and what is left out of it and why: nothing is left out in silence."""
+"""The pictures of a folder, and a count of the other files by reason."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-# What the consumer decodes unless DECODE_FORMATS says otherwise.
+# The consumer's default of DECODE_FORMATS.
 DEFAULT_FORMATS: Final = "JPEG,PNG,WEBP,GIF,BMP"
 _SUFFIXES: Final = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -26,13 +26,13 @@ _EXAMPLE_CHARS: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """What is left out of folders, counted by reason, with the name of one each."""
+    """Files that are left out of folders: counts by reason, each with the name of one file."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
 
     def add(self, reason: str, path: Path) -> None:
-        """Count one."""
+        """Count one file."""
         self.counts[reason] += 1
         self.examples.setdefault(reason, path.name)
 
@@ -46,7 +46,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderRules:
-    """What is taken of a folder: `formats` are those that the consumer decodes."""
+    """Which files of a folder are published; `formats` are the consumer's."""
 
     recursive: bool
     formats: frozenset[str] = frozenset(DEFAULT_FORMATS.split(","))
@@ -91,5 +91,5 @@ class FolderRules:
 
 
 def formats_of(setting: str) -> frozenset[str]:
-    """Return the formats that DECODE_FORMATS lists; an empty value stands for the default."""
+    """Return the formats of a value of DECODE_FORMATS; an empty value means the default."""
     return frozenset(name.strip().upper() for name in (setting or DEFAULT_FORMATS).split(","))

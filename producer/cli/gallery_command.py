@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from imagelane.terminal import say
-from producer.cli.given import settings_given
+from producer.cli.settings import load_settings
 from producer.gallery.run import running_gallery
 from producer.gallery.settings import GallerySettings
 
@@ -21,13 +21,13 @@ def gallery(
 ) -> None:
     """Show the results on a page, and find pictures by words.
 
-    They come as they are made. Pictures of `file:` are shown from below FILE_ROOTS. Ctrl-C ends it.
+    New results appear at once. The page shows pictures of `file:` below FILE_ROOTS. Ctrl-C ends it.
 
     \b
     Example:
       FILE_ROOTS=/pictures imagelane gallery
     """
-    settings = settings_given(context, GallerySettings)
+    settings = load_settings(context, GallerySettings)
     asyncio.run(_serve(settings, None if since is None else time.time() - since * 3600))
 
 

@@ -8,8 +8,8 @@ import typer
 
 from imagelane.exits import ExitCode
 from imagelane.terminal import say
-from producer.cli.given import settings_given
 from producer.cli.progress import display
+from producer.cli.settings import load_settings
 from producer.cli.tables import TABLE, table_named
 from producer.cli.times import unix_seconds
 from producer.database.index import DatabaseIndex
@@ -20,7 +20,7 @@ from producer.results import ResultReader
 
 @dataclass(slots=True, kw_only=True)
 class IndexTally:
-    """How many results were written, and how many records are still before us."""
+    """How many results were written, and how many records are still unread."""
 
     written: int = 0
     behind: int = 0
@@ -34,7 +34,7 @@ class IndexTally:
         )
 
     def bar(self, elapsed_seconds: float, total: int | None) -> str:
-        """Return what a terminal shows meanwhile."""
+        """Return the same line: a follower has no total."""
         return self.line(elapsed_seconds)
 
 
@@ -61,9 +61,9 @@ def index(
 ) -> None:
     """Write the results, each verified, into PostgreSQL with pgvector.
 
-    The address is in DATABASE_URL, or in the file that DATABASE_URL_FILE names. A later run goes on
-    where it stopped: rows and place are written in one transaction, so a kill loses and doubles
-    nothing. One row an id; of two results the one that was signed later holds.
+    DATABASE_URL, or the file of DATABASE_URL_FILE, has the address. A later run continues: each
+    transaction writes rows and position, so a kill loses and doubles nothing. One row per id; of
+    two results the later signature counts.
 
     \b
     Examples:
@@ -75,15 +75,15 @@ def index(
         for line in tables.script().splitlines():
             say(line)
         raise typer.Exit
-    settings = settings_given(context, DatabaseSettings)
-    forged = asyncio.run(_index(settings, tables, follow=follow, since=since))
-    raise typer.Exit(ExitCode.FAILED if forged else ExitCode.OK)
+    settings = load_settings(context, DatabaseSettings)
+    unverifiable = asyncio.run(_index(settings, tables, follow=follow, since=since))
+    raise typer.Exit(ExitCode.FAILED if unverifiable else ExitCode.OK)
 
 
 async def _index(
     settings: DatabaseSettings, tables: Tables, *, follow: bool, since: float | None
 ) -> int:
-    """Write until the end of the topic, or on; return how many records were forged."""
+    """Write to the end of the topic, or for ever; return how many records do not verify."""
     tally = IndexTally()
     async with DatabaseIndex(settings, tables) as database:
         opening = ResultReader(settings, follow=follow, since=since, start=database.positions)

@@ -1,4 +1,4 @@
-"""Whether a line of the console tools is what the reader of its topic takes."""
+"""The checks of a topic's reader, made on a line of the console tools."""
 
 from imagelane.settings import WireSettings
 from producer.cli.console_lines import ConsoleLine
@@ -9,13 +9,14 @@ from schemas import Freshness, Record, Refused, TimestampType, Verifier, admit
 def check_line(
     line: ConsoleLine, topic: str, settings: WireSettings, *, at: float | None, now: float
 ) -> str:
-    """Return the id that the signature of a line vouches for, checked as the topic's reader would.
+    """Return the signed id of a line, after the checks of the topic's reader.
 
-    `at` (Unix seconds) stands for the time of the append; without it the printed time counts, else
-    `now`. Lines of the ingest topic are requests, of the results topic results; others are bytes.
+    The time of the append is `at` (Unix seconds), else the printed time, else `now`. Lines of the
+    ingest topic are requests, of the results topic results; in any other topic the signature alone
+    is checked.
 
     Raises:
-        Refused: with the code that the reader of the topic would give.
+        Refused: with the code of the topic's reader.
     """
     verifier = Verifier(settings.keys, topic)
     timestamp_type, timestamp_ms = line.timestamp_type, line.timestamp_ms
@@ -35,7 +36,7 @@ def check_line(
         )
         for key, value in line.readings
     ]
-    # Without a reading that verifies, the first one gives the reason.
+    # No reading verifies: the first one gives the reason.
     record = next((one for one in readings if _is_signed(one, verifier)), readings[0])
     if topic in (settings.ingest_topic, settings.queries_topic):
         return admit(record, verifier=verifier, freshness=Freshness(), now=now).id

@@ -11,8 +11,8 @@ import typer
 from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import say
 from producer.cli.console_lines import format_console, format_kcat, id_of, parse_line
-from producer.cli.given import settings_given
 from producer.cli.line_checks import check_line
+from producer.cli.settings import load_settings
 from producer.settings import ProducerSettings
 from schemas import Refused, Signer
 
@@ -35,7 +35,7 @@ def sign(
 ) -> None:
     """Sign JSON values for kafka-console-producer or kcat.
 
-    They come one a line from standard input. Pipe the output into kafka-console-producer
+    Standard input has one value per line. Pipe the output into kafka-console-producer
     --reader-property parse.headers=true, and with --key also
     --reader-property parse.key=true (--property in older Kafka). `--format kcat` prints a
     command for each instead. The value's `id` becomes the signature's. Needs no broker.
@@ -45,7 +45,7 @@ def sign(
       echo '{"version":1,"id":"a1","image":{"uri":"file:///data/cat.jpg"}}' |
         imagelane sign --topic image.ingest --key cats
     """
-    settings = settings_given(context, ProducerSettings)
+    settings = load_settings(context, ProducerSettings)
     if topic not in settings.topics:
         say(f"{topic} is no topic of the settings: no reader takes what is signed for it", err=True)
     signer = Signer(settings.keys, topic)
@@ -82,16 +82,16 @@ def verify(
 ) -> None:
     """Verify lines of `sign` or of kafka-console-consumer.
 
-    As the reader of the topic would. The consumer must print headers and key (--formatter-property
-    print.headers=true
-    --formatter-property print.key=true; timestamp, partition and offset as you like). One line
-    each: `ok ID`, or the code and the reason; ends with 1 if any is refused. Needs no broker.
+    The checks are those of the topic's reader. kafka-console-consumer must print headers and key
+    (--formatter-property print.headers=true --formatter-property print.key=true; timestamp,
+    partition and offset as you like). One line each: `ok ID`, or the code and the reason; ends
+    with 1 if any is refused. Needs no broker.
 
     \b
     Example:
       imagelane verify --topic image.ingest < lines.txt
     """
-    settings = settings_given(context, ProducerSettings)
+    settings = load_settings(context, ProducerSettings)
     refused, is_empty = False, True
     for _, line in _stdin_lines():
         is_empty = False

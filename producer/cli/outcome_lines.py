@@ -1,4 +1,4 @@
-"""Outcomes as lines: for people without control characters, for machines as JSON."""
+"""Outcomes as lines of text or of JSON."""
 
 from pathlib import PurePosixPath
 from typing import Final
@@ -20,7 +20,7 @@ def outcome_line(
 ) -> str:
     """Return the image's name, status, milliseconds, and caption or code and message; the id last.
 
-    As JSON: the result as it was received, in one line and with controls as escapes; without one,
+    As JSON: the result as received, in one line and with controls as escapes; without a result
     `id`, `status` and `error`.
     """
     if as_json and outcome.value is not None:
@@ -32,14 +32,14 @@ def outcome_line(
     result = outcome.result
     total_ms = result.timing_ms.total if result else None
     milliseconds = "-" if total_ms is None else f"{total_ms:.0f} ms"
-    # What cannot be verified is named by its place.
+    # A record that does not verify has no URI: its place is its name.
     name = printable(outcome.id if uri is None else name_of(uri))
     padding = " " * max(0, _NAME_COLUMNS - cell_len(name))
-    columns = f"{name}{padding}  {outcome.status:<7}  {milliseconds:>8}  {_said(outcome)}"
+    columns = f"{name}{padding}  {outcome.status:<7}  {milliseconds:>8}  {_details(outcome)}"
     return printable(f"{columns}  {outcome.id}" if with_id and uri else columns).rstrip()
 
 
-def _said(outcome: Outcome) -> str:
+def _details(outcome: Outcome) -> str:
     result = outcome.result
     if outcome.status != "ok":
         return ": ".join(filter(None, (outcome.code, outcome.message)))
@@ -49,18 +49,18 @@ def _said(outcome: Outcome) -> str:
 
 
 def place_of(record: Record) -> str:
-    """Return where a record stands in the log."""
+    """Return a record's place in the log."""
     return f"{record.topic}[{record.partition}]@{record.offset}"
 
 
 def name_of(uri: str) -> str:
-    """Return the last part of the URI's path: for a person, short, without user and query."""
+    """Return the last part of the URI's path, short, without user and query."""
     scheme = uri.partition(":")[0].lower()
     try:
         parts = urlsplit(uri)
-        # Without a host, a path may begin with a user and a password.
+        # A path without a host may begin with a user and a password.
         has_path = scheme == "file" or (scheme != "data" and parts.netloc)
         name = PurePosixPath(unquote(parts.path)).name if has_path else ""
-    except ValueError:  # not a URI after all; the consumer says so
+    except ValueError:  # not a URI; the consumer reports it
         name = ""
     return (name or f"{scheme}:")[:_NAME_CHARS]

@@ -1,4 +1,4 @@
-"""How far publishing is: one line at the bottom of a terminal, else a plain one now and then."""
+"""Progress: one line at the bottom of a terminal, else a plain one every few seconds."""
 
 import asyncio
 import time
@@ -14,22 +14,22 @@ _BAR_COLUMNS: Final = 20
 
 
 class Shown(Protocol):
-    """What counts, as a line of its own or as what a terminal shows meanwhile."""
+    """Counts as a plain line, and as the live line of a terminal."""
 
     def line(self, elapsed_seconds: float) -> str:
         """Return the counts."""
         ...
 
     def bar(self, elapsed_seconds: float, total: int | None) -> str:
-        """Return the counts, of `total` where that is known."""
+        """Return the counts; of `total`, if that is known."""
         ...
 
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """What is counted: `done` ended well, `failed` did not; without waiting, published is done.
+    """Counts of requests: `done` ended well, `failed` did not; without a wait published is done.
 
-    `ahead` returns how many records the consumer has to do before ours, where that is known.
+    `ahead` returns how many records the queue has before ours, if that is known.
     """
 
     published: int = 0
@@ -43,11 +43,11 @@ class Tally:
         return self.done + self.failed
 
     def rate(self, elapsed_seconds: float) -> float:
-        """Return how many ended in a second."""
+        """Return how many ended per second."""
         return self.ended / elapsed_seconds if elapsed_seconds > 0 else 0.0
 
     def line(self, elapsed_seconds: float) -> str:
-        """Return the tally in one line, with the rate of what ended."""
+        """Return the counts in one line, with the rate."""
         skipped = f", skipped {self.skipped}" if self.skipped else ""
         return (
             f"published {self.published}, done {self.done}, failed {self.failed}{skipped}, "
@@ -55,7 +55,7 @@ class Tally:
         )
 
     def bar(self, elapsed_seconds: float, total: int | None) -> str:
-        """Return what a terminal shows meanwhile: of how many, the rate, the rest of the time."""
+        """Return the live line: a bar and an ETA if `total` is known, the rate, the time."""
         rate, ended = self.rate(elapsed_seconds), self.ended + self.skipped
         ahead = f"  {count:,} ahead in the queue" if (count := self.ahead()) else ""
         tail = f"{rate:.1f}/s  failed {self.failed}  {clock_time(elapsed_seconds)}{ahead}"
@@ -69,10 +69,7 @@ class Tally:
 
 @asynccontextmanager
 async def display(tally: Shown, *, total: int | None) -> AsyncIterator[None]:
-    """Show the tally while the body runs, and once more when it has ended, or was interrupted.
-
-    `total` None is not known, so there is no ETA.
-    """
+    """Show the tally while the body runs, and once more at its end or interruption."""
     started = time.monotonic()
     try:
         async with live_line(lambda: tally.bar(time.monotonic() - started, total)) as is_shown:

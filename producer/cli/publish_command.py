@@ -10,10 +10,10 @@ import typer
 from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import say
 from producer.cli.folders import FolderRules, LeftOut, formats_of
-from producer.cli.given import settings_given
 from producer.cli.progress import Tally
 from producer.cli.publishing import PublishPlan, publish_all
 from producer.cli.references import STDIN, BadReference, IdFrom, count_entries, entries
+from producer.cli.settings import load_settings
 from producer.errors import TooLarge
 from producer.settings import ProducerSettings
 from schemas import Task
@@ -71,8 +71,8 @@ def publish(
 ) -> None:
     """Publish images; with --wait show what becomes of each.
 
-    One line a result: name, status, time, caption or reason. Ends with 1 if anything failed, was
-    refused or did not come in time.
+    One line per result: name, status, time, caption or reason. Ends with 1 if any request failed,
+    was refused or timed out.
 
     \b
     Examples:
@@ -80,7 +80,7 @@ def publish(
       imagelane publish 'a/**/*.png' https://example.org/b.jpg --tasks embed
       find pictures -name '*.jpg' -print0 | imagelane publish - --resume receipts.jsonl
     """
-    settings = settings_given(context, ProducerSettings)
+    settings = load_settings(context, ProducerSettings)
     plan = PublishPlan(
         tasks=_tasks(tasks),
         id_from=id_from,
@@ -99,7 +99,7 @@ def publish(
 def _publish(
     settings: ProducerSettings, references: list[str], rules: FolderRules, plan: PublishPlan
 ) -> Tally:
-    """Publish what the references name; all that is wrong with them ends in one line."""
+    """Publish the references; any fault in them ends in one line."""
     try:
         left_out = LeftOut()
         total = count_entries(references, rules, left_out)
@@ -130,9 +130,9 @@ def _tasks(names: str) -> tuple[Task, ...]:
 
 
 def _own_stdin() -> BinaryIO:
-    """Return a reader of its own on standard input.
+    """Return a new reader of standard input.
 
-    A thread may be blocked in it when the program ends, and the interpreter closes `sys.stdin`
-    then: were it the one that is read, the interpreter would abort.
+    At exit a thread may be blocked in it. The interpreter closes `sys.stdin` then, and would abort
+    if the thread read that one.
     """
     return open(0, "rb", closefd=False)

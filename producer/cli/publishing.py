@@ -1,4 +1,4 @@
-"""References in, one line for each outcome out, bounded in memory."""
+"""Publishing of references: one line for each outcome, in bounded memory."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -18,14 +18,14 @@ from producer.requests import Keyed
 from producer.settings import ProducerSettings
 from schemas import Task
 
-_OUTSTANDING: Final = 1000  # published and without an outcome, when waiting for it
+_OUTSTANDING: Final = 1000  # published and without an outcome, with --wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishPlan:
-    """How to publish, and what to show.
+    """The options of `publish`.
 
-    `patience_seconds`: wait for results until the topic stood still for so long; None: do not wait.
+    `patience_seconds`: wait for results until none came for so long; None: do not wait.
     """
 
     tasks: tuple[Task, ...]
@@ -40,11 +40,7 @@ class PublishPlan:
 async def publish_all(
     settings: ProducerSettings, references: Iterable[Entry], plan: PublishPlan, total: int | None
 ) -> Tally:
-    """Publish what the references stand for, and show what becomes of it.
-
-    Raises:
-        FatalError: no broker answers, a topic does not exist, or the receipts cannot be written.
-    """
+    """Publish the references, and show the outcomes."""
     waiting = plan.patience_seconds is not None
     done = done_in(plan.resume, waiting=waiting) if plan.resume else frozenset()
     tally = Tally()
@@ -87,7 +83,7 @@ class _Run:
             raise group.exceptions[0] from None  # the first fault is the cause of the others
 
     def ahead(self) -> int | None:
-        """Return how many records the consumer has to do before the oldest of ours."""
+        """Return how many records the queue has before the oldest of ours."""
         oldest = next(iter(self.outstanding.values()), None)
         return self.publisher.ahead_of(oldest) if oldest else None
 
@@ -110,14 +106,14 @@ class _Run:
         self._end(done=True)
 
     async def _wait(self, published: Published, patience_seconds: float) -> None:
-        """Wait as long as the topic moves: a place far back in a long queue is no failure."""
+        """Wait as long as outcomes come: a long queue is no failure."""
         outcome, self.outstanding[id(published)] = None, published
         while outcome is None:
-            heard = self.publisher.heard_count
+            count = self.publisher.outcome_count
             try:
                 outcome = await self.publisher.result(published, timeout_seconds=patience_seconds)
             except TimeoutError:
-                if self.publisher.heard_count == heard:
+                if self.publisher.outcome_count == count:
                     outcome = self._timed_out(published, patience_seconds)
         image = published.request.image
         uri = image.uri if image else None

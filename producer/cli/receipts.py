@@ -1,10 +1,7 @@
-"""Receipts of what was published: one line of JSON each, so that a later run does only the rest."""
+"""Receipts of published requests, one line of JSON each: a later run publishes the rest alone."""
 
 import hashlib
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import orjson
@@ -15,16 +12,16 @@ from producer.publisher import Published
 from schemas import Request, encode_request
 
 PUBLISHED: Final = "published"
-_ENDS: Final = frozenset({PUBLISHED, "ok"})
+_DONE: Final = frozenset({PUBLISHED, "ok"})
 
 
 def fingerprint(request: Request) -> str:
-    """Return what tells requests apart that ask for the same: all but the id, in hex."""
+    """Return a digest of all but the id, in hex: requests for the same thing have the same."""
     return hashlib.sha256(encode_request(request.model_copy(update={"id": "-"}))).hexdigest()[:32]
 
 
 def receipt(published: Published, status: str) -> dict[str, Any]:
-    """Return the receipt of a request: where it stands in the log, and what became of it."""
+    """Return the receipt of a request: its place in the log, and its status."""
     image = published.request.image
     return {
         "id": published.id,
@@ -43,9 +40,9 @@ def as_line(members: dict[str, Any]) -> str:
 
 
 def done_in(path: Path, *, waiting: bool) -> frozenset[str]:
-    """Return the fingerprints of what is done: `ok`, or if nobody waits, published.
+    """Return the fingerprints of done requests: `ok`, or without a wait published.
 
-    The last receipt of a request counts. A line that was cut off by a kill is none.
+    The last receipt of a request counts. A line that a kill cut off is none.
 
     Raises:
         FatalError: the file cannot be read, or holds something else.
@@ -58,18 +55,18 @@ def done_in(path: Path, *, waiting: bool) -> frozenset[str]:
     except OSError as exc:
         raise FatalError(ExitCode.FAILED, f"{path}: {exc.strerror}") from exc
     for number, line in enumerate(lines, start=1):
-        if line and (number < len(lines)):
+        if line and number < len(lines):
             try:
                 members = orjson.loads(line)
                 statuses[members["request"]] = members["status"]
             except (orjson.JSONDecodeError, KeyError, TypeError) as exc:
                 raise FatalError(ExitCode.FAILED, f"{path}:{number}: no receipt") from exc
-    good: Iterable[str] = ("ok",) if waiting else _ENDS
-    return frozenset(request for request, status in statuses.items() if status in good)
+    done = _DONE - {PUBLISHED} if waiting else _DONE
+    return frozenset(request for request, status in statuses.items() if status in done)
 
 
-class Receipts(AbstractContextManager["Receipts"]):
-    """A file that receipts are appended to; without a path they go nowhere.
+class Receipts:
+    """Appends receipts to a file, or nowhere without a path.
 
     Raises:
         FatalError: the file cannot be written.
@@ -89,23 +86,18 @@ class Receipts(AbstractContextManager["Receipts"]):
         return self
 
     def write(self, published: Published, status: str) -> None:
-        """Append a receipt; it is in the file when this returns."""
+        """Append a receipt, and flush it."""
         if self._file:
             self._file.write(as_line(receipt(published, status)) + "\n")
             self._file.flush()
 
-    def __exit__(
-        self,
-        type_: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._file:
             self._file.close()
 
 
 def _cut_partial_line(path: Path) -> None:
-    """Remove a last line without its end, of a run that was killed while it wrote."""
+    """Remove a last line without its line end: a kill cut it off."""
     if not path.exists():
         return
     with path.open("rb+") as file:

@@ -1,4 +1,4 @@
-"""The `reembed` command: what another model embedded goes to the ingest topic once more."""
+"""The `reembed` command: new requests for images with another model's embedding."""
 
 import asyncio
 import tempfile
@@ -14,13 +14,13 @@ import typer
 
 from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import printable, say
-from producer.cli.given import settings_given
 from producer.cli.options import ReplayWindow
 from producer.cli.outcome_lines import name_of
 from producer.cli.progress import Tally, display
+from producer.cli.settings import load_settings
 from producer.cli.tables import TABLE, table_named
 from producer.export import Spool
-from producer.older import ModelName, Older, others_in
+from producer.outdated import ModelName, Outdated, outdated_in
 from producer.publisher import Publisher
 from producer.requests import Keyed
 from producer.results import ResultReader
@@ -49,9 +49,9 @@ def reembed(
 ) -> None:
     """Publish anew what another model embedded.
 
-    The same image, tasks, metadata, key and id: the new result is signed later, so it takes the
-    place of the old one wherever results are stored by id; an `error` does so, too. What was made
-    within the replay window is left for later, for it would be dropped as a repeat. One line each.
+    With the same image, tasks, metadata, key and id: the new result, even an `error`, is signed
+    later, so it replaces the old one in every store by id. A result from within the replay window
+    is left for later, for the consumer would drop its request as a repeat. One line each.
 
     \b
     Examples:
@@ -62,7 +62,7 @@ def reembed(
     if database:
         found, settings = _by_database(context, table_named(table), wanted)
     else:
-        settings = settings_given(context, ProducerSettings)
+        settings = load_settings(context, ProducerSettings)
         found = _by_topic(settings, wanted)
     run = _Reembed(
         settings=settings,
@@ -74,26 +74,26 @@ def reembed(
 
 def _by_database(
     context: typer.Context, table: str, wanted: ModelName
-) -> tuple[AsyncGenerator[Older, None], ProducerSettings]:
+) -> tuple[AsyncGenerator[Outdated, None], ProducerSettings]:
     try:
-        from producer.database.older import others_in_database
+        from producer.database.outdated import outdated_in_database
         from producer.database.schema import Tables
         from producer.database.settings import DatabaseSettings
     except ModuleNotFoundError as exc:
         message = f"`--database` needs the package {exc.name}; pip install 'imagelane[index]'"
         raise FatalError(ExitCode.FAILED, message) from exc
-    settings = settings_given(context, DatabaseSettings)
-    return others_in_database(settings, Tables(table), wanted), settings
+    settings = load_settings(context, DatabaseSettings)
+    return outdated_in_database(settings, Tables(table), wanted), settings
 
 
-async def _by_topic(settings: ProducerSettings, wanted: ModelName) -> AsyncGenerator[Older, None]:
-    """Yield what holds at the present end of the topic: nothing goes out before all is read."""
+async def _by_topic(
+    settings: ProducerSettings, wanted: ModelName
+) -> AsyncGenerator[Outdated, None]:
+    """Yield the outdated images of the topic, once all of it is read: a later result may be new."""
     with Spool(Path(tempfile.gettempdir())) as spool:
         async with ResultReader(settings, follow=False) as reader:
-            async for results in reader.batches():
-                for one in results:
-                    spool.add(one)
-        for older in others_in(spool, wanted):
+            await spool.fill(reader)
+        for older in outdated_in(spool, wanted):
             yield older
 
 
@@ -104,21 +104,17 @@ class _Reembed:
     made_before: float
     recent: int = 0
     models: Counter[str] = field(default_factory=Counter)
-    under_way: dict[str, Older] = field(default_factory=dict)
+    under_way: dict[str, Outdated] = field(default_factory=dict)
 
-    async def show(self, found: AsyncGenerator[Older, None]) -> None:
-        """Say what would be published."""
+    async def show(self, found: AsyncGenerator[Outdated, None]) -> None:
+        """Show the requests without publishing them."""
         async with aclosing(found), aclosing(self._selected(found)) as selected:
             async for older in selected:
                 self._say(older, "would be published")
         self._sum_up("would be published")
 
-    async def publish(self, found: AsyncGenerator[Older, None]) -> None:
-        """Publish it.
-
-        Raises:
-            FatalError: no broker answers, or a topic does not exist.
-        """
+    async def publish(self, found: AsyncGenerator[Outdated, None]) -> None:
+        """Publish the requests."""
         tally = Tally()
         async with (
             aclosing(found),
@@ -132,13 +128,13 @@ class _Reembed:
                 self._say(self.under_way.pop(published.id), "published")
         self._sum_up("published")
 
-    async def _requests(self, found: AsyncIterator[Older]) -> AsyncGenerator[Keyed, None]:
+    async def _requests(self, found: AsyncIterator[Outdated]) -> AsyncGenerator[Keyed, None]:
         async with aclosing(self._selected(found)) as selected:
             async for older in selected:
                 self.under_way[older.id] = older
                 yield older.request()
 
-    async def _selected(self, found: AsyncIterator[Older]) -> AsyncGenerator[Older, None]:
+    async def _selected(self, found: AsyncIterator[Outdated]) -> AsyncGenerator[Outdated, None]:
         count = 0
         async for older in found:
             if count == self.limit:
@@ -149,7 +145,7 @@ class _Reembed:
             count += 1
             yield older
 
-    def _say(self, older: Older, said: str) -> None:
+    def _say(self, older: Outdated, said: str) -> None:
         model = f"{older.model} at {older.revision}"
         self.models[model] += 1
         say(f"{older.id}  {printable(name_of(older.uri))}  {printable(model)}  {said}")

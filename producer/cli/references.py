@@ -1,7 +1,6 @@
-"""What the command line names (paths, folders, globs, URIs, manifests) to requests, lazily.
+"""References of the command line (paths, folders, globs, URIs, lists) as requests, lazily.
 
-`entries` looks at the file system and reads lines; `to_request` is pure but for bare paths in a
-manifest, whose files must exist.
+`entries` reads folders and lines; `to_request` reads files for bare paths and ids alone.
 """
 
 import glob
@@ -32,7 +31,7 @@ _ID_CHARS: Final = 32
 
 
 class IdFrom(StrEnum):
-    """What the id of a request is made of, where it names none."""
+    """The source of a request's id, if the reference names none."""
 
     RANDOM = "random"
     PATH = "path"
@@ -43,12 +42,12 @@ class IdFrom(StrEnum):
 
     @property
     def is_uuid(self) -> bool:
-        """Whether it is one that a column or a store of UUIDs takes."""
+        """Whether the id is a UUID."""
         return self.value.startswith("uuid")
 
 
 class BadReference(Exception):
-    """Something that cannot be published: where it stands, and what is wrong with it."""
+    """A reference that cannot be published: its place, and the fault."""
 
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(f"{where}: {reason}")
@@ -56,7 +55,7 @@ class BadReference(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One reference: a URI, a path, or a JSON object, as bytes; `base` is where paths begin."""
+    """One reference: a URI, a path, or a JSON object, as bytes; paths are relative to `base`."""
 
     where: str
     text: bytes
@@ -69,9 +68,9 @@ def entries(
     stdin: BinaryIO,
     left_out: LeftOut | None = None,
 ) -> Iterator[Entry]:
-    """Yield the references that the arguments name, in order; a folder's sorted by name.
+    """Yield the arguments' references in order; a folder's are sorted by name.
 
-    What folders hold besides pictures is counted in `left_out`.
+    `left_out` counts the folders' other files.
 
     Raises:
         BadReference: an argument names nothing.
@@ -81,7 +80,7 @@ def entries(
     for argument in arguments:
         if argument == STDIN:
             yield from _lines(stdin, "line ", Path())
-        elif argument and os.path.exists(argument):  # noqa: PTH110  # false for what is too long
+        elif argument and os.path.exists(argument):  # noqa: PTH110  # false for too long a name
             yield from _of_path(Path(argument), rules, left_out)
         elif SCHEME.match(argument):
             yield Entry(where=name_of(argument), text=os.fsencode(argument), base=Path())
@@ -94,9 +93,9 @@ def entries(
 def count_entries(
     arguments: Sequence[str], rules: FolderRules, left_out: LeftOut | None = None
 ) -> int | None:
-    """Return how many references there are; None when standard input is one of the arguments.
+    """Return the number of references; None with standard input among the arguments.
 
-    Raises as `entries` does, so that what is missing is known before anything is published.
+    Raises as `entries`, so that a missing file is known before the first request is published.
     """
     files = [argument for argument in arguments if argument != STDIN]
     count = sum(1 for _ in entries(files, rules, io.BytesIO(), left_out))
@@ -104,9 +103,9 @@ def count_entries(
 
 
 def to_request(entry: Entry, tasks: tuple[Task, ...], id_from: IdFrom = IdFrom.RANDOM) -> Keyed:
-    """Return the request that an entry stands for: a whole one, or `uri` and what goes with it.
+    """Return the request of an entry: a whole one, or a `uri` with other members.
 
-    `tasks` and an id hold where it names none, and the key is the id.
+    `tasks` is for an entry without tasks, `id_from` for one without an id; a missing key is the id.
 
     Raises:
         BadReference: it breaks the wire contract, or a path in it names no file.
@@ -114,11 +113,11 @@ def to_request(entry: Entry, tasks: tuple[Task, ...], id_from: IdFrom = IdFrom.R
     if len(entry.text) > MAX_VALUE_BYTES:
         raise BadReference(entry.where, f"longer than {MAX_VALUE_BYTES} bytes")
     try:
-        # Not orjson: whole numbers in the metadata may be longer than 64 bits.
+        # Not orjson: integers in the metadata may have more than 64 bits.
         members = json.loads(entry.text) if entry.text.startswith(b"{") else {}
         uri = members.pop("uri", None) if members else entry.text.decode()
     except (ValueError, RecursionError) as exc:
-        reason = getattr(exc, "msg", exc)  # a JSON error's own text counts lines of its own
+        reason = getattr(exc, "msg", exc)  # the whole text of a JSON error has its own line numbers
         raise BadReference(entry.where, f"not a URI, a path or a JSON object: {reason}") from exc
     if uri is not None and members.keys() & {"image", "text"}:
         raise BadReference(entry.where, "has `uri` and another of `image` and `text`")
@@ -140,7 +139,7 @@ def to_request(entry: Entry, tasks: tuple[Task, ...], id_from: IdFrom = IdFrom.R
 
 
 def _new_id(id_from: IdFrom, image: Any, entry: Entry) -> str:
-    """Return an id; one that is made of the bytes binds the image to them, too."""
+    """Return an id; one of the bytes also sets the image's `sha256`."""
     if id_from in (IdFrom.RANDOM, IdFrom.UUID) or not isinstance(image, dict):
         return str(uuid4()) if id_from.is_uuid else new_id()
     uri = str(image.get("uri"))
@@ -205,7 +204,7 @@ def _lines(stream: BinaryIO, name: str, base: Path) -> Iterator[Entry]:
 
 
 def _split(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield lines, of NULs if one comes before the first line end; a too long one is cut."""
+    """Yield lines, cut if too long; they end in NUL if one comes before the first line end."""
     end, pending, is_cut = b"", b"", False
     while chunk := _read_some(stream):
         pending += chunk
@@ -226,7 +225,7 @@ def _split(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _read_some(stream: BinaryIO) -> bytes:
-    """Return what is there, and wait for the first of it only: a pipe may stay open."""
+    """Return the bytes that are there, and wait for the first alone: a pipe may stay open."""
     read = getattr(stream, "read1", stream.read)
     data: bytes = read(_CHUNK_BYTES)
     return data

@@ -11,8 +11,8 @@ import typer
 
 from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import say
-from producer.cli.given import settings_given
 from producer.cli.outcome_lines import outcome_line, place_of
+from producer.cli.settings import load_settings
 from producer.cli.times import unix_seconds
 from producer.export import Spool, write_npz, write_parquet
 from producer.outcomes import Outcome, outcome_of
@@ -63,8 +63,8 @@ def results(
 ) -> None:
     """Show the results, each verified, or write them to a file.
 
-    One that is not authentic is marked, and the command ends with 1. Of two results of an id the
-    one that was signed later holds.
+    A result that is not authentic is marked, and the command ends with 1. Of two results of an id
+    the later signature counts.
 
     \b
     Examples:
@@ -72,7 +72,7 @@ def results(
       imagelane results --to results.jsonl --follow
       imagelane results --to pictures.npz --status ok --since 2026-11-01
     """
-    settings = settings_given(context, ProducerSettings)
+    settings = load_settings(context, ProducerSettings)
     wanted = _Wanted(
         follow=follow,
         since=since,
@@ -85,7 +85,7 @@ def results(
 
 
 async def _show(settings: ProducerSettings, wanted: _Wanted) -> int:
-    """Show the results, and return how many are forged."""
+    """Show the results, and return how many do not verify."""
 
     def show(outcome: Outcome, uri: str | None) -> None:
         line = outcome_line(outcome, uri, as_json=wanted.as_json, with_id=wanted.with_id)
@@ -112,7 +112,7 @@ async def _show(settings: ProducerSettings, wanted: _Wanted) -> int:
 
 
 async def _write(settings: ProducerSettings, wanted: _Wanted, path: Path) -> int:
-    """Write the results to a file, and return how many are forged."""
+    """Write the results to a file, and return how many do not verify."""
     if path.suffix == ".jsonl":
         count, unverifiable = await write_lines(
             settings,
@@ -121,7 +121,7 @@ async def _write(settings: ProducerSettings, wanted: _Wanted, path: Path) -> int
             since=wanted.since,
             statuses=wanted.statuses,
         )
-        return _tell(f"{count} results more in {path}", unverifiable)
+        return _sum_up(f"{count} results more in {path}", unverifiable)
     if path.suffix not in (".parquet", ".npz"):
         raise typer.BadParameter("FILE ends in .jsonl, .parquet or .npz", param_hint="--to")
     if wanted.follow:
@@ -138,21 +138,18 @@ async def _write(settings: ProducerSettings, wanted: _Wanted, path: Path) -> int
 async def _write_whole(settings: ProducerSettings, wanted: _Wanted, path: Path) -> int:
     with Spool(path.parent) as spool:
         async with ResultReader(settings, follow=False, since=wanted.since) as reader:
-            async for results in reader.batches():
-                for one in results:
-                    spool.add(one)
+            await spool.fill(reader)
         rows, others = spool.rows(wanted.statuses), 0
         if path.suffix == ".parquet":
             count = await asyncio.to_thread(write_parquet, path, rows)
         else:
             count, others = await asyncio.to_thread(write_npz, path, rows)
-    left_out = f"; {others} of other models left out, vectors of two cannot be compared" * bool(
-        others
-    )
-    return _tell(f"{count} results in {path}{left_out}", reader.unverifiable_count)
+    left_out = f"; {others} of other models left out, vectors of two cannot be compared"
+    line = f"{count} results in {path}{left_out if others else ''}"
+    return _sum_up(line, reader.unverifiable_count)
 
 
-def _tell(line: str, unverifiable: int) -> int:
+def _sum_up(line: str, unverifiable: int) -> int:
     forged = f"; {unverifiable} ignored: their signature does not hold" if unverifiable else ""
     say(f"{line}{forged}", err=True)
     return unverifiable

@@ -1,4 +1,4 @@
-"""The `search` command: pictures of a file or of the database, found by words."""
+"""The `search` command: the pictures of a file or of the database that fit some words."""
 
 import asyncio
 from pathlib import Path
@@ -9,11 +9,11 @@ import typer
 
 from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import json_line, printable, say
-from producer.cli.given import settings_given
 from producer.cli.outcome_lines import name_of
+from producer.cli.settings import load_settings
 from producer.cli.tables import TABLE, table_named
 from producer.errors import InvalidRequest, ResultTimeout
-from producer.near import Near
+from producer.nearest import Match
 from producer.publisher import Publisher
 from producer.settings import ProducerSettings
 from schemas import Embedding
@@ -36,8 +36,8 @@ def search(
 ) -> None:
     """Find the pictures that are nearest to some words.
 
-    The consumer makes a vector of the words, of the same model as the pictures' vectors. One line a
-    picture, the nearest first: score, name, caption.
+    The consumer embeds the words with the model of the pictures' vectors. One line per picture, the
+    nearest first: score, name, caption.
 
     \b
     Examples:
@@ -63,10 +63,10 @@ def search(
 
 def _of_file(
     context: typer.Context, words: str, file: Path, count: int, timeout: float
-) -> list[Near]:
+) -> list[Match]:
     from producer.nearest import nearest
 
-    settings = settings_given(context, ProducerSettings)
+    settings = load_settings(context, ProducerSettings)
     if not file.is_file():
         raise FatalError(ExitCode.FAILED, f"{file}: no such file; `imagelane results --to {file}`")
     return nearest(file, asyncio.run(_embed(settings, words, timeout)), count)
@@ -74,14 +74,14 @@ def _of_file(
 
 def _of_database(
     context: typer.Context, words: str, table: str, count: int, timeout: float
-) -> list[Near]:
+) -> list[Match]:
     from producer.database.nearest import nearest_in_database
     from producer.database.schema import Tables
     from producer.database.settings import DatabaseSettings
 
-    settings = settings_given(context, DatabaseSettings)
+    settings = load_settings(context, DatabaseSettings)
 
-    async def find() -> list[Near]:
+    async def find() -> list[Match]:
         embedding = await _embed(settings, words, timeout)
         return await nearest_in_database(settings, Tables(table_named(table)), embedding, count)
 
@@ -99,7 +99,7 @@ async def _embed(settings: ProducerSettings, words: str, timeout_seconds: float)
     return outcome.result.embedding
 
 
-def _line(near: Near, as_json: bool) -> str:
+def _line(near: Match, as_json: bool) -> str:
     if as_json:
         return json_line(orjson.dumps(near._asdict()).decode())
     return f"{near.score:.3f}  {printable(name_of(near.uri)):<28}  {near.caption}".rstrip()

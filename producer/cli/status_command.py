@@ -1,4 +1,4 @@
-"""The `status` command: how far the consumers are, as a table or as JSON."""
+"""The `status` command: the progress of the consumers as a table or as JSON."""
 
 import asyncio
 import time
@@ -13,11 +13,11 @@ import typer
 from imagelane.exits import ExitCode
 from imagelane.kafka.groups import Group
 from imagelane.terminal import json_line, say
-from producer.cli.given import settings_given
+from producer.cli.settings import load_settings
 from producer.cli.times import unix_seconds
 from producer.settings import StatusSettings
 from producer.status import DeadLetters, Fault, LastResult, PartitionStatus, Status
-from producer.status_reader import MAX_LETTERS, day_ago, read_status
+from producer.status_reader import MAX_DEAD_LETTERS, day_ago, read_status
 
 
 def status(
@@ -34,22 +34,22 @@ def status(
 ) -> None:
     """Show members, backlog, last result and dead letters.
 
-    Of the group GROUP_ID, as Kafka tells it. `backlog`: records that have no outcome; `open`: those
-    of them below the highest that is done, in work or waiting for a slow host. Kafka's own lag
-    counts what is done above the committed position as well, so it is larger. With `<=` a backlog
-    of more than 100 may count markers of transactions.
+    For the group GROUP_ID. `backlog`: records without an outcome; `open`: those of them below the
+    highest done one, in work or waiting for a slow host. Kafka's own lag also counts done records
+    above the committed position, so it is larger. With `<=` a backlog of more than 100 may count
+    markers of transactions.
 
-    Needs no secret; without one the last result is not verified. Dead letters are not signed: their
-    codes are what stands in the topic. What cannot be told has a line of its own on stderr, and the
-    command ends with the exit code of the first: 1: no such group, 67: a right is missing, 69: no
-    broker answers, 72: no such topic.
+    Needs no secret; without one the last result is not verified. Dead letters are not signed, so
+    anybody may have written their codes. An unknown part has a line on stderr, and the command ends
+    with the exit code of the first: 1: no such group, 67: a right is missing, 69: no broker
+    answers, 72: no such topic.
 
     \b
     Examples:
       imagelane status
       imagelane status --json --since 2026-11-26T08:00 | jq .partitions
     """
-    settings = settings_given(context, StatusSettings)
+    settings = load_settings(context, StatusSettings)
     found = asyncio.run(read_status(settings, since=day_ago() if since is None else since))
     lines = [json_line(document(found))] if as_json else table(found, settings, time.time())
     for line in lines:
@@ -60,7 +60,7 @@ def status(
 
 
 def document(status: Status) -> str:
-    """Return the JSON of it; a part that is not known is an object with `error`."""
+    """Return the status as JSON; an unknown part is an object with `error`."""
     parts: dict[str, Any] = {
         "group": status.group,
         "partitions": status.partitions,
@@ -88,13 +88,13 @@ def _plain(part: Any) -> Any:
 
 
 def table(status: Status, settings: StatusSettings, now: float) -> list[str]:
-    """Return the lines of it, for a person; `now` in Unix seconds."""
+    """Return the status as lines for a person; `now` in Unix seconds."""
     is_verified = bool(settings.secret_api_key.get_secret_value())
     return [
         *_group_lines(status.group),
         *_partition_lines(status.partitions),
         _last_line(status.last_result, now, is_verified=is_verified),
-        _letters_line(status.dead_letters),
+        _dead_letters_line(status.dead_letters),
     ]
 
 
@@ -161,13 +161,17 @@ def _last_line(last: LastResult | Fault | None, now: float, *, is_verified: bool
     return f"last result: {last.status}, {age}, {place}, id {last.id}"
 
 
-def _letters_line(letters: DeadLetters | Fault) -> str:
-    if isinstance(letters, Fault):
+def _dead_letters_line(dead_letters: DeadLetters | Fault) -> str:
+    if isinstance(dead_letters, Fault):
         return "dead letters: not known"
-    since = f"{datetime.fromtimestamp(letters.since, UTC):%Y-%m-%d %H:%M} UTC"
-    codes = ", ".join(f"{code} {count}" for code, count in letters.by_code.items())
-    total = sum(letters.by_code.values())
-    cut = f"; of each partition the latest {MAX_LETTERS} offsets alone" if letters.is_cut else ""
+    since = f"{datetime.fromtimestamp(dead_letters.since, UTC):%Y-%m-%d %H:%M} UTC"
+    codes = ", ".join(f"{code} {count}" for code, count in dead_letters.by_code.items())
+    total = sum(dead_letters.by_code.values())
+    cut = (
+        f"; of each partition the latest {MAX_DEAD_LETTERS} offsets alone"
+        if dead_letters.is_cut
+        else ""
+    )
     return f"dead letters since {since}: {total}{f' ({codes})' if codes else ''}{cut}"
 
 

@@ -1,4 +1,4 @@
-"""Names of tables, as the command line takes them."""
+"""Names of tables on the command line."""
 
 import re
 from typing import Final
@@ -10,11 +10,7 @@ _PATTERN: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,55}\.)?[A-Za-z_][A-Za-z0
 
 
 def table_named(name: str) -> str:
-    """Return the name.
-
-    Raises:
-        BadParameter: it is no plain name, or leaves no room for `_places` in PostgreSQL's 63 bytes.
-    """
+    """Check a table's name; `_places` after it must fit into PostgreSQL's 63 bytes."""
     if not _PATTERN.fullmatch(name):
         raise typer.BadParameter("NAME or SCHEMA.NAME: letters, digits, _", param_hint="--table")
     return name

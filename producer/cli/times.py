@@ -1,4 +1,4 @@
-"""Times as a person writes them on the command line."""
+"""Times on the command line."""
 
 from datetime import UTC, datetime
 
@@ -6,11 +6,7 @@ import typer
 
 
 def unix_seconds(text: str) -> float:
-    """Return the Unix seconds of a number or an ISO 8601 time; one without an offset is UTC.
-
-    Raises:
-        BadParameter: it is neither.
-    """
+    """Return the Unix seconds of a number or an ISO 8601 time; one without an offset is UTC."""
     try:
         if text.replace(".", "", 1).isdecimal():
             return float(text)

@@ -7,7 +7,7 @@ import typer
 
 from imagelane.exits import ExitCode
 from imagelane.terminal import say
-from producer.cli.given import settings_given
+from producer.cli.settings import load_settings
 from producer.settings import TopicSettings
 from producer.topics import PARTITIONS, TIMESTAMP_TYPE, TopicReport, ensure_topics, topic_plans
 
@@ -28,17 +28,17 @@ def topics(
 ) -> None:
     """Create the topics; say what exists and what differs.
 
-    Nothing that exists is changed without --fix, and partitions never are. Needs no secret. Ends
-    with 1 if the ingest topic has no LogAppendTime, for then freshness is not judged by the
-    broker's clock, and if a topic has another number of partitions than was asked for; the command
-    that adds some is shown.
+    Changes no existing topic without --fix, and never partitions. Needs no secret. Ends with 1 if
+    the ingest topic has no LogAppendTime, for then the broker's clock does not judge freshness, or
+    if a topic has another number of partitions than --partitions; a line shows the command that
+    adds some.
 
     \b
     Example:
       imagelane topics --partitions 4 --replication 3
       imagelane topics --fix
     """
-    settings = settings_given(context, TopicSettings)
+    settings = load_settings(context, TopicSettings)
     plans = topic_plans(settings, partitions=partitions, replication=replication)
     reports = asyncio.run(ensure_topics(settings, plans, fix=fix))
     brokers, failed = ",".join(settings.bootstrap_servers), False

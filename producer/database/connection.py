@@ -1,4 +1,4 @@
-"""The connection to PostgreSQL: no error of it shows the address, which may hold a password."""
+"""The connection to PostgreSQL. No error shows the address, for it may hold a password."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -12,13 +12,13 @@ from producer.database.settings import DatabaseSettings
 
 Connection = AsyncConnection[tuple[Any, ...]]
 
-# Dead peers are noticed within some 30 s; the server does the same for its side.
+# We notice a dead server within some 30 s.
 _KEEPALIVE: Final = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
 
 
 @asynccontextmanager
 async def connected(settings: DatabaseSettings) -> AsyncIterator[Connection]:
-    """Open a connection whose statements are committed one by one, outside of `transaction()`.
+    """Open a connection that commits each statement outside of `transaction()`.
 
     Raises:
         FatalError: `SETTINGS`: `DATABASE_URL` is no address; `DATABASE`: no server answers there,
@@ -51,11 +51,7 @@ async def connected(settings: DatabaseSettings) -> AsyncIterator[Connection]:
 
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """Make what the database refuses, or that it is away, one `FatalError`.
-
-    Raises:
-        FatalError: `DATABASE`.
-    """
+    """Translate psycopg's errors into a `FatalError` (`DATABASE`)."""
     try:
         yield
     except Error as exc:

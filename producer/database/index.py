@@ -1,12 +1,11 @@
-"""Results into the database: rows and the place behind them in one transaction.
+"""Results into the database: the rows and the read position in one transaction.
 
-A kill at any moment leaves rows and places of the same batches, so the next run goes on where the
-rows end. Of two results of an id the one that was signed later holds, whichever comes first.
+A kill at any moment leaves rows and positions of the same batches, so the next run goes on where
+the rows end. The later of two results of an id counts, whichever comes first.
 """
 
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
-from types import TracebackType
 from typing import Final, Self
 
 from psycopg import sql
@@ -23,9 +22,9 @@ _RANK: Final = ("signed_at", "result_partition", "result_offset")
 
 
 class DatabaseIndex:
-    """The table of results, and the places in the results topic that it goes up to.
+    """The table of results, and its positions in the results topic.
 
-    `async with` opens it, and creates what is missing.
+    `async with` opens it, and creates missing tables.
 
     Raises:
         FatalError: `DATABASE`: the database is away or refuses, or the table is of another topic.
@@ -49,16 +48,11 @@ class DatabaseIndex:
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self,
-        type_: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
     async def write(self, results: Iterable[ReadResult], positions: Mapping[int, int]) -> None:
-        """Write rows, and that everything before `positions` is written, or nothing of both.
+        """Write the rows and the new positions, or nothing of both.
 
         Raises:
             FatalError: `DATABASE`: it refuses or is away; `FAILED`: another run moved the place.
@@ -68,7 +62,7 @@ class DatabaseIndex:
         latest: dict[str, ReadResult] = {}
         for one in results:
             held = latest.get(one.id)
-            if held is None or _rank(held) < _rank(one):
+            if held is None or held.rank < one.rank:
                 latest[one.id] = one
         with translated("writing"):
             async with self._connection.transaction():
@@ -76,13 +70,13 @@ class DatabaseIndex:
                     if offset != self.positions.get(partition):
                         await self._move(partition, offset)
                 async with self._connection.cursor() as cursor:
-                    # By id: two runs that meet cannot wait for each other in a circle.
+                    # In the order of ids, so that two runs cannot deadlock.
                     ordered = sorted(latest.values(), key=lambda one: one.id)
                     await cursor.executemany(self._upsert, list(map(row_of, ordered)))
         self.positions = dict(positions)
 
     async def _move(self, partition: int, offset: int) -> None:
-        """Move a place from where we left it; a run that was overtaken writes nothing."""
+        """Move a position from our last one; a run that another one overtook writes nothing."""
         before = self.positions.get(partition)
         if before is None:
             query = sql.SQL("INSERT INTO {} VALUES (%s, %s, %s) ON CONFLICT DO NOTHING")
@@ -114,10 +108,6 @@ class DatabaseIndex:
             self.positions[partition] = next_offset
 
 
-def _rank(one: ReadResult) -> tuple[int, int, int]:
-    return one.signed_at, one.partition, one.offset
-
-
 def _upsert(tables: Tables) -> sql.Composed:
     columns = [sql.Identifier(name) for name in COLUMNS]
     return sql.SQL(
@@ -126,7 +116,7 @@ def _upsert(tables: Tables) -> sql.Composed:
     ).format(
         table=tables.results,
         columns=sql.SQL(", ").join(columns),
-        # Not a datetime of Python's, which ends with the year 9999; a signature's time does not.
+        # A signature's time may be after the year 9999, the end of Python's datetime.
         values=sql.SQL(", ").join(
             sql.SQL("to_timestamp(%s)" if name == "signed_at" else "%s") for name in COLUMNS
         ),

@@ -1,4 +1,4 @@
-"""The pictures of the database that are nearest to a vector, among those of its model."""
+"""The pictures of the database that are nearest to a vector of the same model."""
 
 from psycopg import sql
 
@@ -7,18 +7,17 @@ from producer.database.connection import Connection, connected, translated
 from producer.database.schema import Tables, check_there
 from producer.database.settings import DatabaseSettings
 from producer.database.vectors import Vector, register
-from producer.near import Near
+from producer.nearest import Match
 from schemas import Embedding
 
 
 async def nearest_in_database(
     settings: DatabaseSettings, tables: Tables, embedding: Embedding, count: int
-) -> list[Near]:
-    """Return the `count` nearest pictures, the nearest first; exact where no index is made.
+) -> list[Match]:
+    """Return the `count` nearest pictures, the nearest first; exact without an index.
 
     Raises:
-        FatalError: `DATABASE`: the database is away, refuses, or has no such table; `FAILED`: all
-            its vectors are of other models.
+        FatalError: `FAILED`: all vectors are of other models; `DATABASE`: as `check_there`.
     """
     async with connected(settings) as connection:
         await check_there(connection, tables)
@@ -32,8 +31,8 @@ async def nearest_in_database(
 
 async def _nearest(
     connection: Connection, tables: Tables, embedding: Embedding, count: int
-) -> list[Near]:
-    # The expression is that of an HNSW index of this model, which is used where it is there.
+) -> list[Match]:
+    # The expression of an HNSW index for this model, so that PostgreSQL uses one if there is one.
     query = sql.SQL(
         "SELECT 1 - (embedding::vector({dim}) <=> %(vector)s), id, uri, caption FROM {table}"
         " WHERE embedding_model = {model} AND embedding_revision = {revision}"
@@ -46,7 +45,7 @@ async def _nearest(
     )
     values = {"vector": Vector(embedding.vector()), "count": count}
     rows = await (await connection.execute(query, values)).fetchall()
-    return [Near(score, id, uri or "", caption or "") for score, id, uri, caption in rows]
+    return [Match(score, id, uri or "", caption or "") for score, id, uri, caption in rows]
 
 
 async def _check_models(connection: Connection, tables: Tables, embedding: Embedding) -> None:

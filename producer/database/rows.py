@@ -2,9 +2,10 @@
 
 from typing import Any, Final
 
+from producer.columns import columns_of, embedding_columns
 from producer.database.vectors import Vector
 from producer.results import ReadResult
-from schemas import Result
+from schemas import Embedding
 
 COLUMNS: Final = (
     "id",
@@ -33,43 +34,28 @@ COLUMNS: Final = (
 def row_of(one: ReadResult) -> tuple[Any, ...]:
     """Return the values of `COLUMNS`, `signed_at` in Unix seconds.
 
-    An embedding without the numbers that it promises leaves its three columns empty.
+    An embedding without the numbers that it names leaves its three columns empty.
     """
-    result = one.result
-    image, caption, error = result.image, result.caption, result.error
-    return (
-        result.id,
-        result.status,
-        _text(image.uri) if image else None,
-        image.sha256 if image else None,
-        image.width if image else None,
-        image.height if image else None,
-        _text(image.format) if image else None,
-        _text(caption.text) if caption else None,
-        _text(caption.model) if caption else None,
-        _text(caption.revision) if caption else None,
-        *_embedding(result),
-        _text(error.code) if error else None,
-        _text(error.message) if error else None,
-        result.metadata.as_sent.decode() if result.metadata is not None else None,
-        one.key,
-        one.signed_at,
-        one.partition,
-        one.offset,
-    )
+    values = {
+        **columns_of(one.result),
+        **_embedding(one.result.embedding),
+        "key": one.key,
+        "signed_at": one.signed_at,
+        "result_partition": one.partition,
+        "result_offset": one.offset,
+    }
+    return tuple(_storable(values[name]) for name in COLUMNS)
 
 
-def _embedding(result: Result) -> tuple[Vector | None, str | None, str | None]:
-    embedding = result.embedding
-    if embedding is None:
-        return None, None, None
+def _embedding(embedding: Embedding | None) -> dict[str, Any]:
     try:
-        vector = Vector(embedding.vector())
+        columns = embedding_columns(embedding)
     except ValueError:
-        return None, None, None
-    return vector, _text(embedding.model), _text(embedding.revision)
+        return embedding_columns(None)
+    vector = columns["embedding"]
+    return {**columns, "embedding": None if vector is None else Vector(vector)}
 
 
-def _text(text: str | None) -> str | None:
-    """PostgreSQL takes every character but one."""
-    return text.replace("\0", "\ufffd") if text else text
+def _storable(value: Any) -> Any:
+    # A text of PostgreSQL takes every character but NUL.
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value

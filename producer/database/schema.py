@@ -1,7 +1,7 @@
-"""The two tables: one row a picture, and the place in the log that the rows go up to.
+"""The two tables: one row per picture, and the read position in the results topic.
 
-The column of vectors has no length, so that vectors of several models have room in it. Which model
-made a vector stands beside it, and no query compares across models.
+The column of vectors has no length, so it takes vectors of several models. Each row names its
+vector's model, and no query compares across models.
 """
 
 from typing import Final, LiteralString
@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS {} (
 
 
 class Tables:
-    """The tables by name: `{name}` has the rows, `{name}_places` the places."""
+    """The tables by name: `{name}` has the rows, `{name}_places` the positions."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -54,7 +54,7 @@ class Tables:
         self.places = sql.Identifier(*f"{name}_places".split("."))
 
     def statements(self) -> list[sql.Composed]:
-        """Return what creates them."""
+        """Return the statements that create them."""
         return [sql.SQL(_RESULTS).format(self.results), sql.SQL(_PLACES).format(self.places)]
 
     def script(self) -> str:
@@ -64,13 +64,14 @@ class Tables:
 
 
 async def create_missing(connection: Connection, tables: Tables) -> None:
-    """Create the extension and the tables that are not there.
+    """Create the missing ones of extension and tables.
 
     Raises:
-        FatalError: `DATABASE`: the server has no pgvector, or its user may not; with the SQL.
+        FatalError: `DATABASE`: the server has no pgvector, or our user lacks the right; with the
+            SQL for somebody who has it.
     """
     try:
-        # Looked for first: who may not create is not asked to, where all is there.
+        # A look first: a user without the right to create needs none if all exists.
         if not await _has_extension(connection):
             await connection.execute(EXTENSION)
         for name, statement in zip(
@@ -91,11 +92,7 @@ async def create_missing(connection: Connection, tables: Tables) -> None:
 
 
 async def check_there(connection: Connection, tables: Tables) -> None:
-    """Look for the table of results.
-
-    Raises:
-        FatalError: `DATABASE`: it is not there.
-    """
+    """Raise `FatalError` (`DATABASE`) without a table of results."""
     with translated("looking for the table"):
         is_there = await _has_extension(connection) and await _exists(connection, tables.results)
     if not is_there:

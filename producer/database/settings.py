@@ -1,4 +1,4 @@
-"""The settings of what reads or writes the database."""
+"""The settings of the database."""
 
 from pydantic import Field, SecretStr
 
@@ -6,7 +6,7 @@ from producer.settings import ProducerSettings
 
 
 class DatabaseSettings(ProducerSettings):
-    """Where the database is; what the address leaves out libpq takes from PGHOST, PGUSER, ..."""
+    """The database's address; libpq takes missing parts from PGHOST, PGUSER, ..."""
 
     database_url: SecretStr = Field(
         description="PostgreSQL with pgvector, as postgresql://user@host/database"

@@ -1,4 +1,4 @@
-"""pgvector's type on the wire: its binary form, with no text and no rounding between."""
+"""pgvector's type in its binary form on the wire: no text, no rounding."""
 
 import struct
 import sys
@@ -33,10 +33,10 @@ class _VectorDumper(Dumper):
 
 
 async def register(connection: Connection) -> None:
-    """Teach the connection what a `Vector` is: the extension's type has another number each time.
+    """Register `Vector` for a connection: the type's number differs from database to database.
 
     Raises:
-        FatalError: `DATABASE`: its schema is not on the search path.
+        FatalError: `DATABASE`: pgvector's schema is not on the search path.
     """
     with translated("looking for pgvector"):
         type_ = await TypeInfo.fetch(connection, "vector")

@@ -1,4 +1,4 @@
-"""Which pictures there are, newest first, and which are near each other. No IO; one event loop.
+"""The pictures, newest first, and the nearest of them. No IO; one event loop.
 
 Vectors of two models are never compared: each model and revision has an index of its own.
 """
@@ -11,32 +11,24 @@ from typing import Final, NamedTuple
 import orjson
 
 from imagelane.uris import display
-from producer.index import VectorIndex
+from producer.vector_index import VectorIndex
 from schemas import Result
 
 RATE_SECONDS: Final = 30  # the rate is the mean over this time
 
 
 class Model(NamedTuple):
-    """What made a vector."""
+    """The model of a vector."""
 
     name: str
     revision: str
 
 
-class Version(NamedTuple):
-    """Which of two results of an id holds: the later signature, then the later place."""
-
-    signed_at: int
-    partition: int
-    offset: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A picture and what became of it. `number` counts what came; a later result has a new one.
+    """A picture with its latest result. `number` counts arrivals; a later result has a new one.
 
-    `uri` is as it was sent and may hold a password; `shown` is what a page may have.
+    `uri` is as sent and may hold a password; `shown` is safe for a page.
     """
 
     number: int
@@ -48,30 +40,30 @@ class Picture:
     code: str | None
     message: str | None
     model: Model | None
-    version: Version
+    rank: tuple[int, int, int]
     details: bytes  # the result's JSON, without the vector
 
 
 class Collection:
-    """All pictures, by id; what is `put` replaces what the id had, unless that is later."""
+    """All pictures by id."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._by_id: dict[str, Picture] = {}
-        self._arrived: list[Picture] = []  # by number; one that was replaced stays, and is skipped
+        self._arrived: list[Picture] = []  # by number; replaced ones stay, and `page` skips them
         self._indexes: dict[Model, VectorIndex[str]] = {}
         self._statuses: Counter[str] = Counter()
         self._times: deque[float] = deque()
 
-    def put(self, result: Result, version: Version, value: bytes) -> Picture | None:
-        """Take a verified result, `value` its bytes; return its picture, or None.
+    def put(self, result: Result, rank: tuple[int, int, int], value: bytes) -> Picture | None:
+        """Add a verified result and return its picture; `value` is its JSON.
 
-        Results of texts are no pictures, and a result that came too late changes nothing.
+        None: it is of a text, or its id has a result of the same or a higher rank.
         """
         if result.image is None:
             return None
         before = self._by_id.get(result.id)
-        if before is not None and before.version >= version:
+        if before is not None and before.rank >= rank:
             return None
         model = self._index(result)
         shown = display(result.image.uri)
@@ -85,7 +77,7 @@ class Collection:
             code=result.error.code if result.error else None,
             message=result.error.message if result.error else None,
             model=model,
-            version=version,
+            rank=rank,
             details=_for_the_page(value, shown),
         )
         if before is not None:
@@ -103,7 +95,7 @@ class Collection:
         return self._by_id.get(id)
 
     def page(self, before: int | None, count: int, status: str | None = None) -> list[Picture]:
-        """Return the newest `count` pictures, or those that came before number `before`."""
+        """Return the newest `count` pictures, of those before number `before` if it is given."""
         found: list[Picture] = []
         for picture in self._newest_first(before):
             if status is None or picture.status == status:
@@ -122,7 +114,7 @@ class Collection:
         return [(self._by_id[id], score) for id, score in index.nearest(vector, count)]
 
     def neighbours(self, picture: Picture, count: int) -> list[tuple[Picture, float]]:
-        """Return the pictures that are nearest to one of them, without it."""
+        """Return the pictures that are nearest to `picture`, without it."""
         index = self._indexes.get(picture.model) if picture.model else None
         vector = index.vector(picture.id) if index else None
         if index is None or vector is None:
@@ -166,13 +158,13 @@ class Collection:
             if index is None:
                 index = self._indexes[model] = VectorIndex(len(vector))
             index.put(result.id, vector)
-        except ValueError:  # signed, and wrong all the same: shown, and not found
+        except ValueError:  # signed, yet wrong: the page shows it, no search finds it
             return None
         return model
 
 
 def _for_the_page(value: bytes, shown_uri: str) -> bytes:
-    """Return a result's JSON without the vector, and with no more of the URI than may be shown."""
+    """Return a result's JSON without the vector, and with the URI for display."""
     document = orjson.loads(value)
     document["image"]["uri"] = shown_uri
     if isinstance(document.get("embedding"), dict):

@@ -1,4 +1,4 @@
-"""What the page shows, kept up to date: pictures as they come, and how far the work is."""
+"""News for the open pages: pictures as they come, and the state of the work."""
 
 import asyncio
 from collections import deque
@@ -8,20 +8,20 @@ from typing import Any, Final
 
 from producer.gallery.collection import Collection, Picture
 
-MAX_WAITING: Final = 500  # pictures for one page that does not take them; then it loads anew
+MAX_WAITING: Final = 500  # pictures kept for a page that reads too slowly; older ones are dropped
 QUIET_SECONDS: Final = 30
 
 
 @dataclass(slots=True, eq=False)
 class Page:
-    """One open page: the pictures that it was not sent yet."""
+    """One open page, and the pictures to send to it."""
 
     waiting: deque[Picture] = field(default_factory=lambda: deque(maxlen=MAX_WAITING))
     woken: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Feed:
-    """Hands new pictures to every open page, and says what is the case."""
+    """Hands new pictures to every open page, and describes the state of the work."""
 
     def __init__(self, collection: Collection, clock: Callable[[], float]) -> None:
         self._collection = collection
@@ -33,7 +33,7 @@ class Feed:
         self.fault: str | None = None
 
     def opened(self) -> Page:
-        """Return a page that gets what comes from now on."""
+        """Return a new page; it gets the pictures from now on."""
         page = Page()
         self._pages.add(page)
         return page
@@ -50,13 +50,13 @@ class Feed:
             page.woken.set()
 
     def waiting(self, count: int | None) -> None:
-        """Note how many records wait for the consumer."""
+        """Note the number of records that wait for the consumer; None: not known."""
         if not count:
             self._quiet_since = self._clock()
         self.open = count
 
     def state(self) -> dict[str, Any]:
-        """Return the numbers above the grid, and what is to be done if something is."""
+        """Return the numbers above the grid, and a notice if somebody must act."""
         rate = self._collection.rate()
         return {
             "counts": self._collection.counts,

@@ -1,8 +1,8 @@
-"""Who may ask the gallery, how often, and what a browser may do with its answers.
+"""Access to the gallery, and what a browser may do with its answers.
 
-The gallery signs what is searched, so a page of somebody else must not be able to make it search:
-Host is held against a list (DNS rebinding), Origin against Host (requests across sites), and an
-address that is not loopback asks for a token.
+The gallery signs each search, so no page of another site may make it search: Host is checked
+against a list (DNS rebinding), Origin against Host (requests across sites), and any address but
+loopback needs a token.
 """
 
 import hmac
@@ -28,7 +28,7 @@ _HEADERS: Final = {
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches what is bound to `host`."""
+    """Return whether `host` is an address of this machine alone."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -38,7 +38,7 @@ def is_loopback(host: str) -> bool:
 def guard(hosts: frozenset[str], token: str | None) -> Middleware:
     """Return the middleware that checks each request and sets the headers of each answer.
 
-    `hosts` are the names that Host may have, without a port; loopback's are always allowed.
+    `hosts` are the allowed names in Host, without a port; loopback's are always allowed.
     """
 
     @web.middleware
@@ -56,7 +56,7 @@ def guard(hosts: frozenset[str], token: str | None) -> Middleware:
 
 
 def stream_headers() -> dict[str, str]:
-    """Return the headers for an answer that is prepared by its handler."""
+    """Return the headers for a handler that prepares its answer itself."""
     return dict(_HEADERS)
 
 
@@ -77,7 +77,7 @@ async def _checked(
 
 
 def _login(request: web.Request, token: str | None) -> web.StreamResponse | None:
-    """Turn a token in the address into a cookie, so that it stays in no history and no referrer."""
+    """Turn a token in the address into a cookie: no history and no referrer keeps it then."""
     given = request.query.get(TOKEN_PARAMETER)
     if token is None or given is None or request.method != "GET" or not _same(given, token):
         return None

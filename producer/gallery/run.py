@@ -11,17 +11,16 @@ from aiohttp import web
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from imagelane.exits import ExitCode, FatalError
+from imagelane.exits import ExitCode, FatalError, ImagelaneError
 from imagelane.files import BadPath, Root, path_of
 from imagelane.kafka.admin import committed_offsets
 from imagelane.kafka.errors import Unanswered
-from imagelane.position import Undone, undone_at
+from imagelane.position import undone_in_log
 from imagelane.token_bucket import TokenBucket
 from producer.connection import administration, answering, existing_partitions, reader
-from producer.errors import ImagelaneError
-from producer.gallery.collection import Collection, Model, Version
+from producer.gallery.collection import Collection, Model
 from producer.gallery.feed import Feed
-from producer.gallery.server import CannotSearch, Parts, Words, application
+from producer.gallery.server import CannotSearch, Parts, QueryVector, application
 from producer.gallery.settings import GallerySettings
 from producer.publisher import Publisher
 from producer.results import ResultReader
@@ -35,7 +34,7 @@ _STOP_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gallery:
-    """A running gallery: its page's address, and the task whose end is its end."""
+    """A running gallery: its page's address, and the task that it ends with."""
 
     address: str
     collection: Collection
@@ -50,7 +49,7 @@ async def running_gallery(
     since: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Gallery]:
-    """Serve while the body runs; yield what it is.
+    """Serve the gallery while the body runs.
 
     Raises:
         FatalError: no broker answers, a topic or a folder does not exist, the port is taken.
@@ -108,16 +107,15 @@ async def _read(results: ResultReader, collection: Collection, feed: Feed) -> No
         if not batch:
             feed.loaded.set()
         for one in batch:
-            version = Version(one.signed_at, one.partition, one.offset)
-            picture = collection.put(one.result, version, one.value)
+            picture = collection.put(one.result, one.rank, one.value)
             if picture and feed.loaded.is_set():
                 feed.came(picture)
 
 
 async def _follow_backlog(settings: GallerySettings, feed: Feed) -> None:
-    """Note every two seconds how many records the consumers have before them.
+    """Note the consumers' backlog every two seconds.
 
-    Without the right to see the group's position the page does without this number.
+    Without the right to see the group's position the page lacks this number.
     """
     while True:
         try:
@@ -146,42 +144,38 @@ async def _backlog(
         starts = await consumer.beginning_offsets(partitions)
         found = await committed_offsets(admin, settings.group_id, partitions)
         waiting = 0
-        for partition in partitions:
-            start, end = starts[partition], ends[partition]
-            undone = Undone(open=(), done_to=start)
-            if committed := found.get(partition):
-                undone = undone_at(committed.offset, committed.metadata)
-            waiting += max(0, end - max(start, undone.done_to))
-            waiting += sum(start <= offset < end for offset in undone.open)
+        for one in partitions:
+            undone = undone_in_log(found.get(one), starts[one], ends[one])
+            waiting += len(undone.open) + ends[one] - undone.done_to
         return waiting
 
 
 @dataclass(frozen=True, slots=True)
 class _Searches:
-    """Has the consumers embed words, by signed requests like any others."""
+    """Embeds words by signed requests to the consumers."""
 
     publisher: Publisher
 
-    async def embed(self, words: str) -> Words:
+    async def embed(self, words: str) -> QueryVector:
         """Return the vector of the words.
 
         Raises:
-            CannotSearch: no consumer answers in time, or it refuses the words.
+            CannotSearch: no consumer answers in time, or the words cannot be embedded.
         """
         try:
             outcome = await self.publisher.process(text=words, timeout_seconds=SEARCH_SECONDS)
-        except (ImagelaneError, FatalError) as exc:
+        except ImagelaneError as exc:
             raise CannotSearch(f"The search did not come back: {exc}") from exc
         embedding = outcome.result.embedding if outcome.result else None
         if embedding is None:
             raise CannotSearch(f"These words cannot be searched: {outcome.code}: {outcome.message}")
-        return Words(
+        return QueryVector(
             model=Model(embedding.model, embedding.revision), vector=tuple(embedding.vector())
         )
 
 
 class _Folders:
-    """The folders whose pictures may be shown, opened as the consumer opens them."""
+    """The folders of the page's pictures, opened as the consumer opens them."""
 
     def __init__(self, paths: tuple[str, ...]) -> None:
         try:
@@ -190,7 +184,7 @@ class _Folders:
             raise FatalError(ExitCode.SETTINGS, f"FILE_ROOTS: {exc}") from exc
 
     def open(self, uri: str) -> int | None:
-        """Return a descriptor of the file that a URI names below a root, or None."""
+        """Return a descriptor of the URI's file below a root, or None."""
         if not uri.lower().startswith("file:"):
             return None
         try:

@@ -1,4 +1,4 @@
-"""The gallery's routes: the page, its pictures, what comes, and the search."""
+"""The gallery's routes: the page, its pictures, the events, and the search."""
 
 import asyncio
 import os
@@ -15,11 +15,11 @@ from imagelane.token_bucket import TokenBucket
 from producer.gallery.collection import Collection, Model, Picture
 from producer.gallery.feed import Feed, Page
 from producer.gallery.guard import guard, stream_headers
+from schemas.messages import MAX_TEXT_CHARS
 
 PAGE_PICTURES: Final = 60
 FOUND_PICTURES: Final = 24
 NEIGHBOURS: Final = 8
-MAX_WORDS: Final = 4096  # characters; the contract's limit for a text
 STATE_SECONDS: Final = 1.0
 _CHUNK_BYTES: Final = 256 * 1024
 _STATIC: Final = {
@@ -43,8 +43,8 @@ class CannotSearch(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Words:
-    """The vector of what was searched, and the model that made it."""
+class QueryVector:
+    """The vector of a search's words, and its model."""
 
     model: Model
     vector: tuple[float, ...]
@@ -52,15 +52,15 @@ class Words:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What the routes stand on.
+    """The parts that the routes use.
 
-    `embed` has the consumer embed words, and raises `CannotSearch`. `open_image` returns a file
-    descriptor for a URI below the roots of the gallery, or None.
+    `embed` lets the consumer embed words, and raises `CannotSearch`. `open_image` returns a file
+    descriptor for a URI below the gallery's roots, or None.
     """
 
     collection: Collection
     feed: Feed
-    embed: Callable[[str], Awaitable[Words]]
+    embed: Callable[[str], Awaitable[QueryVector]]
     open_image: Callable[[str], int | None]
     searches: TokenBucket
     clock: Callable[[], float]
@@ -70,7 +70,7 @@ PARTS: Final = web.AppKey("parts", Parts)
 
 
 def application(parts: Parts, hosts: frozenset[str], token: str | None) -> web.Application:
-    """Return the gallery; `hosts` and `token` as `guard` takes them."""
+    """Return the gallery; `hosts` and `token` are those of `guard`."""
     app = web.Application(middlewares=[guard(hosts, token)], client_max_size=64 * 1024)
     app[PARTS] = parts
     app.router.add_get("/", _static)
@@ -204,8 +204,8 @@ async def _words(request: web.Request) -> str:
         words = orjson.loads(await request.read())["words"]
     except (ValueError, KeyError, TypeError):
         raise web.HTTPBadRequest(text="words are missing") from None
-    if not isinstance(words, str) or not 0 < len(words) <= MAX_WORDS:
-        raise web.HTTPBadRequest(text=f"words are 1 to {MAX_WORDS} characters")
+    if not isinstance(words, str) or not 0 < len(words) <= MAX_TEXT_CHARS:
+        raise web.HTTPBadRequest(text=f"words are 1 to {MAX_TEXT_CHARS} characters")
     return words
 
 
@@ -217,7 +217,7 @@ def _wanted(request: web.Request) -> Picture:
 
 
 def _card(picture: Picture, score: float | None = None) -> dict[str, Any]:
-    """Return what the page shows of a picture in the grid."""
+    """Return a picture's part of the grid."""
     is_file = picture.shown.startswith("file:")
     card = {
         "id": picture.id,
@@ -233,7 +233,7 @@ def _card(picture: Picture, score: float | None = None) -> dict[str, Any]:
 
 
 def _facts(picture: Picture, document: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return names and values for the page's list, in the order in which they are read."""
+    """Return names and values for the page's list, in its order."""
     image = document.get("image") or {}
     source = document.get("source") or {}
     rows = [("Picture", picture.shown), ("Id", picture.id)]

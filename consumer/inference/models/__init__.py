@@ -1,1 +1,1 @@
-"""CLIP and BLIP: the only place that knows torch and transformers."""
+"""CLIP and BLIP: the only place that imports torch and transformers."""

@@ -14,7 +14,7 @@ from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
 
 class FusedVisionAttention(BlipAttention):
-    """Attention of the image tower. Gives no weights of attention, which nobody asks for."""
+    """Attention of the image tower; returns no attention weights, for no caller reads them."""
 
     def forward(  # type: ignore[override]  # no weights
         self, hidden_states: torch.Tensor, **_: Any
@@ -48,15 +48,15 @@ class FusedTextAttention(BlipTextSelfAttention):
                 key, value = cache.self_attention_cache.update(key, value, self.layer_idx)
             mask = attention_mask
         else:
-            key, value = self._of_the_image(encoder_hidden_states, cache)
+            key, value = self._image_keys_and_values(encoder_hidden_states, cache)
             mask = encoder_attention_mask
         context = scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return context.transpose(1, 2).flatten(2), None
 
-    def _of_the_image(
+    def _image_keys_and_values(
         self, states: torch.Tensor, cache: EncoderDecoderCache | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return keys and values of the image, which are the same for every word."""
+        """Return keys and values of the image; they are the same for every word."""
         if cache is None:
             return self._keys_and_values(states)
         kept = cache.cross_attention_cache
@@ -75,7 +75,7 @@ class FusedTextAttention(BlipTextSelfAttention):
 
 
 def fuse_attention(model: torch.nn.Module) -> None:
-    """Let every attention of a BLIP compute by the fused kernel, with the weights it has."""
+    """Let every attention of a BLIP compute by the fused kernel, with its present weights."""
     for module in model.modules():
         # Only the class itself: a subclass may compute something else.
         if type(module) is BlipAttention:

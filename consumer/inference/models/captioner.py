@@ -1,7 +1,4 @@
-"""Captioners: pixels in, captions out. One comes when a caption is asked for, and goes when idle.
-
-A table by model type says what differs; a type more is an entry more.
-"""
+"""Captioners, on demand: pixels in, captions out. One more model type is one more table entry."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,29 +25,30 @@ DEFAULT_MAX_TOKENS: Final = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Captioning:
-    """How a model type captions: its class, and where its configuration has the words.
+    """A model type's class, and the part of its configuration with the vocabulary ("": the top).
 
-    All of them begin by themselves, with nothing but the picture.
+    Every type captions without a prompt.
     """
 
     model: type[PreTrainedModel]
-    words_in: str  # "" where they are at the top of the configuration
+    vocabulary_in: str
 
     def vocabulary(self, config: Any) -> int:
         """Return how many words the model has."""
-        words: int = (getattr(config, self.words_in) if self.words_in else config).vocab_size
+        part = getattr(config, self.vocabulary_in) if self.vocabulary_in else config
+        words: int = part.vocab_size
         return words
 
 
 CAPTIONERS: Final = {
-    "blip": Captioning(model=BlipForConditionalGeneration, words_in="text_config"),
-    "blip-2": Captioning(model=Blip2ForConditionalGeneration, words_in="text_config"),
-    "git": Captioning(model=GitForCausalLM, words_in=""),
+    "blip": Captioning(model=BlipForConditionalGeneration, vocabulary_in="text_config"),
+    "blip-2": Captioning(model=Blip2ForConditionalGeneration, vocabulary_in="text_config"),
+    "git": Captioning(model=GitForCausalLM, vocabulary_in=""),
 }
 
 
 class GreedyCaptioner:
-    """A `Captioner`. Has geometry and tokenizer at once; reads no weights before `load`."""
+    """A `Captioner`; reads no weights before `load`."""
 
     def __init__(
         self, checkpoint: Checkpoint, device: Device, *, max_new_tokens: int = DEFAULT_MAX_TOKENS
@@ -75,25 +73,17 @@ class GreedyCaptioner:
         self._weights = Weights("BLIP", self._read, device)
 
     def load(self) -> None:
-        """Read the weights into host memory.
-
-        Raises:
-            ModelUnavailable: they cannot be read, are not whole, or are of another kind of model.
-        """
+        """Read the weights into host memory."""
         self._weights.load()
 
     def to_device(self) -> None:
-        """Copy the weights to the device, and caption one black image, which makes it warm."""
+        """Copy the weights to the device, and caption one black image to warm them up."""
         self._weights.to_device()
         self.caption([np.zeros((self.resize.height, self.resize.width, 3), np.uint8)])
 
     @torch.inference_mode()
     def caption(self, images: Sequence[Pixels]) -> list[str]:
-        """Return one greedy caption per image, of at most `max_new_tokens` tokens.
-
-        Raises:
-            DeviceOutOfMemory, DeviceFailed: see `device_errors`.
-        """
+        """Return one greedy caption per image, of at most `max_new_tokens` tokens."""
         model: Any = self._weights.model
         with device_errors():
             tokens = model.generate(
@@ -110,7 +100,7 @@ class GreedyCaptioner:
         self._weights.offload()
 
     def unload(self) -> None:
-        """Free everything, from whatever state."""
+        """Free everything, from any state."""
         self._weights.unload()
 
     def _read(self) -> PreTrainedModel:
@@ -120,7 +110,7 @@ class GreedyCaptioner:
 
 
 def _identity(checkpoint: Checkpoint, max_new_tokens: int) -> ModelIdentity:
-    """Return who made a caption: settings that change it are part of that."""
+    """Return the identity of a caption's maker; a setting that changes captions is part of it."""
     identity = checkpoint.identity
     if max_new_tokens == DEFAULT_MAX_TOKENS:
         return identity

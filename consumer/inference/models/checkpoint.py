@@ -1,9 +1,9 @@
 """A checkpoint on disk: found or downloaded, checked, and loaded whole or not at all.
 
-Safetensors only, and no code of the checkpoint's own: neither pickles nor remote code can run here.
-A checkpoint with tensors missing would load with random weights in their place and a printed
-report; here it is refused. A folder has no commit, so its revision is a digest of its
-configuration and of the first values of every tensor: no training leaves all of those as they were.
+Safetensors only, and no remote code, so no checkpoint runs code of its own here. transformers fills
+missing tensors with random weights and prints a report; `load` refuses such a checkpoint. A folder
+has no commit, so its revision is a digest of its configuration and of the first values of every
+tensor: no training leaves all of those unchanged.
 """
 
 import json
@@ -36,17 +36,17 @@ from consumer.outcome import ModelIdentity
 
 log = structlog.get_logger()
 
-# What each of the two settings takes; the tables `towers` and `captioners` say how.
+# The model types of each setting; `TOWERS` and `CAPTIONERS` have an entry for each.
 MODEL_TYPES: Final[Mapping[str, Sequence[str]]] = {
     "clip": ("clip", "siglip", "metaclip_2"),
     "blip": ("blip", "blip-2", "git"),
 }
-_CHATTY: Final = ("huggingface_hub", "transformers")  # libraries that print their own log
+_CHATTY: Final = ("huggingface_hub", "transformers")  # libraries with log handlers of their own
 _SMALL_FILES: Final = ("*.json", "*.txt", "*.model")
 _TOKENIZERS: Final = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
 _WEIGHTS: Final = ("model.safetensors", "model-*-of-*.safetensors")
 _SAMPLE_VALUES: Final = 256  # of each tensor
-# What the libraries raise for files that they cannot make sense of.
+# The libraries' errors for files that they cannot read.
 _UNREADABLE: Final = (
     OSError,
     RuntimeError,
@@ -54,13 +54,13 @@ _UNREADABLE: Final = (
     TypeError,
     KeyError,
     AttributeError,
-    ImportError,  # of a library that a tokenizer's class needs
+    ImportError,  # a tokenizer's class needs a library that is not installed
     MemoryError,
     SafetensorError,
     StrictDataclassError,
 )
 
-# Not weights: older versions saved them, the model makes them itself.
+# Buffers, no weights: older versions saved them, and the model makes its own.
 _BUFFER: Final = re.compile(r"(position_ids|inv_freq|attn\.bias|masked_bias)$")
 _LOADING: Final = threading.Lock()
 
@@ -69,7 +69,7 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A folder that was checked, except for the weights' values."""
+    """A checked folder; the weights' values alone are not checked."""
 
     folder: Path
     identity: ModelIdentity
@@ -77,13 +77,13 @@ class Checkpoint:
 
 
 def inspect(model: str, revision: str, kind: Literal["clip", "blip"]) -> Checkpoint:
-    """Find `model`, a folder or a hub id, and check all that can be checked without loading it.
+    """Find `model`, a folder or a hub id, and check it as far as possible without loading it.
 
-    From the hub it is downloaded, weights included, unless it is in the cache already: what is
-    loaded later comes from the disk.
+    A hub id is downloaded with its weights, unless the cache has them: a later `load` needs the
+    disk alone.
 
     Raises:
-        ModelUnavailable: it is not there, not complete, not readable, or not of this kind.
+        ModelUnavailable: it is missing, incomplete, unreadable, or of another kind.
     """
     _silence()
     is_folder = Path(model).is_dir()
@@ -114,13 +114,13 @@ def load(
 ) -> Model:
     """Read the weights into host memory, mapped from the file where the dtype is the file's.
 
-    `config` is for a part of a checkpoint; without, it is the folder's, and all of it is loaded.
+    `config` selects a part of the checkpoint; without it all of the checkpoint is loaded.
 
     Raises:
-        ModelUnavailable: a tensor is missing or of another shape, or has no place in the model, or
+        ModelUnavailable: a tensor is missing, of another shape or without a place in the model, or
             the files cannot be read.
     """
-    # transformers loads by way of process-wide state: of two loads at once one lacks tensors.
+    # transformers keeps process-wide state while it loads: two loads at once lose tensors.
     with _LOADING, unreadable(checkpoint.folder):
         loaded: Any = model_class.from_pretrained(
             checkpoint.folder,
@@ -128,7 +128,7 @@ def load(
             dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
-            ignore_mismatched_sizes=True,  # they are in the report, and refused below by name
+            ignore_mismatched_sizes=True,  # the report has them, and they are refused below by name
             output_loading_info=True,
         )
     model: Model = loaded[0]
@@ -150,7 +150,7 @@ def load(
 
 @contextmanager
 def unreadable(path: Path) -> Iterator[None]:
-    """Translate what is raised for a file or folder that cannot be used."""
+    """Translate the errors of a file or folder that cannot be used."""
     try:
         yield
     except _UNREADABLE as exc:
@@ -162,7 +162,7 @@ def unreadable(path: Path) -> Iterator[None]:
 def _download(model: str, revision: str) -> Path:
     if model.startswith(("/", ".", "~")) or model.count("/") > 1:
         raise ModelUnavailable(f"{model}: there is no such folder")
-    # It may be minutes until the next line: somebody who waits must know for what.
+    # The next line may be minutes away; this one says what the program waits for.
     log.info("checkpoint asked of the hub", model=model, revision=revision)
     start = time.monotonic()
     try:
@@ -190,7 +190,7 @@ def _silence() -> None:
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     for library in _CHATTY:
         logger = logging.getLogger(library)
-        logger.handlers.clear()  # each has one of its own, in a form of its own
+        logger.handlers.clear()  # theirs has another format
         logger.propagate = True
 
 
@@ -207,7 +207,7 @@ def _weights(folder: Path, model: str) -> list[Path]:
 def _digest(folder: Path, weights: list[Path]) -> str:
     digest = sha256((folder / "config.json").read_bytes())
     for path in weights:
-        # Opening checks the header, and that the file has all it announces.
+        # `safe_open` checks the header, and the file's length against it.
         with unreadable(path), safe_open(path, "pt") as file:
             for name in file.offset_keys():
                 tensor = file.get_tensor(name)

@@ -1,4 +1,4 @@
-"""The image tower: pixels in, unit vectors out. Resident from start-up to the end."""
+"""The image tower, always on the device: pixels in, unit vectors out."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ from consumer.pixels import Pixels, Resize
 
 
 class Clip:
-    """An `Embedder`. Made by `load_clip`; `output` names the vectors in what the model returns."""
+    """An `Embedder`, made by `load_clip`; `output` is the model output's field of vectors."""
 
     def __init__(
         self,
@@ -46,7 +46,6 @@ class Clip:
 
         Raises:
             ValueError: a vector is not finite, or the images are not all of the model's size.
-            DeviceOutOfMemory, DeviceFailed: see `device_errors`.
         """
         with device_errors():
             values = self._normalization.apply(images, self._device)
@@ -54,11 +53,10 @@ class Clip:
 
 
 def load_clip(checkpoint: Checkpoint, device: Device) -> Clip:
-    """Load the image tower, and it alone, onto the device.
+    """Load the image tower alone onto the device.
 
     Raises:
-        ModelUnavailable: the checkpoint is not whole, or its pictures are not made here.
-        DeviceOutOfMemory, DeviceFailed: see `device_errors`.
+        ModelUnavailable: the checkpoint is incomplete, or its image processor is not supported.
     """
     towers = TOWERS[checkpoint.model_type]
     config, _ = towers.configs(checkpoint)

@@ -1,4 +1,4 @@
-"""The text tower: texts in, unit vectors out. Comes with the first text, and goes when idle."""
+"""The text tower, on demand: texts in, unit vectors out."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ from schemas import Code
 
 
 class ClipText:
-    """A `TextEmbedder`. Has its tokenizer at once; reads no weights before `load`."""
+    """A `TextEmbedder`; reads no weights before `load`."""
 
     def __init__(self, checkpoint: Checkpoint, device: Device) -> None:
         """Read configuration and tokenizer.
@@ -38,12 +38,8 @@ class ClipText:
         self._weights = Weights("CLIP's text tower", self._read, device)
 
     def tokenize(self, text: str) -> Tokens:
-        """Return the tokens of a text, between the marks for start and end.
-
-        Raises:
-            Failed: `text_too_long`, more tokens than the model takes; nothing is cut off.
-        """
-        # Words that read like a mark are words: an end in the middle would cut the text there.
+        """Return the tokens of a text, between the marks for start and end."""
+        # `split_special_tokens`: an end mark that the text itself spells would cut it there.
         most = self._config.max_position_embeddings
         padding = {"padding": "max_length", "max_length": most} if self._towers.pads else {}
         tokens = self._tokenizer(
@@ -54,15 +50,11 @@ class ClipText:
         return tuple(tokens)
 
     def load(self) -> None:
-        """Read the weights into host memory.
-
-        Raises:
-            ModelUnavailable: they cannot be read, or are not whole.
-        """
+        """Read the weights into host memory."""
         self._weights.load()
 
     def to_device(self) -> None:
-        """Copy the weights to the device, and embed one text, which makes it warm."""
+        """Copy the weights to the device, and embed one text to warm them up."""
         self._weights.to_device()
         self.embed_texts([self.tokenize("a")])
 
@@ -72,10 +64,10 @@ class ClipText:
 
         Raises:
             ValueError: a vector is not finite.
-            DeviceOutOfMemory, DeviceFailed: see `device_errors`.
         """
         longest = max(map(len, texts))
-        # All are of one length, or the model looks back only, from the first end on.
+        # The padding has no effect: each token sees the ones before it alone, and the vector is
+        # that of the first end mark. Types that see the padding come with one length.
         padded = [[*tokens, *tokens[-1:] * (longest - len(tokens))] for tokens in texts]
         with device_errors():
             ids = torch.tensor(padded, device=self._device.torch_device)
@@ -87,14 +79,14 @@ class ClipText:
         self._weights.offload()
 
     def unload(self) -> None:
-        """Free everything, from whatever state."""
+        """Free everything, from any state."""
         self._weights.unload()
 
     def _read(self) -> PreTrainedModel:
         return load(self._checkpoint, self._towers.text, self._device.dtype, self._config)
 
     def _check_end(self) -> None:
-        """Refuse a tokenizer without the end that the tower looks for: all vectors would be one."""
+        """Refuse a tokenizer without the tower's end mark: all vectors would be the same."""
         end = self._towers.end(self._config)
         if end is not None and self.tokenize("a")[-1] != end:
             raise ModelUnavailable(

@@ -1,4 +1,4 @@
-"""Where the models run and in which numbers; what torch's errors mean; handing memory back."""
+"""The models' device and dtype, the meaning of torch's errors, and giving memory back."""
 
 import ctypes
 import gc
@@ -16,7 +16,7 @@ from consumer.inference.errors import DeviceFailed, DeviceOutOfMemory
 from consumer.pixels import Pixels
 from imagelane.exits import ExitCode, FatalError
 
-# How a lack of memory reads where torch has no class for it: on the host, and inside cuBLAS/cuDNN.
+# Messages for a lack of memory without a class in torch: the host's, cuBLAS's, cuDNN's.
 _OUT_OF_MEMORY: Final = (
     "can't allocate memory",
     "not enough memory",
@@ -29,14 +29,14 @@ _DEVICE_FAILED: Final = ("CUDA error", "CUBLAS_STATUS_", "CUDNN_STATUS_", "cuDNN
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A torch device, and the dtype that the models have on it."""
+    """A torch device, and the models' dtype on it."""
 
     torch_device: torch.device
     dtype: torch.dtype
 
     @property
     def is_host(self) -> bool:
-        """Device memory is host memory."""
+        """Whether device memory is host memory."""
         return self.torch_device.type == "cpu"
 
     def __str__(self) -> str:
@@ -93,7 +93,7 @@ def device_errors() -> Iterator[None]:
 
     Raises:
         DeviceOutOfMemory: a smaller step may fit.
-        DeviceFailed: the device is of no more use to this process.
+        DeviceFailed: this process can no longer use the device.
     """
     try:
         yield
@@ -105,7 +105,7 @@ def device_errors() -> Iterator[None]:
 
 
 def meaning_of(error: RuntimeError | MemoryError) -> DeviceOutOfMemory | DeviceFailed | None:
-    """Return what an error says of the device; None: it is about the input, not the device."""
+    """Return the device's fault behind an error; None: the input is at fault."""
     text = str(error)
     first_line = text.partition("\n")[0]
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
@@ -130,17 +130,17 @@ def unit_vectors(vectors: torch.Tensor) -> NDArray[np.float32]:
 
 
 def free_memory() -> None:
-    """Give what is unused back: to the device's driver, and from the C library to the system."""
+    """Give unused memory back: to the device's driver, and from the C library to the system."""
     gc.collect()
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
-    # glibc keeps what was freed below the top of its heaps: 10 to 20 % of a process with CLIP.
+    # glibc keeps freed memory below the top of its heaps: 10 to 20 % of a process with CLIP.
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def memory_bytes(device: Device) -> dict[str, int]:
-    """Return the bytes of the device's memory by kind; none of a CPU, whose process says it."""
+    """Return the device's memory in bytes by kind; nothing for a CPU, which has the process's."""
     if device.is_host:
         return {}
     free, total = torch.cuda.mem_get_info(device.torch_device)
@@ -154,7 +154,7 @@ def memory_bytes(device: Device) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Normalization:
-    """What an image processor does to pixel values: scale, subtract the mean, divide by the std."""
+    """An image processor's arithmetic: scale, subtract the mean, divide by the std."""
 
     scale: float
     mean: tuple[float, ...]
@@ -163,8 +163,8 @@ class Normalization:
     def apply(self, images: Sequence[Pixels], device: Device) -> torch.Tensor:
         """Return the batch on the device, shape (images, 3, height, width), in the device's dtype.
 
-        The pixels travel as bytes, a quarter of float32, and are normalised there in float32. Of a
-        GPU they are gathered in pinned memory, from which it copies while this thread goes on.
+        The pixels travel as bytes, a quarter of float32, and are normalised there in float32. For a
+        GPU pinned memory gathers them, so this thread does not wait for the copy.
         """
         shape = len(images), *images[0].shape
         host = torch.empty(shape, dtype=torch.uint8, pin_memory=device.torch_device.type == "cuda")
@@ -177,8 +177,8 @@ class Normalization:
 
 @lru_cache
 def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    """Return one value a channel, shape (3, 1, 1); made once, so that no step waits for its copy.
+    """Return one value per channel, shape (3, 1, 1); cached, so that no step waits for its copy.
 
-    The dtype is named, for a load in another thread changes the default one meanwhile.
+    The dtype is explicit: a load in another thread changes torch's default meanwhile.
     """
     return torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)

@@ -17,7 +17,7 @@ from schemas import Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
-    """Which checkpoints are opened, and on what. `torch_threads`: 0 is torch's own choice."""
+    """The checkpoints and their device. `torch_threads`: 0 is torch's own choice."""
 
     clip: str
     clip_revision: str
@@ -31,7 +31,7 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:
-    """CLIP's image tower, on the device; of the others only the configuration is read so far."""
+    """CLIP's image tower on the device, and the models on demand without their weights."""
 
     embedder: Embedder
     captioner: Captioner
@@ -47,10 +47,10 @@ class Models:
 
 
 def open_models(options: ModelOptions) -> Models:
-    """Load CLIP's image tower, look at the rest; takes seconds, minutes where the hub is asked.
+    """Load CLIP's image tower, and check the other models; takes seconds, a download minutes.
 
     Raises:
-        FatalError: which checkpoint or device cannot be had, and what to do.
+        FatalError: a checkpoint or the device cannot be used; the message says what to do.
     """
     device = choose_device(options.device, options.dtype, options.torch_threads)
     clip = inspect(options.clip, options.clip_revision, "clip")

@@ -1,8 +1,7 @@
-"""What a checkpoint's image processor does to a picture, as far as it can be done here.
+"""A checkpoint's image processor as the steps that imagelane makes.
 
-The first half (resize, crop) is made by the decoding processes, the second (scale, normalise) on
-the device. A processor that asks for anything else is refused by name: no picture would be served
-as the model was trained.
+The decoding processes resize and crop; the device scales and normalises. A processor with any other
+step is refused by name: the model would see other pictures than in its training.
 """
 
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from consumer.inference.models.checkpoint import Checkpoint, unreadable
 from consumer.inference.models.device import Normalization
 from consumer.pixels import Resize
 
-# What a class may not do in a way of its own, for the steps here are those of the base class.
+# A processor's class must inherit these: imagelane makes the base class's steps.
 _STEPS: Final = (
     "preprocess",
     "_preprocess",
@@ -32,11 +31,10 @@ _SIZES: Final = ("height", "width", "shortest_edge", "longest_edge", "max_height
 def preprocessing(
     checkpoint: Checkpoint, image_size: int | Sequence[int]
 ) -> tuple[Resize, Normalization]:
-    """Read the image processor's configuration; `image_size` is what the model takes.
+    """Read the image processor's configuration; `image_size` is the model's.
 
     Raises:
-        ModelUnavailable: it is missing, asks for steps that are not made here, or makes pictures of
-            another size than the model takes.
+        ModelUnavailable: it is missing, has other steps, or makes pictures of another size.
     """
     with unreadable(checkpoint.folder):
         processor: Any = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer, held against the model that it belongs to."""
+"""A checkpoint's tokenizer, checked against its model."""
 
 from typing import Any, Final
 
@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 from consumer.inference.errors import ModelUnavailable
 from consumer.inference.models.checkpoint import Checkpoint, unreadable
 
-# Tables of words are rounded up, by 2 (BLIP) to 28 (T5) of some 30,000.
+# A model rounds its vocabulary up, by 2 (BLIP) to 28 (T5) of some 30,000 words.
 _LEAST_SHARE: Final = 0.9
 
 
@@ -15,8 +15,8 @@ def open_tokenizer(checkpoint: Checkpoint, vocabulary: int) -> Any:
     """Return the tokenizer of a model that has `vocabulary` words.
 
     Raises:
-        ModelUnavailable: it cannot be read, or is another model's: its ids would fail, on a GPU the
-            whole process, or mean something else.
+        ModelUnavailable: it cannot be read, or is another model's: its ids would mean other words,
+            or crash a GPU's process.
     """
     with unreadable(checkpoint.folder):
         tokenizer: Any = AutoTokenizer.from_pretrained(

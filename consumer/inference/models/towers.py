@@ -1,7 +1,6 @@
-"""Which checkpoints embed, and how: a table by model type. A type more is an entry more.
+"""Image and text towers by model type. One more type is one more table entry.
 
-An image tower and a text tower end in one space. Each is loaded by itself, so that no memory holds
-the weights of the other.
+The two towers of a type share one space. Each is loaded without the weights of the other.
 """
 
 from dataclasses import dataclass
@@ -24,17 +23,17 @@ from transformers.models.siglip.modeling_siglip import SiglipTextModel, SiglipVi
 
 from consumer.inference.models.checkpoint import Checkpoint, unreadable
 
-# What CLIP's first configurations say: the model then takes the highest id for the end.
+# CLIP's first configurations have this end mark; the model then takes the highest id instead.
 _LEGACY_END: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Towers:
-    """The two towers of a model type, and where their outputs have the vectors.
+    """The two towers of a model type, and their outputs' fields of vectors.
 
-    `pads`: a text is padded to the longest that the model takes, which is how it was trained.
-    Otherwise the vector is that of the text's end, and what follows has no say.
-    `legacy_end`: an end of 2 in the configuration means the highest id.
+    `pads`: texts are padded to the model's longest, as in its training. Otherwise the vector is
+    that of the end mark, and later tokens have no effect.
+    `legacy_end`: an end mark of 2 in the configuration means the highest id.
     """
 
     config: type[PreTrainedConfig]
@@ -46,21 +45,17 @@ class Towers:
     legacy_end: bool = False
 
     def configs(self, checkpoint: Checkpoint) -> tuple[Any, Any]:
-        """Return the configurations of the image tower and of the text tower.
-
-        Raises:
-            ModelUnavailable: they cannot be read.
-        """
+        """Return the configurations of the image tower and of the text tower."""
         with unreadable(checkpoint.folder):
             whole: Any = self.config.from_pretrained(checkpoint.folder, local_files_only=True)
             image, text = whole.vision_config, whole.text_config
             if hasattr(whole, "projection_dim"):
-                # The whole model goes by its own width of the vectors, whatever the towers' say.
+                # The whole model's width of the vectors wins over its towers'.
                 image.projection_dim = text.projection_dim = whole.projection_dim
         return image, text
 
     def end(self, text_config: Any) -> int | None:
-        """Return the id whose place gives the vector of a text, None where it is not looked for."""
+        """Return the id of the end mark; None if the tower does not look for it by id."""
         end: int = text_config.eos_token_id
         return None if self.pads or (self.legacy_end and end == _LEGACY_END) else end
 
@@ -96,7 +91,7 @@ def vectors_of(output: Any, name: str) -> torch.Tensor:
     """Return the vectors of a tower's output.
 
     Raises:
-        ValueError: it has none: the tower was made without its last layer.
+        ValueError: the output has none, since the tower lacks its last layer.
     """
     vectors: torch.Tensor | None = getattr(output, name)
     if vectors is None:

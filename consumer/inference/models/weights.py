@@ -1,4 +1,4 @@
-"""Weights that come and go: read into host memory, moved to the device, put back, let go."""
+"""The weights of a model on demand: read into host memory, copied to the device, freed."""
 
 import itertools
 from collections.abc import Callable
@@ -14,20 +14,20 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 
 
 class Weights(Generic[Model]):
-    """One model on demand, whatever it is; `name` is its name in messages."""
+    """The weights of one model; `name` is for messages."""
 
     def __init__(self, name: str, read: Callable[[], Model], device: Device) -> None:
         self._name = name
         self._read = read
         self._device = device
         self._model: Model | None = None
-        # The host's copy of every tensor while the device has its own. Weights do not change, so
-        # leaving the device needs no copy: the host's are put back.
+        # The host's tensors while the device has its own. Weights never change, so `offload` puts
+        # these back without a copy.
         self._host: list[torch.Tensor] = []
 
     @property
     def model(self) -> Model:
-        """The model, wherever its weights are.
+        """The loaded model.
 
         Raises:
             ModelUnavailable: it is not loaded.
@@ -37,19 +37,11 @@ class Weights(Generic[Model]):
         return self._model
 
     def load(self) -> None:
-        """Read the weights into host memory.
-
-        Raises:
-            ModelUnavailable: they cannot be read, or are not whole.
-        """
+        """Read the weights into host memory; raises as `read` does."""
         self._model = self._read()
 
     def to_device(self) -> None:
-        """Copy the weights to the device.
-
-        Raises:
-            DeviceOutOfMemory, DeviceFailed: see `device_errors`.
-        """
+        """Copy the weights to the device."""
         model = self.model
         if self._device.is_host:
             return
@@ -65,7 +57,7 @@ class Weights(Generic[Model]):
         free_memory()
 
     def unload(self) -> None:
-        """Free everything, from whatever state."""
+        """Free everything, from any state."""
         self._model = None
         self._host = []
         free_memory()

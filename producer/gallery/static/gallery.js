@@ -1,8 +1,8 @@
-// The page. What comes from the server is put into the document as text, never as HTML.
+// The page. Values from the server enter the document as text, never as HTML.
 
 const $ = (id) => document.getElementById(id);
 const grid = $("grid"), more = $("more"), dialog = $("picture");
-const view = { show: "all", words: "", next: null }; // what the grid shows
+const view = { show: "all", words: "", next: null }; // the grid's content
 const cards = new Map(); // by id: the list item in the grid
 
 function element(tag, properties = {}, ...children) {
@@ -180,7 +180,7 @@ events.addEventListener("open", guarded(async () => {
   if (lost) {
     lost = false;
     notice(null);
-    if (!view.words) await start(); // what came meanwhile
+    if (!view.words) await start(); // the pictures since the loss
   }
 }));
 events.addEventListener("error", () => {

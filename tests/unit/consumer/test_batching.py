@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping
 
-from consumer.inference.batching import MAX_URGENT_IN_A_ROW, BatchSize, ShortSteps, Turns
+from consumer.inference.batching import MAX_URGENT_IN_A_ROW, BatchSize, ShortSteps, StepOrder
 
 
 def turns(ready: Mapping[str, bool], count: int) -> list[str | None]:
     """Return the first choices, with the same models always ready."""
-    chosen = Turns()
+    chosen = StepOrder()
     return [chosen.choose(ready) for _ in range(count)]
 
 
 def test_nothing_to_do_is_nobodys_turn() -> None:
     """And it is no turn that anybody loses."""
-    chosen = Turns()
+    chosen = StepOrder()
 
     assert chosen.choose({}) is None
     assert chosen.choose({"CLIP": False}) == "CLIP"
@@ -33,7 +33,7 @@ def test_one_alone_has_every_turn() -> None:
 
 def test_who_was_not_ready_has_waited_longest() -> None:
     """A model that comes in between embeddings goes next."""
-    chosen = Turns()
+    chosen = StepOrder()
     for _ in range(5):
         chosen.choose({"CLIP": False})
 
@@ -43,7 +43,7 @@ def test_who_was_not_ready_has_waited_longest() -> None:
 
 def test_urgent_goes_first() -> None:
     """Whoever's turn it would be."""
-    chosen = Turns()
+    chosen = StepOrder()
     chosen.choose({"CLIP text": False})
 
     assert chosen.choose({"CLIP": False, "CLIP text": True}) == "CLIP text"

@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 
+from producer.dead_letters import Place
 from producer.outcomes import Outcomes, Waiting
 from schemas import (
     Code,
@@ -21,7 +22,7 @@ from schemas import (
 
 INGEST, RESULTS, DLQ = "image.ingest", "image.results", "image.ingest.dlq"
 KEYS = KeyRing(current_id="k1", secrets={"k1": bytes(range(32))})
-PLACE = (INGEST, 0, 7)
+PLACE = Place(INGEST, 0, 7)
 
 
 def outcomes() -> Outcomes:
@@ -55,14 +56,12 @@ def result(id: str = "a1", *, signed_for: str = RESULTS) -> Record:
     return record(RESULTS, value, headers)
 
 
-def dead_letter(
-    id: str = "a1", *, stage: bytes = b"admit", place: tuple[str, int, int] = PLACE
-) -> Record:
+def dead_letter(id: str = "a1", *, stage: bytes = b"admit", place: Place = PLACE) -> Record:
     headers = [
         ("sig-id", id.encode()),
-        ("__dlq.errors.topic", place[0].encode()),
-        ("__dlq.errors.partition", b"%d" % place[1]),
-        ("__dlq.errors.offset", b"%d" % place[2]),
+        ("__dlq.errors.topic", place.topic.encode()),
+        ("__dlq.errors.partition", b"%d" % place.partition),
+        ("__dlq.errors.offset", b"%d" % place.offset),
         ("__dlq.errors.message", b"too old"),
         ("dlq-code", b"stale"),
         ("dlq-stage", stage),
@@ -134,7 +133,7 @@ async def test_a_dead_letter_of_another_place_is_not_ours(acknowledged_first: bo
 
     if acknowledged_first:
         waiting.acknowledged(PLACE)
-    all_outcomes.take(dead_letter(place=(INGEST, 0, 8)))
+    all_outcomes.take(dead_letter(place=Place(INGEST, 0, 8)))
     waiting.acknowledged(PLACE)
 
     assert not is_over(waiting)

@@ -239,7 +239,7 @@ def test_what_names_no_place_of_the_ingest_topic_has_no_original(header: str) ->
         more=[(f"__dlq.errors.{name}", place[name]) for name in place if name != header]
     )
 
-    assert place_of_original(named, INGEST) == (0, 7)
+    assert place_of_original(named, INGEST) == (INGEST, 0, 7)
     with pytest.raises(NotRedriven):
         place_of_original(unnamed, INGEST)
 

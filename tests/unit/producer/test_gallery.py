@@ -14,10 +14,10 @@ from aiohttp.test_utils import TestServer
 
 from imagelane.exits import FatalError
 from imagelane.token_bucket import TokenBucket
-from producer.gallery.collection import Collection, Model, Version
+from producer.gallery.collection import Collection, Model
 from producer.gallery.feed import QUIET_SECONDS, Feed
 from producer.gallery.guard import COOKIE
-from producer.gallery.server import CannotSearch, Parts, Words, application
+from producer.gallery.server import CannotSearch, Parts, QueryVector, application
 from producer.gallery.settings import GallerySettings
 from schemas import Result
 
@@ -69,16 +69,16 @@ class Gallery:
     def put(self, document: dict[str, Any], signed_at: int = 1, offset: int = 0) -> Any:
         value = json.dumps(document).encode()
         parsed = Result.model_validate(document)
-        picture = self.collection.put(parsed, Version(signed_at, 0, offset), value)
+        picture = self.collection.put(parsed, (signed_at, 0, offset), value)
         if picture:
             self.feed.came(picture)
         return picture
 
-    async def embed(self, words: str) -> Words:
+    async def embed(self, words: str) -> QueryVector:
         self.words.append(words)
         if words == "nobody":
             raise CannotSearch("no consumer answered in 10 s")
-        return Words(model=MODEL, vector=(1.0, 0.0))
+        return QueryVector(model=MODEL, vector=(1.0, 0.0))
 
     def open_image(self, uri: str) -> int | None:
         if self.roots is None:

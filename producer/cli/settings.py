@@ -1,4 +1,4 @@
-"""The settings that a command was given."""
+"""The settings of a command."""
 
 from typing import TypeVar
 
@@ -10,12 +10,8 @@ from imagelane.terminal import say
 _Settings = TypeVar("_Settings", bound=WireSettings)
 
 
-def settings_given(context: typer.Context, type_: type[_Settings]) -> _Settings:
-    """Return the settings; a variable that nearly has the name of one is named on stderr.
-
-    Raises:
-        FatalError: a setting is missing or bad.
-    """
+def load_settings(context: typer.Context, type_: type[_Settings]) -> _Settings:
+    """Return the settings from the environment, and name misspelt variables on stderr."""
     settings = type_.from_env(context.obj)
     for line in type_.misspelt(context.obj):
         say(line, err=True)

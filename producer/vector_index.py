@@ -1,7 +1,6 @@
-"""Unit vectors in one float32 matrix, and the nearest of them. Exact: every vector is looked at.
+"""Unit vectors in one float32 matrix, and an exact search: one product of matrix and vector.
 
-100,000 vectors of 512 numbers take 205 MB, and a search over them is one product of matrix and
-vector.
+100,000 vectors of 512 numbers take 205 MB.
 """
 
 from collections.abc import Hashable, Sequence
@@ -14,11 +13,11 @@ Vector = NDArray[np.float32]  # shape (dim,), unit length
 Key = TypeVar("Key", bound=Hashable)
 
 _FIRST_ROWS: Final = 1024
-_LENGTH_TOLERANCE: Final = 1e-2  # of the base64 and decimal ways of a float32 alike
+_LENGTH_TOLERANCE: Final = 1e-2  # for float32 values in base64 and in decimal
 
 
 class VectorIndex(Generic[Key]):
-    """Vectors of one model by key. A key has one vector: the last one that was put."""
+    """Vectors of one model by key; a key has one vector, the last one."""
 
     def __init__(self, dim: int) -> None:
         self._matrix: NDArray[np.float32] = np.zeros((_FIRST_ROWS, dim), np.float32)
@@ -67,7 +66,7 @@ class VectorIndex(Generic[Key]):
     def nearest(self, vector: Sequence[float] | Vector, count: int) -> list[tuple[Key, float]]:
         """Return the keys with the largest cosine to `vector`, at most `count`, best first."""
         scores = self._matrix[: len(self._keys)] @ np.asarray(vector, np.float32)
-        wanted = min(len(scores), count + len(self._free))  # free rows score 0, and are passed over
+        wanted = min(len(scores), count + len(self._free))  # free rows score 0, and are left out
         if not wanted:
             return []
         best = np.argpartition(scores, -wanted)[-wanted:]

@@ -1,8 +1,7 @@
-"""What a model made that is no longer wanted, and the request that has it made anew.
+"""Images with another model's embedding, and the requests for new ones.
 
-The id and the key stay: of two results of an id the later holds, so the new result takes the place
-of the old one wherever results are stored by id, and the key brings the request to the partition
-that knows the id.
+A request keeps its id, so the new result replaces the old one in every store by id. It keeps its
+key, so the partition that remembers the id gets it.
 """
 
 from collections.abc import Iterator
@@ -18,8 +17,8 @@ _DONE: Final[tuple[Status, ...]] = ("ok",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Older:
-    """What is known of an image with an embedding: enough to ask for all of it again."""
+class Outdated:
+    """An image with another model's embedding: the facts for a new request."""
 
     id: str
     uri: str
@@ -31,7 +30,7 @@ class Older:
     key: bytes | None
 
     def request(self) -> Keyed:
-        """Return the request for the same image and tasks; its bytes may be others by now."""
+        """Return the request for the same URI and tasks; the bytes there may have changed."""
         tasks = (Task.EMBED, Task.CAPTION) if self.has_caption else (Task.EMBED,)
         request = Request(
             id=self.id,
@@ -48,29 +47,29 @@ class Older:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelName:
-    """A model, at one revision or at whichever."""
+    """A model, at one revision or at any (None)."""
 
     model: str
     revision: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> "ModelName":
-        """Return what `MODEL` or `MODEL@REVISION` names."""
+        """Return the model of `MODEL` or `MODEL@REVISION`."""
         model, _, revision = text.partition("@")
         return cls(model=model, revision=revision or None)
 
     def is_of(self, model: str, revision: str) -> bool:
-        """Tell whether the model at the revision is this one."""
+        """Return whether the model at the revision is this one."""
         return self.model == model and self.revision in (None, revision)
 
 
-def others_in(spool: Spool, wanted: ModelName) -> Iterator[Older]:
-    """Yield the images of the results that hold whose embedding is of another model."""
+def outdated_in(spool: Spool, wanted: ModelName) -> Iterator[Outdated]:
+    """Yield the images with an embedding of another model than `wanted`."""
     for row in spool.rows(_DONE):
         result = row.result
         embedding, image = result.embedding, result.image
         if embedding and image and not wanted.is_of(embedding.model, embedding.revision):
-            yield Older(
+            yield Outdated(
                 id=result.id,
                 uri=image.uri,
                 model=embedding.model,

@@ -1,4 +1,4 @@
-"""What a model made that is no longer wanted, by the database."""
+"""Images with another model's embedding, by the database."""
 
 from collections.abc import AsyncGenerator
 from typing import Final
@@ -8,20 +8,16 @@ from psycopg import sql
 from producer.database.connection import connected, translated
 from producer.database.schema import Tables, check_there
 from producer.database.settings import DatabaseSettings
-from producer.older import ModelName, Older
+from producer.outdated import ModelName, Outdated
 from schemas import JsonObject
 
 _ROWS_AT_ONCE: Final = 1000
 
 
-async def others_in_database(
+async def outdated_in_database(
     settings: DatabaseSettings, tables: Tables, wanted: ModelName
-) -> AsyncGenerator[Older, None]:
-    """Yield the images whose embedding is of another model, from one snapshot, oldest first.
-
-    Raises:
-        FatalError: `DATABASE`: the database is away, refuses, or has no such table.
-    """
+) -> AsyncGenerator[Outdated, None]:
+    """Yield the images whose embedding is of another model, from one snapshot, oldest first."""
     query = sql.SQL(
         "SELECT id, uri, embedding_model, embedding_revision, caption IS NOT NULL, metadata::text,"
         " extract(epoch FROM signed_at)::bigint, key FROM {} WHERE status = 'ok' AND uri IS NOT"
@@ -36,7 +32,7 @@ async def others_in_database(
                 cursor.itersize = _ROWS_AT_ONCE
                 await cursor.execute(query, values)
                 async for id, uri, model, revision, captioned, metadata, at, key in cursor:
-                    yield Older(
+                    yield Outdated(
                         id=id,
                         uri=uri,
                         model=model,

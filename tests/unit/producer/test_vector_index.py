@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.index import VectorIndex
+from producer.vector_index import VectorIndex
 from tests.effort import effort
 
 DIM = 8
