@@ -15,7 +15,7 @@ from consumer.runtime.fatal_error import fatal_error_line
 from consumer.runtime.live_line import LiveLine
 from consumer.runtime.stop import StopRequest
 from consumer.settings import ConsumerSettings
-from imagelane.exits import ExitCode, FatalError
+from imagelane.exits import ExitCode, fatal_error_in
 from imagelane.terminal import end_live_line, say
 
 
@@ -56,16 +56,16 @@ def _exit_code(error: BaseException, *, is_json: bool) -> ExitCode:
 
     If the log is JSON the line is too: a collector of logs reads nothing else.
     """
-    while isinstance(error, BaseExceptionGroup):
-        error = next(
-            (e for e in error.exceptions if isinstance(e, FatalError)), error.exceptions[0]
-        )
-    if isinstance(error, FatalError) and is_json:
-        say(fatal_error_line(str(error), error.code), err=True)
-        return error.code
-    if isinstance(error, FatalError):
-        for line in str(error).splitlines():
+    fatal = fatal_error_in(error)
+    if fatal and is_json:
+        say(fatal_error_line(str(fatal), fatal.code), err=True)
+        return fatal.code
+    if fatal:
+        for line in str(fatal).splitlines():
             say(f"imagelane: {line}", err=True)
-        return error.code
+        return fatal.code
+    if isinstance(error, KeyboardInterrupt):
+        say("imagelane: interrupted", err=True)
+        return ExitCode.INTERRUPTED
     structlog.get_logger().error("unforeseen error, nothing of it is committed", exc_info=error)
     return ExitCode.BUG

@@ -174,7 +174,8 @@ async def running_broker(folder: Path, port: int = 0) -> AsyncIterator[str]:
         if not address:
             raise FatalError(
                 ExitCode.BROKER,
-                f"build/broker does not start: is port {port} taken, or is it old (`make broker`)?",
+                f"build/broker does not start: is port {port} taken (`make up UP_PORT=9293` takes "
+                "another), or is it old (`make broker`)?",
             )
         yield address
     finally:

@@ -5,21 +5,22 @@ ingestion side needs no torch.
 """
 
 import logging
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
 import typer
 from typer.core import TyperGroup
 
 from imagelane.env import Environment, read_environment
-from imagelane.exits import ExitCode, FatalError, OutputClosed
+from imagelane.exits import ExitCode, FatalError, OutputClosed, fatal_error_in
 from imagelane.namesakes import Shadowed, check_namesakes
 from imagelane.terminal import say
 
-_INTERRUPTED: Final = 130
 _HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 
 
@@ -111,17 +112,21 @@ def run(name: str, commands: Mapping[str, Subcommand], default: str | None = Non
     A fault ends it with one line on stderr, after `name`.
     """
     arguments = sys.argv[1:] or ([default] if default else [])
+    # A stop of the container ends a command as Ctrl-C does: the first process has no other handler.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app = application(commands, rich=sys.stdout.isatty())
         app(arguments, prog_name="imagelane", obj=read_environment())
     except OutputClosed:  # as by `| head`
         return ExitCode.OK
-    except FatalError as error:
-        for line in str(error).splitlines():
+    except (FatalError, BaseExceptionGroup) as error:
+        if (fatal := fatal_error_in(error)) is None:
+            raise
+        for line in str(fatal).splitlines():
             say(f"{name}: {line}", err=True)
-        return error.code
+        return fatal.code
     except SystemExit as end:
-        if end.code == _INTERRUPTED:  # typer's code for Ctrl-C
+        if end.code == ExitCode.INTERRUPTED:  # typer's code for Ctrl-C
             say(f"{name}: interrupted", err=True)
         return end.code if isinstance(end.code, int) else 0
     return 0
@@ -212,11 +217,11 @@ def _take_brokers(context: typer.Context, value: str | None) -> None:
     _override(context, "--brokers", "BOOTSTRAP_SERVERS", value)
 
 
-def _take_secret_file(context: typer.Context, value: str | None) -> None:
+def _take_secret_file(context: typer.Context, value: Path | None) -> None:
     if value is not None:
         # The variable would win over the file.
         _override(context, "--secret-file", "SECRET_API_KEY", "")
-        _override(context, "--secret-file", "SECRET_API_KEY_FILE", value)
+        _override(context, "--secret-file", "SECRET_API_KEY_FILE", str(value))
 
 
 def _override(context: typer.Context, option: str, name: str, value: str | None) -> None:
@@ -239,10 +244,12 @@ def _connection(
         ),
     ] = None,
     secret_file: Annotated[
-        str | None,
+        Path | None,
         typer.Option(
             "--secret-file",
             metavar="FILE",
+            exists=True,
+            dir_okay=False,
             help="File with the shared secret; instead of SECRET_API_KEY.",
             callback=_take_secret_file,
             expose_value=False,

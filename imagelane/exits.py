@@ -22,6 +22,7 @@ class ExitCode(IntEnum):
     DATABASE = 79  # no sysexit fits: the database of `index` does not answer, or refuses
     STUCK = 74  # EX_IOERR: no progress, or not in the group, for too long; start again
     BUG = 70  # EX_SOFTWARE: an unforeseen error
+    INTERRUPTED = 130  # 128 + SIGINT: Ctrl-C, or a stop, before the end
 
 
 class ImagelaneError(Exception):
@@ -34,6 +35,14 @@ class FatalError(ImagelaneError):
     def __init__(self, code: ExitCode, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+def fatal_error_in(error: BaseException) -> FatalError | None:
+    """Return the fatal error that `error` is or holds: a task group wraps those of its tasks."""
+    if isinstance(error, BaseExceptionGroup):
+        found = (fatal_error_in(one) for one in error.exceptions)
+        return next((one for one in found if one), None)
+    return error if isinstance(error, FatalError) else None
 
 
 class OutputClosed(ImagelaneError):

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaConnectionError, KafkaError, UnknownTopicOrPartitionError
 
 from imagelane.exits import ExitCode, FatalError
 from imagelane.kafka.admin import topic_partitions
 from imagelane.kafka.client import client_arguments
-from imagelane.kafka.diagnosis import out_of_reach, refusal_of
+from imagelane.kafka.diagnosis import no_broker, out_of_reach, refusal_of
 from imagelane.kafka.errors import Unanswered, access_fault
 from imagelane.kafka.header_names import tolerate_header_names
 from producer.settings import ProducerSettings
@@ -49,10 +49,10 @@ async def answering(settings: ProducerSettings, doing: str) -> AsyncIterator[Non
             raise denied from exc
         if refusal := await refusal_of(settings):
             raise refusal from exc
+        if isinstance(exc, KafkaConnectionError):  # its words are a list of Python's addresses
+            raise FatalError(ExitCode.BROKER, no_broker(settings)) from exc
         reason = str(exc) or f"no answer in {seconds:g} s"
-        raise FatalError(
-            ExitCode.BROKER, f"{doing}: {brokers}: {reason}; see BOOTSTRAP_SERVERS"
-        ) from exc
+        raise FatalError(ExitCode.BROKER, f"{doing}: {brokers}: {reason}; is Kafka up?") from exc
 
 
 def administration(settings: ProducerSettings) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:

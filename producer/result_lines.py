@@ -67,19 +67,25 @@ class ResultLines:
                     ExitCode.FAILED, f"{self._path} is there without {self._place.name}; move it"
                 )
             return
-        place = orjson.loads(self._place.read_bytes())
-        if place["topic"] != self._topic:
+        try:
+            place = orjson.loads(self._place.read_bytes())
+            self.positions = {int(partition): at for partition, at in place["positions"].items()}
+            topic, byte_length = str(place["topic"]), int(place["bytes"])
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise FatalError(
+                ExitCode.FAILED, f"{self._place} is damaged; remove it together with {self._path}"
+            ) from exc
+        if topic != self._topic:
             raise FatalError(
                 ExitCode.FAILED,
-                f"{self._path} holds results of {place['topic']}; take another file",
+                f"{self._path} holds results of {topic}; take another file",
             )
-        if self._file.seek(0, os.SEEK_END) < place["bytes"]:
+        if self._file.seek(0, os.SEEK_END) < byte_length:
             raise FatalError(
                 ExitCode.FAILED,
                 f"{self._path} is shorter than {self._place.name} says; remove both",
             )
-        self._file.truncate(place["bytes"])
-        self.positions = {int(partition): at for partition, at in place["positions"].items()}
+        self._file.truncate(byte_length)
         self._recall()
 
     def _recall(self) -> None:

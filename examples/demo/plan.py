@@ -82,14 +82,20 @@ class Plan:
         )
 
     @classmethod
-    def for_up(cls, environment: Mapping[str, str]) -> Self:
+    def for_up(cls, environment: Mapping[str, str], own_address: str) -> Self:
         """Read the same for `make up`, whose topics and group stay.
+
+        `own_address` is that of the embedded broker.
 
         Raises:
             FatalError: as `from_env`.
         """
         plan = cls.from_env({**environment, "BOOTSTRAP_SERVERS": ""}, "up")
         bootstrap = environment.get("BOOTSTRAP_SERVERS") or None
+        if (
+            bootstrap == own_address
+        ):  # a shell still has what an earlier `make up` told it to export
+            bootstrap = None
         # Nobody else is on our broker: there the commands find the group without being told.
         group_id = "imagelane-up" if bootstrap else "imagelane"
         return replace(plan, bootstrap=bootstrap, group_id=group_id)

@@ -10,8 +10,8 @@ import signal
 import sys
 
 from examples.demo.plan import Plan
-from examples.up.run import up
-from imagelane.exits import FatalError
+from examples.up.run import own_address, up
+from imagelane.exits import FatalError, fatal_error_in
 from imagelane.terminal import say
 
 
@@ -19,9 +19,11 @@ def main() -> int:
     """Run until Ctrl-C or SIGTERM, and return the exit code."""
     try:
         asyncio.run(_main())
-    except FatalError as error:
-        say(f"up: {error}", err=True)
-        return error.code
+    except (FatalError, BaseExceptionGroup) as error:
+        if (fatal := fatal_error_in(error)) is None:
+            raise
+        say(f"up: {fatal}", err=True)
+        return fatal.code
     except (KeyboardInterrupt, asyncio.CancelledError):
         say("up: everything is down; what was done stays in build/up")
     return 0
@@ -34,7 +36,7 @@ async def _main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     environment = dict(os.environ)
-    await up(Plan.for_up(environment), environment)
+    await up(Plan.for_up(environment, own_address(environment)), environment)
 
 
 if __name__ == "__main__":

@@ -59,9 +59,8 @@ async def up(plan: Plan, environment: Mapping[str, str]) -> None:
     async with AsyncExitStack() as stack:
         bootstrap = plan.bootstrap
         if bootstrap is None:
-            bootstrap = await stack.enter_async_context(
-                running_broker(folder / "broker", int(environment.get("UP_PORT") or BROKER_PORT))
-            )
+            port = int(own_address(environment).partition(":")[2])
+            bootstrap = await stack.enter_async_context(running_broker(folder / "broker", port))
         wire = plan.wire(bootstrap, _secret(folder))
         settings = _gallery_settings(plan, wire, environment)
         await ensure_topics(settings, topic_plans(settings, partitions=1, replication=None))
@@ -88,6 +87,11 @@ async def up(plan: Plan, environment: Mapping[str, str]) -> None:
             )
         async with live_line(progress.line):
             await _until_one_ends(parts, leave=gallery.reading)
+
+
+def own_address(environment: Mapping[str, str]) -> str:
+    """Return the address of the embedded broker."""
+    return f"127.0.0.1:{environment.get('UP_PORT') or BROKER_PORT}"
 
 
 async def _until_one_ends(parts: set[asyncio.Task[Any]], leave: asyncio.Task[None]) -> None:
@@ -150,7 +154,7 @@ async def _until_ended(consumer: Consumer) -> None:
     code = await consumer.ended()
     for line in consumer.lines[-_LAST_LINES:]:
         say(line, err=True)
-    raise FatalError(ExitCode.FAILED, f"the consumer ended by itself, exit code {code}")
+    raise FatalError(ExitCode.FAILED, f"the consumer ended by itself, exit code {code}; see above")
 
 
 def _folder(environment: Mapping[str, str]) -> Path:
@@ -187,6 +191,8 @@ def _say_where(plan: Plan, bootstrap: str, page: str, folder: Path) -> None:
     say(f"pictures  {plan.pictures}   (what lands there is published)")
     if plan.tiny:
         say("models    tiny ones, trained on drawings of shapes; MODELS=hub takes the real ones")
+    else:
+        say("models    the real ones; where they are not on this machine, the hub sends some 2 GB")
     say("In another terminal, in this folder:")
     group = f" GROUP_ID={plan.group_id}" if plan.bootstrap else ""
     say(f"  export BOOTSTRAP_SERVERS={bootstrap} SECRET_API_KEY_FILE={folder / 'secret'}{group}")

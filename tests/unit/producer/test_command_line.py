@@ -106,7 +106,7 @@ def test_the_process_ends_with_one_line_and_no_traceback() -> None:
     assert (no_secret.code, no_secret.stderr.count("\n")) == (78, 1)
     assert no_secret.stderr.startswith("producer: settings: SECRET_API_KEY: missing")
     assert (no_broker.code, no_broker.stderr.count("\n")) == (69, 1)
-    assert no_broker.stderr.startswith("producer: connecting: 127.0.0.1:1: ")
+    assert no_broker.stderr.startswith("producer: broker: none answers at 127.0.0.1:1; is Kafka up")
 
 
 def test_creating_topics_needs_no_secret() -> None:
