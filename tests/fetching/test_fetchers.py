@@ -16,7 +16,7 @@ from PIL import Image
 
 from consumer.errors import Failed, Unavailable
 from consumer.image_sources import open_sources
-from consumer.images.byte_budget import ByteBudget
+from consumer.images.byte_budget import ByteBudget, Reservation
 from consumer.images.decoding.cost import estimated_seconds
 from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.fetching import pool
@@ -347,6 +347,35 @@ async def test_killed_consumer_leaves_no_process(root: Path) -> None:
     async with asyncio.timeout(20):
         while not is_gone(pid):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+class RecordingBudget(ByteBudget):
+    """Notes the most bytes that it held."""
+
+    most_bytes = 0
+
+    def _add(self, reservation: Reservation, more_bytes: int) -> None:
+        super()._add(reservation, more_bytes)
+        self.most_bytes = max(self.most_bytes, self.held_bytes)
+
+
+async def test_large_image_is_counted_twice_while_it_is_copied(root: Path) -> None:
+    """As fetched and as sealed; afterwards once."""
+    budget = RecordingBudget(2**30)
+    async with _opened(root) as sources, budget.reserve() as reservation:
+        reference = ImageReference(uri=f"file://{root}/large.jpg")
+        with await sources.fetch(reference, reservation):
+            assert (budget.most_bytes, budget.held_bytes) == (6_000_000, 3_000_000)
+
+
+async def test_images_that_fit_a_budget_once_come_through(root: Path) -> None:
+    """One after the other, however many wait for room for their second copy."""
+    budget = ByteBudget(5_000_000)
+    async with _opened(root) as sources:
+        uris = [f"file://{root}/{name}" for name in ("large.jpg", "cat.jpg")] * 20
+        contents = await asyncio.gather(*(_fetch(sources, uri, budget) for uri in uris))
+    assert contents == [bytes(3_000_000), b"cat"] * 20
+    assert budget.held_bytes == 0
 
 
 async def test_header_says_what_decoding_will_take(root: Path) -> None:

@@ -90,7 +90,6 @@ class Fetcher:
         self._sources: Mapping[str, ImageSource] = {}
         self._requests: HttpRequests | None = None
         self._clock = LoopClock()
-        self._sealing = asyncio.Lock()  # of large images, one by one: sealing holds each twice
 
     async def run(self) -> None:
         """Open what the options allow, say so, and serve until the socket ends."""
@@ -168,7 +167,7 @@ class Fetcher:
             if isinstance(fetched, Redirect):
                 octets = fetched.location.encode("utf-8", "surrogateescape")[:_MAX_LOCATION_BYTES]
                 return ["redirect", octets.decode("latin-1"), fetched.left_seconds], None
-            image = await self._sealed(fetched)
+            image = await self._sealed(fetched, room)
         except NotAllowedError as exc:
             return ["forbidden", str(exc)], None
         except Unavailable as failed:
@@ -192,12 +191,12 @@ class Fetcher:
         assert self._requests is not None, "http is asked for, and closed"
         return await self._requests.ask(uri, URL(url, encoded=True), max_bytes, seconds, room)
 
-    async def _sealed(self, data: bytes) -> SealedImage:
+    async def _sealed(self, data: bytes, room: AskedRoom) -> SealedImage:
         seconds = estimated_seconds(data, self._options.result().decode)
         if len(data) <= _SEAL_ON_LOOP_BYTES:
             return SealedImage.of(data, seconds)
-        async with self._sealing:
-            return await asyncio.to_thread(SealedImage.of, data, seconds)
+        await room.resize(2 * len(data))  # both copies, until this process drops its own
+        return await asyncio.to_thread(SealedImage.of, data, seconds)
 
 
 async def main(end: socket.socket) -> None:
