@@ -7,6 +7,7 @@ from consumer.settings import ConsumerSettings
 from consumer.telemetry import metrics
 from imagelane.settings import WireSettings
 from imagelane.settings_table import settings_table
+from producer.gallery.settings import GallerySettings
 from producer.settings import ProducerSettings
 
 README = Path(__file__).parent.parent / "README.md"
@@ -14,6 +15,7 @@ METRICS = Path(__file__).parent / "metrics.md"
 TABLES = {
     "consumer": settings_table(ConsumerSettings),
     "producer": settings_table(ProducerSettings, without=WireSettings.model_fields),
+    "gallery": settings_table(GallerySettings, without=ProducerSettings.model_fields),
 }
 
 

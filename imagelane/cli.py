@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
@@ -185,12 +186,20 @@ def _load(name: str, command: Subcommand, markup: Any) -> Any:
         rich_markup_mode=markup,
         pretty_exceptions_enable=False,
     )
-    app.command(name)(function)
+    app.command(name, help=_unwrapped(function.__doc__ or ""))(function)
     loaded = typer.main.get_command(app)
     connection = typer.Typer(add_completion=False, rich_markup_mode=markup)
     connection.command()(_connection)
     loaded.params += typer.main.get_command(connection).params
     return loaded
+
+
+def _unwrapped(docstring: str) -> str:
+    """Join the lines of each paragraph: the terminal wraps them. After a backspace they stay."""
+    paragraphs = cleandoc(docstring).split("\n\n")
+    return "\n\n".join(
+        text if text.startswith("\b") else text.replace("\n", " ") for text in paragraphs
+    )
 
 
 def _placeholder() -> None:

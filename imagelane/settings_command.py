@@ -12,6 +12,7 @@ from imagelane.terminal import say
 _SIDES: Final = {
     "consumer": "consumer.settings:ConsumerSettings",
     "producer": "producer.settings:ProducerSettings",
+    "gallery": "producer.gallery.settings:GallerySettings",
 }
 
 
@@ -39,7 +40,7 @@ def settings(
             for line in settings_in_force(type_.from_env(context.obj), context.obj):
                 if line.partition("=")[0].lower() not in shared:
                     say(line)
-        shared = frozenset(WireSettings.model_fields)
+        shared = frozenset(type_.model_fields if side == "producer" else WireSettings.model_fields)
 
 
 def _sides() -> dict[str, type[WireSettings]]:

@@ -78,8 +78,7 @@ async def up(plan: Plan, environment: Mapping[str, str]) -> None:
             gallery.reading,
             asyncio.create_task(_publish(plan.pictures, gallery, publisher)),
             asyncio.create_task(_show_pictures(gallery)),
-            asyncio.create_task(_show_consumer(consumer, progress)),
-            asyncio.create_task(_until_ended(consumer)),
+            asyncio.create_task(_follow(consumer, progress)),
         }
         if not plan.bootstrap:  # the places in the file are those of one cluster
             parts.add(
@@ -139,7 +138,8 @@ def _line(picture: Picture) -> str:
     return f"failed  {name}: {picture.code}: {picture.message}"
 
 
-async def _show_consumer(consumer: Consumer, progress: Progress) -> None:
+async def _follow(consumer: Consumer, progress: Progress) -> None:
+    """Show what the consumer does, until it ends by itself."""
     async for event in consumer.follow():
         if event.name == "ready":
             seconds = time.monotonic() - progress.started_at
@@ -148,9 +148,6 @@ async def _show_consumer(consumer: Consumer, progress: Progress) -> None:
             progress.blip = "in"
         elif event.name == "blip offloaded":
             progress.blip = "out"
-
-
-async def _until_ended(consumer: Consumer) -> None:
     code = await consumer.ended()
     for line in consumer.lines[-_LAST_LINES:]:
         say(line, err=True)

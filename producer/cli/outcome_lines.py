@@ -8,6 +8,7 @@ import orjson
 from rich.cells import cell_len
 
 from imagelane.terminal import json_line, printable
+from imagelane.uris import display
 from producer.outcomes import Outcome
 from schemas import Record
 
@@ -35,14 +36,16 @@ def outcome_line(
     # A record that does not verify has no URI: its place is its name.
     name = printable(outcome.id if uri is None else name_of(uri))
     padding = " " * max(0, _NAME_COLUMNS - cell_len(name))
-    columns = f"{name}{padding}  {outcome.status:<7}  {milliseconds:>8}  {_details(outcome)}"
+    columns = f"{name}{padding}  {outcome.status:<7}  {milliseconds:>8}  {_details(outcome, uri)}"
     return printable(f"{columns}  {outcome.id}" if with_id and uri else columns).rstrip()
 
 
-def _details(outcome: Outcome) -> str:
+def _details(outcome: Outcome, uri: str | None) -> str:
     result = outcome.result
     if outcome.status != "ok":
-        return ": ".join(filter(None, (outcome.code, outcome.message)))
+        # Messages begin with the URI, whose name stands in the first column already.
+        message = (outcome.message or "").removeprefix(f"{display(uri)}: " if uri else "")
+        return ": ".join(filter(None, (outcome.code, message)))
     if result and result.caption:
         return result.caption.text
     return f"embedding of {result.embedding.dim}" if result and result.embedding else ""

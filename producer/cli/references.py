@@ -169,7 +169,8 @@ def _uri(text: str, entry: Entry) -> str:
             return path.resolve().as_uri()
     except (OSError, ValueError) as exc:  # too long a name, a NUL in it
         raise BadReference(entry.where, f"no path: {exc}") from exc
-    raise BadReference(entry.where, f"no such file: {text}")
+    kind = "a folder, not a file" if path.is_dir() else "no such file"
+    raise BadReference(entry.where, f"{kind}: {text}")
 
 
 def _of_path(path: Path, rules: FolderRules, left_out: LeftOut) -> Iterator[Entry]:

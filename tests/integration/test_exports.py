@@ -149,6 +149,20 @@ async def test_two_runs_do_not_write_one_file(
     assert "another run writes it" in done.stderr
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"positions":{},"topic":"t"}'])
+async def test_a_damaged_place_is_said(
+    settings: ProducerSettings, here: dict[str, str], tmp_path: Path, content: bytes
+) -> None:
+    """With the files that a new start needs gone."""
+    path = tmp_path / "results.jsonl"
+    path.with_name("results.jsonl.place").write_bytes(content)
+
+    done = await results(here, "--to", str(path), code=1)
+
+    assert f"{path}.place is damaged; remove it together with {path}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 async def test_a_table_has_the_results_that_hold(
     settings: ProducerSettings, here: dict[str, str], tmp_path: Path
 ) -> None:

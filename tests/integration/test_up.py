@@ -10,12 +10,13 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from imagelane.exits import ExitCode
 from tests.conftest import ROOT, EmbeddedBroker
 from tests.consumer_process import PICTURES
 
@@ -138,3 +139,22 @@ def test_from_an_empty_folder_to_a_restart(embedded_broker: EmbeddedBroker, tmp_
         assert second.said.count("ok      ") == 1
         second.wait_until(lambda: len(statuses_in(tmp_path / "up")) == 4, "the file's lines")
         assert sorted(statuses_in(tmp_path / "up")) == ["error", "ok", "ok", "ok"]
+
+
+def test_a_consumer_that_dies_ends_it_with_a_reason(
+    embedded_broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    """And with an exit code, and nothing left running."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    with up(tmp_path, pictures, 1) as it:
+        it.wait_until(lambda: "ready: " in it.said, "the consumer")
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                is_consumer = b"\0-m\0consumer\0" in (process / "cmdline").read_bytes()
+                if is_consumer and (process / "cwd").readlink() == tmp_path / "up":
+                    os.kill(int(process.name), signal.SIGKILL)
+        assert it.process.wait(PATIENCE_SECONDS) == ExitCode.FAILED
+    assert it.said.splitlines()[-1].startswith("up: the consumer ended by itself, exit code -9")
+    assert "Traceback" not in it.said
+    assert programs_in(tmp_path / "up") == []

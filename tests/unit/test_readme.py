@@ -10,7 +10,7 @@ from imagelane.exits import ExitCode
 from tests.conftest import ROOT
 
 
-@pytest.mark.parametrize("side", ["consumer", "producer"])
+@pytest.mark.parametrize("side", ["consumer", "producer", "gallery"])
 def test_settings_table_is_that_of_the_code(side: str) -> None:
     """The tables in the README are those that `make docs` writes: every setting is in one."""
     text = (ROOT / "README.md").read_text()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from imagelane.cli import CONSUMER, PRODUCER, SETTINGS, Subcommand, application
 from imagelane.env import Environment
-from imagelane.exits import FatalError
+from imagelane.exits import ExitCode, FatalError, fatal_error_in
 
 ROOT = Path(__file__).parents[3]
 ALL = {**PRODUCER, **CONSUMER, **SETTINGS}
@@ -152,3 +153,57 @@ def test_the_last_words_are_json_where_the_log_is() -> None:
     assert (event["event"], event["level"], event["exit_code"]) == ("fatal error", "error", 78)
     assert "SECRET_API_KEY: missing" in event["reason"]
     assert "DEVICE: has another form" in event["reason"]
+
+
+def test_paragraphs_of_a_help_are_wrapped_once() -> None:
+    """By the terminal; the lines of an example stay."""
+    lines = [line.strip() for line in imagelane("publish", "-h").splitlines()]
+
+    assert not [line for line in lines[:9] if 0 < len(line.split()) < 3 and line[-1] != ":"]
+    assert "imagelane publish pictures/ --wait" in lines
+
+
+def test_a_secret_file_that_is_not_there_is_named() -> None:
+    """With the option that named it."""
+    done = process("results", "--secret-file", "/tmp/no-such-file")
+
+    assert done.returncode == 2
+    assert "'--secret-file': " in done.stderr
+    assert "/tmp/no-such-file" in done.stderr
+
+
+def test_fatal_error_of_a_task_is_found_in_its_groups() -> None:
+    """Whatever else failed beside it."""
+    fatal = FatalError(ExitCode.SETTINGS, "gallery: port taken")
+    group = ExceptionGroup("", [OSError(), ExceptionGroup("", [ValueError(), fatal])])
+
+    assert fatal_error_in(group) is fatal
+    assert fatal_error_in(fatal) is fatal
+    assert fatal_error_in(ExceptionGroup("", [OSError()])) is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("command", ["verify --topic t", "check"])
+def test_a_stop_ends_a_command_with_one_line(command: str, number: int) -> None:
+    """SIGTERM, as of a container whose first process this is, and Ctrl-C."""
+    own = {"SECRET_API_KEY": SECRET, "BROKER_WAIT_SECONDS": "60"}
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "imagelane.cli", *command.split(), "--brokers", "127.0.0.1:1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd="/",
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **own},
+    ) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        running.stdin.write("no line of ours\n")
+        running.stdin.flush()
+        assert running.stdout.readline()  # it has begun
+        running.send_signal(number)
+        _, said = running.communicate(timeout=60)
+
+    assert running.returncode == ExitCode.INTERRUPTED, said
+    assert said.splitlines()[-1].endswith(": interrupted")
+    assert "Traceback" not in said

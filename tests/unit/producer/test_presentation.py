@@ -41,6 +41,13 @@ def test_a_refusal_says_code_and_message() -> None:
     assert line.split(maxsplit=3) == ["data:", "refused", "-", "stale: too old"]
 
 
+def test_a_reason_does_not_repeat_the_uri() -> None:
+    """The name stands before it, and a long path would push the advice off the screen."""
+    line = outcome_line(refused("file:///p/a.jpg: not allowed (FILE_ROOTS)"), "file:///p/a.jpg")
+
+    assert line.split(maxsplit=3) == ["a.jpg", "refused", "-", "stale: not allowed (FILE_ROOTS)"]
+
+
 def test_json_is_the_result_as_it_was_received() -> None:
     """Not serialised again."""
     assert outcome_line(ok(), None, as_json=True) == '{"as":"received"}'
