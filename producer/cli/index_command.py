@@ -9,7 +9,7 @@ import typer
 from imagelane.exits import ExitCode
 from imagelane.terminal import say
 from producer.cli.progress import display
-from producer.cli.settings import load_settings
+from producer.cli.settings import load_settings, say_unverifiable
 from producer.cli.tables import TABLE, table_named
 from producer.cli.times import unix_seconds
 from producer.database.index import DatabaseIndex
@@ -97,6 +97,5 @@ async def _index(
                     await database.write(pictures, {**database.positions, **reader.positions})
                     tally.written += len(pictures)
                     tally.behind = reader.behind_count
-    if reader.unverifiable_count:
-        say(f"{reader.unverifiable_count} ignored: their signature does not hold", err=True)
+    say_unverifiable(settings, reader.unverifiable_count)
     return reader.unverifiable_count

@@ -12,6 +12,7 @@ from producer.cli.outcome_lines import outcome_line
 from producer.cli.progress import Tally, display
 from producer.cli.receipts import PUBLISHED, Receipts, as_line, done_in, fingerprint, receipt
 from producer.cli.references import BadReference, Entry, IdFrom, to_request
+from producer.cli.settings import say_unverifiable
 from producer.outcomes import Outcome
 from producer.publisher import Published, Publisher
 from producer.requests import Keyed
@@ -52,9 +53,7 @@ async def publish_all(
                 )
                 tally.ahead = run.ahead
                 await run.publish(references)
-        if publisher.unverifiable_count:
-            count = publisher.unverifiable_count
-            say(f"{count} results ignored: their signature does not hold", err=True)
+        say_unverifiable(settings, publisher.unverifiable_count)
     return tally
 
 

@@ -12,7 +12,7 @@ import typer
 from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import say
 from producer.cli.outcome_lines import outcome_line, place_of
-from producer.cli.settings import load_settings
+from producer.cli.settings import load_settings, say_unverifiable
 from producer.cli.times import unix_seconds
 from producer.export import Spool, write_npz, write_parquet
 from producer.outcomes import Outcome, outcome_of
@@ -108,6 +108,7 @@ async def _show(settings: ProducerSettings, wanted: _Wanted) -> int:
         async for one in reader:
             uri = one.result.image.uri if one.result.image else None
             show(outcome_of(one.result, one.value), uri)
+    say_unverifiable(settings, reader.unverifiable_count)
     return reader.unverifiable_count
 
 
@@ -121,7 +122,9 @@ async def _write(settings: ProducerSettings, wanted: _Wanted, path: Path) -> int
             since=wanted.since,
             statuses=wanted.statuses,
         )
-        return _sum_up(f"{count} results more in {path}", unverifiable)
+        say(f"{count} results more in {path}", err=True)
+        say_unverifiable(settings, unverifiable)
+        return unverifiable
     if path.suffix not in (".parquet", ".npz"):
         raise typer.BadParameter("FILE ends in .jsonl, .parquet or .npz", param_hint="--to")
     if wanted.follow:
@@ -146,10 +149,6 @@ async def _write_whole(settings: ProducerSettings, wanted: _Wanted, path: Path) 
             count, others = await asyncio.to_thread(write_npz, path, rows)
     left_out = f"; {others} of other models left out, vectors of two cannot be compared"
     line = f"{count} results in {path}{left_out if others else ''}"
-    return _sum_up(line, reader.unverifiable_count)
-
-
-def _sum_up(line: str, unverifiable: int) -> int:
-    forged = f"; {unverifiable} ignored: their signature does not hold" if unverifiable else ""
-    say(f"{line}{forged}", err=True)
-    return unverifiable
+    say(line, err=True)
+    say_unverifiable(settings, reader.unverifiable_count)
+    return reader.unverifiable_count

@@ -31,6 +31,7 @@ class Feed:
         self.open: int | None = None  # records that wait in the ingest topic; None: not known
         self.loaded = asyncio.Event()  # the results up to the start are read
         self.fault: str | None = None
+        self.unverifiable_count = 0  # results, so far
 
     def opened(self) -> Page:
         """Return a new page; it gets the pictures from now on."""
@@ -81,7 +82,13 @@ class Feed:
             )
         if not self.loaded.is_set():
             return "Reading the results so far …"
-        if not sum(self._collection.counts.values()) and not self.open:
+        empty = not sum(self._collection.counts.values())
+        if empty and self.unverifiable_count:
+            return (
+                f"None of {self.unverifiable_count} results verifies: is SECRET_API_KEY that of "
+                "the consumers?"
+            )
+        if empty and not self.open:
             return "No pictures yet. `imagelane publish FOLDER` sends some."
         models = self._collection.models
         if len(models) > 1:

@@ -104,6 +104,7 @@ async def _serving(settings: GallerySettings, parts: Parts) -> AsyncIterator[str
 
 async def _read(results: ResultReader, collection: Collection, feed: Feed) -> None:
     async for batch in results.batches():
+        feed.unverifiable_count = results.unverifiable_count
         if not batch:
             feed.loaded.set()
         for one in batch:

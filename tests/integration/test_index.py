@@ -192,7 +192,7 @@ async def test_what_does_not_verify_is_not_written(
 
     done = await run(here, address, "index", code=1)
 
-    assert "1 ignored" in done.stderr
+    assert "1 results ignored" in done.stderr
     assert rows(address, IDS) == [("a",)]
     assert rows(address, PLACE) == [(2,)]
 

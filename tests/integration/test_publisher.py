@@ -471,6 +471,8 @@ async def test_results_shows_each_and_marks_the_forged(
     place = f"{topics.results}[0]@1".encode()
     assert forged.stdout.splitlines()[1].split()[:2] == [place, b"unverifiable"]
     assert b"bad_signature" in forged.stdout.splitlines()[1]
+    assert b"Is the secret that of the consumers? Ours has the fingerprint" in forged.stderr
+    assert good.stderr == b""
 
 
 @pytest.mark.parametrize(("arguments", "read"), [("results", "results"), ("redrive --all", "dlq")])

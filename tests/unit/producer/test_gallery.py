@@ -302,6 +302,9 @@ def test_page_says_what_is_the_case() -> None:
     """No pictures, no consumer, more than one model: each its own sentence."""
     gallery = Gallery()
     assert "No pictures yet" in gallery.feed.state()["notice"]
+    gallery.feed.unverifiable_count = 3
+    assert "None of 3 results verifies: is SECRET_API_KEY" in gallery.feed.state()["notice"]
+    gallery.feed.unverifiable_count = 0
     gallery.feed.waiting(5)
     assert gallery.feed.state()["notice"] is None
     gallery.now += QUIET_SECONDS + 1
