@@ -38,7 +38,8 @@ def nearest(path: Path, embedding: Embedding, count: int) -> list[Match]:
         raise FatalError(
             ExitCode.FAILED,
             f"{path} has vectors of {model} at {revision}, the consumer has {embedding.model} at "
-            f"{embedding.revision}; they cannot be compared, so embed the pictures anew",
+            f"{embedding.revision}; they cannot be compared: `imagelane reembed`, "
+            f"then `imagelane results --to {path}`",
         )
     scores = vectors @ np.array(embedding.vector(), dtype=np.float32)
     return [

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -28,7 +29,9 @@ def gallery(
       FILE_ROOTS=/pictures imagelane gallery
     """
     settings = load_settings(context, GallerySettings)
-    asyncio.run(_serve(settings, None if since is None else time.time() - since * 3600))
+    with suppress(KeyboardInterrupt):  # the only way to end it
+        asyncio.run(_serve(settings, None if since is None else time.time() - since * 3600))
+    say("the gallery has ended")
 
 
 async def _serve(settings: GallerySettings, since: float | None) -> None:

@@ -12,5 +12,7 @@ def unix_seconds(text: str) -> float:
             return float(text)
         given = datetime.fromisoformat(text)
     except ValueError as exc:
-        raise typer.BadParameter(f"{text!r} is no time: {exc}") from exc
+        raise typer.BadParameter(
+            f"{text!r} is no time; such as 2026-11-01 or 2026-11-01T12:30+01:00 is"
+        ) from exc
     return (given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp()

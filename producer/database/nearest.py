@@ -59,5 +59,5 @@ async def _check_models(connection: Connection, tables: Tables, embedding: Embed
         raise FatalError(
             ExitCode.FAILED,
             f"{tables.name} has vectors of {there}, the consumer has {embedding.model} at "
-            f"{embedding.revision}; they cannot be compared, so embed the pictures anew",
+            f"{embedding.revision}; they cannot be compared: `imagelane reembed`",
         )

@@ -132,6 +132,10 @@ class Collection:
         """How many pictures are `ok`, and how many `error`."""
         return {"ok": self._statuses["ok"], "error": self._statuses["error"]}
 
+    def restart_rate(self) -> None:
+        """Leave the pictures so far out of the rate: they were done before."""
+        self._times.clear()
+
     def rate(self) -> float:
         """Pictures a second, over the last half minute."""
         since = self._clock() - RATE_SECONDS

@@ -105,7 +105,8 @@ async def _serving(settings: GallerySettings, parts: Parts) -> AsyncIterator[str
 async def _read(results: ResultReader, collection: Collection, feed: Feed) -> None:
     async for batch in results.batches():
         feed.unverifiable_count = results.unverifiable_count
-        if not batch:
+        if not batch and not feed.loaded.is_set():
+            collection.restart_rate()
             feed.loaded.set()
         for one in batch:
             picture = collection.put(one.result, one.rank, one.value)

@@ -26,7 +26,7 @@ function image(picture) {
   if (!picture.image) return element("div", { className: "hole", textContent: picture.why });
   const made = element("img", { src: picture.image, alt: "", loading: "lazy", decoding: "async" });
   made.addEventListener("error", () =>
-    made.replaceWith(element("div", { className: "hole", textContent: "The browser cannot show this one" })));
+    made.replaceWith(element("div", { className: "hole", textContent: "No picture to show" })));
   return made;
 }
 
@@ -91,6 +91,9 @@ async function search(words) {
   $("heading").textContent = `Searching for “${words}” …`;
   const answer = await ask("/api/search", {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ words }),
+  }).catch((error) => {
+    $("heading").textContent = `No answer for “${words}”`;
+    throw error;
   });
   grid.replaceChildren();
   cards.clear();
@@ -141,7 +144,6 @@ function guarded(action) {
     try {
       await action(...given);
     } catch (error) {
-      $("heading").textContent = "";
       notice(error.message);
     }
   };

@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from imagelane.exits import FatalError
 from imagelane.token_bucket import TokenBucket
-from producer.gallery.collection import Collection, Model
+from producer.gallery.collection import RATE_SECONDS, Collection, Model
 from producer.gallery.feed import QUIET_SECONDS, Feed
 from producer.gallery.guard import COOKIE
 from producer.gallery.server import CannotSearch, Parts, QueryVector, application
@@ -296,6 +296,16 @@ def test_address_that_others_reach_needs_a_token(given: dict[str, str], allowed:
     else:
         with pytest.raises(FatalError, match="GALLERY_TOKEN"):
             GallerySettings.from_env(environment)
+
+
+def test_rate_leaves_out_what_was_there_before() -> None:
+    """After a restart, old results are no speed."""
+    gallery = Gallery()
+    gallery.put(result("old", [1.0, 0.0]))
+    gallery.collection.restart_rate()
+    assert gallery.feed.state()["rate"] == 0
+    gallery.put(result("new", [1.0, 0.0]))
+    assert gallery.feed.state()["rate"] == pytest.approx(1 / RATE_SECONDS)
 
 
 def test_page_says_what_is_the_case() -> None:
