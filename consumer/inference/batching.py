@@ -9,6 +9,8 @@ from typing import Final
 
 # Searches are few and short; this many steps in a row are some tenths of a second.
 MAX_URGENT_IN_A_ROW: Final = 8
+# The GPU thread has a second batch where one takes no longer: the loop's answers take milliseconds.
+AHEAD_SECONDS: Final = 0.05
 
 
 def best_batch(images_per_second: Mapping[int, float]) -> int:
@@ -88,6 +90,12 @@ class BatchSize:
         if seconds is None or not self._seconds_per_job:
             return self.limit
         return max(1, min(self.limit, int(seconds / self._seconds_per_job)))
+
+    @property
+    def is_short(self) -> bool:
+        """Whether a full batch takes no longer than `AHEAD_SECONDS`, by the last one."""
+        pace = self._seconds_per_job
+        return pace is not None and pace * self.limit <= AHEAD_SECONDS
 
     def took(self, batch: int, seconds: float) -> None:
         """Record how long a batch took."""

@@ -1,7 +1,8 @@
 """One device for many callers: record coroutines queue jobs, one thread runs one step at a time.
 
 `run` picks a step (`batching`, `residency`), hands it to the GPU thread and awaits it, so nothing
-needs a lock. A load from disk runs beside it in its own thread, for it touches host memory alone.
+needs a lock. While full batches of images wait, the thread has the next one in its queue. A load
+from disk runs beside it in its own thread, for it touches host memory alone.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import numpy as np
 import structlog
 
 from consumer.errors import Failed
+from consumer.inference.batches_ahead import BatchesAhead
 from consumer.inference.batching import BatchSize, ShortSteps, StepOrder, best_batch
 from consumer.inference.errors import DeviceFailed, ModelUnavailable
 from consumer.inference.gpu import GpuThread, JobQueue, MakeRoom, StepFailed
@@ -81,6 +83,7 @@ class Engine:
         }
         self._step_order = StepOrder()
         self._short_steps = ShortSteps()
+        self._ahead = BatchesAhead()  # of images
 
     async def __aenter__(self) -> Self:
         """Warm CLIP up with a full batch, or the largest that fits.
@@ -230,6 +233,7 @@ class Engine:
                 self._context.changed.clear()
                 await self._step()
         finally:
+            await self._ahead.cancel()
             self._images.cancel()
             for model in self.on_demand.values():
                 model.cancel()
@@ -245,15 +249,24 @@ class Engine:
         if any(ready.values()):
             self._short_steps.urgent(now)
         most_seconds = self._short_steps.bound(now)
-        if choice is None:
-            await self._wait(now)
-        elif choice == _RESIDENT:
-            await self._images.run_batch(
-                self._context.gpu, self._context.clock, self._room_for(None), most_seconds
+        if choice == _RESIDENT:
+            is_alone = len(ready) == 1 and most_seconds is None
+            await self._ahead.advance(
+                partial(
+                    self._images.start_batch,
+                    *(self._context.gpu, self._context.clock, self._room_for(None), most_seconds),
+                ),
+                # A long batch gains nothing by it, and an urgent job would wait for two.
+                lambda: is_alone and self._images.has_full_batch and self._images.size.is_short,
             )
-        else:
+        elif choice is not None:
+            await self._ahead.finish()
             model = self.on_demand[choice]
             await model.step(self._room_for(model), most_seconds)
+        elif self._ahead:
+            await self._ahead.finish()
+        else:
+            await self._wait(now)
 
     async def _wait(self, now: float) -> None:
         changes = [model.next_change_at() for model in self.on_demand.values()]

@@ -5,11 +5,13 @@ batch's memory through the retry. A failed batch is halved, down to the job at f
 """
 
 import asyncio
+import math
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from itertools import chain
+from typing import Any, Final, Generic, TypeVar
 
 from consumer.errors import Failed
 from consumer.inference.batching import BatchSize
@@ -65,13 +67,12 @@ class GpuThread:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpu")
 
-    async def attempt(self, step: Callable[[], T]) -> T | StepFailed:
-        """Run `step` in the GPU thread.
+    def attempt(self, step: Callable[[], T]) -> "asyncio.Future[T | StepFailed]":
+        """Run `step` in the GPU thread, after those that it has.
 
-        Raises:
-            DeviceFailed: the process cannot go on.
+        The future raises DeviceFailed if the process cannot go on.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, _attempt, step)
+        return asyncio.get_running_loop().run_in_executor(self._thread, _attempt, step)
 
     async def close(self) -> None:
         """Wait for the running step, and end the thread."""
@@ -99,6 +100,8 @@ class JobQueue(Generic[X, T]):
         self._jobs: Mapping[bool, deque[Job[X, T]]] = {True: deque(), False: deque()}  # by urgency
         self.batches: Counter[int] = Counter()  # by number of jobs
         self.busy_seconds = 0.0
+        self._ended_at = -math.inf  # the last batch
+        self._started: dict[int, list[Job[X, T]]] = {}  # batches without an answer
         self.out_of_memory_splits = 0
 
     def __len__(self) -> int:
@@ -132,8 +135,8 @@ class JobQueue(Generic[X, T]):
             _deliver(job, Failed(Code.INFERENCE_FAILED, reason))
 
     def cancel(self) -> None:
-        """Cancel every waiting job."""
-        for job in self._drain():
+        """Cancel every job that has no answer."""
+        for job in chain(self._drain(), *self._started.values()):
             job.answer.cancel()
 
     def _drain(self) -> Iterator[Job[X, T]]:
@@ -141,27 +144,53 @@ class JobQueue(Generic[X, T]):
             while jobs:
                 yield jobs.popleft()
 
-    async def run_batch(
+    @property
+    def has_full_batch(self) -> bool:
+        """Whether as many jobs wait as a batch may have, none of them urgent."""
+        return not self.urgent and len(self._jobs[False]) >= self.size.limit
+
+    def start_batch(
         self,
         gpu: GpuThread,
         clock: Callable[[], float],
         make_room: MakeRoom,
         most_seconds: float | None = None,
-    ) -> None:
-        """Run waiting jobs, up to the limit; `make_room` frees memory when it runs out.
+    ) -> Coroutine[Any, Any, None]:
+        """Hand waiting jobs to the GPU thread, up to the limit; the coroutine delivers the answers.
 
-        Urgent jobs get a batch of their own, for other jobs would make it longer. `most_seconds`
-        bounds the batch, at the pace of the last one.
+        `make_room` frees memory when it runs out. Urgent jobs get a batch of their own, for other
+        jobs would make it longer. `most_seconds` bounds the batch, at the pace of the last one.
         """
         jobs = self._next_jobs(self.size.within(most_seconds))
-        started_at = clock()
+        self._started[id(jobs)] = jobs
+        contents, started_at = [job.content for job in jobs], clock()
+        step = gpu.attempt(lambda: list(self.forward(contents)))
+
+        async def finish() -> None:
+            outcomes = self._outcomes(gpu, contents, step, make_room)
+            await self._deliver_all(jobs, outcomes, started_at, clock)
+
+        return finish()
+
+    async def _deliver_all(
+        self,
+        jobs: list[Job[X, T]],
+        coming: Awaitable[list[T | Failed]],
+        started_at: float,
+        clock: Callable[[], float],
+    ) -> None:
         try:
-            outcomes = await self._outcomes(gpu, [job.content for job in jobs], make_room)
+            outcomes = await coming
         except BaseException:
             for job in jobs:
                 job.answer.cancel()
             raise
-        seconds = clock() - started_at
+        finally:
+            del self._started[id(jobs)]
+        # A step that was handed over ahead began when the one before it ended.
+        ended_at = clock()
+        seconds = ended_at - max(started_at, self._ended_at)
+        self._ended_at = ended_at
         self.size.took(len(jobs), seconds)
         batch_ms = seconds * 1000
         self.batches[len(jobs)] += 1
@@ -180,14 +209,19 @@ class JobQueue(Generic[X, T]):
         return jobs
 
     async def _outcomes(
-        self, gpu: GpuThread, contents: list[X], make_room: MakeRoom
+        self,
+        gpu: GpuThread,
+        contents: list[X],
+        step: "asyncio.Future[list[T] | StepFailed] | None",
+        make_room: MakeRoom,
     ) -> list[T | Failed]:
         outcomes: list[T | Failed] = []
         pieces = [contents]
         largest, ran_out = 0, False
         while pieces:
             piece = pieces.pop()
-            values = await gpu.attempt(lambda piece=piece: list(self.forward(piece)))  # type: ignore[misc]
+            step = step or gpu.attempt(lambda piece=piece: list(self.forward(piece)))  # type: ignore[misc]
+            values, step = await step, None
             if not isinstance(values, StepFailed):
                 outcomes += values
                 largest = max(largest, len(piece))

@@ -120,7 +120,7 @@ class OnDemandModel(Generic[X, T]):
             move = await self.leave()
             _log.info(f"{self._event} offloaded", idle_seconds=idle_seconds, to=_PLACE[move])
         else:
-            await self.queue.run_batch(
+            await self.queue.start_batch(
                 self._context.gpu, self._context.clock, make_room, most_seconds
             )
             self._residency.worked(self._context.clock())

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
@@ -188,6 +189,35 @@ async def test_batches_grow_while_the_device_is_busy(
         await asyncio.gather(*(embed(engine, n) for n in range(20)))
 
     assert embedder.batches[1:] == [8, 8, 4]
+
+
+@pytest.mark.parametrize(("seconds", "ahead"), [(0.001, 2), (0.1, 1)])
+async def test_next_batch_is_in_the_thread_before_it_is_needed(
+    device: Device, captioner: FakeCaptioner, seconds: float, ahead: int
+) -> None:
+    """So the device has work while the loop is busy; a long batch would hold back who is urgent."""
+    clock = Clock()
+
+    class Timed(FakeEmbedder):
+        def embed(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+            clock.now += seconds
+            return super().embed(images)
+
+    embedder = Timed(device)
+    async with running(embedder, captioner, embed_batch=4, clock=clock) as engine:
+        await asyncio.gather(*(embed(engine, n) for n in range(4)))
+        embedder.batches.clear()
+        embedder.may_embed.clear()
+        answers = [asyncio.create_task(embed(engine, n)) for n in range(17)]
+        await until(lambda: device.inside)
+        await asyncio.sleep(0.01)
+        embedder.may_embed.set()
+        deadline = time.monotonic() + 10
+        while len(embedder.batches) < ahead and time.monotonic() < deadline:
+            time.sleep(0.001)  # noqa: ASYNC251 - the loop does nothing meanwhile
+        time.sleep(0.05)  # noqa: ASYNC251
+        assert len(embedder.batches) == ahead
+        await asyncio.gather(*answers)
 
 
 async def test_captions_and_embeddings_take_turns(
