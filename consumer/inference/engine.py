@@ -1,7 +1,7 @@
 """One device for many callers: record coroutines queue jobs, one thread runs one step at a time.
 
-`run` picks a step (`batching`, `residency`), hands it to the GPU thread and awaits it, so nothing
-needs a lock. While full batches of images wait, the thread has the next one in its queue. A load
+`run` picks a step (`batching`, `residency`), hands it to the GPU thread and awaits it, so the device
+needs no lock. While full batches of images wait, the thread has the next one in its queue. A load
 from disk runs beside it in its own thread, for it touches host memory alone.
 """
 
@@ -84,6 +84,7 @@ class Engine:
         self._step_order = StepOrder()
         self._short_steps = ShortSteps()
         self._ahead = BatchesAhead()  # of images
+        self._making_room = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         """Warm CLIP up with a full batch, or the largest that fits.
@@ -283,12 +284,16 @@ class Engine:
         """
 
         async def make_room() -> bool:
-            for model in self.on_demand.values():
-                spared = model is asking or (asking is not None and model.wanted)
-                if model.on_device and not spared:
-                    await model.leave()
-                    _log.warning(f"{model.name.lower()} offloaded", reason="out of memory")
+            if self._making_room.locked():  # for the batch beside this one: try again after it
+                async with self._making_room:
                     return True
-            return False
+            async with self._making_room:
+                for model in self.on_demand.values():
+                    spared = model is asking or (asking is not None and model.wanted)
+                    if model.on_device and not spared:
+                        await model.leave()
+                        _log.warning(f"{model.name.lower()} offloaded", reason="out of memory")
+                        return True
+                return False
 
         return make_room

@@ -358,6 +358,27 @@ async def test_blip_makes_room_for_clip(
     assert device.steps == ["embed 8", "offload", "embed 8"]
 
 
+async def test_blip_leaves_once_for_two_batches_that_do_not_fit(
+    device: Device, captioner: FakeCaptioner
+) -> None:
+    """The second one tries again after the first has made room."""
+    embedder = FakeEmbedder(device, capacity=4)
+    embedder.captioner = captioner
+    async with running(embedder, captioner, embed_batch=4) as engine:
+        await embed(engine, 1)
+        await caption(engine, 1)
+        embedder.batches.clear()
+        embedder.may_embed.clear()
+        answers = [asyncio.create_task(embed(engine, n)) for n in range(17)]
+        await until(lambda: device.inside)
+        await asyncio.sleep(0.01)
+        embedder.may_embed.set()
+        await asyncio.gather(*answers)
+
+    assert device.steps.count("offload") == 1
+    assert max(embedder.batches[3:]) == 4
+
+
 async def test_failed_batch_is_released_before_the_retry(
     embedder: FakeEmbedder, captioner: FakeCaptioner
 ) -> None:
