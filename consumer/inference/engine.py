@@ -1,6 +1,6 @@
 """One device for many callers: record coroutines queue jobs, one thread runs one step at a time.
 
-`run` picks a step (`batching`, `residency`), hands it to the GPU thread and awaits it, so the device
+`run` picks a step (`batching`, `residency`), hands it to the GPU thread and awaits it: the device
 needs no lock. While full batches of images wait, the thread has the next one in its queue. A load
 from disk runs beside it in its own thread, for it touches host memory alone.
 """
