@@ -84,7 +84,7 @@ async def measure(run: Scenario, consumer: Running, uris: list[str], copies: int
         for child in child_workers(pid):
             try:
                 decoders = max(decoders, memory_bytes(child)["VmHWM"])
-            except (OSError, KeyError):  # it was replaced
+            except OSError:  # it was replaced
                 continue
         await asyncio.wait({working}, timeout=_LOOK_SECONDS)
     await working

@@ -90,6 +90,24 @@ class FakeEmbedder:
             return np.array([[number, 1] for number in numbers], np.float32)
 
 
+class TimedEmbedder(FakeEmbedder):
+    """Takes `seconds_of` a batch of so many images, by the clock of the test."""
+
+    def __init__(
+        self,
+        device: Device,
+        clock: Clock,
+        seconds_of: Callable[[int], float],
+        capacity: int = 1000,
+    ) -> None:
+        super().__init__(device, capacity)
+        self.clock, self.seconds_of = clock, seconds_of
+
+    def embed(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+        self.clock.now += self.seconds_of(len(images))
+        return super().embed(images)
+
+
 class FakeOnDemand:
     """A model that comes and goes. `faults` are raised by the next loads, in order."""
 

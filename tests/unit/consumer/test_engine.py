@@ -24,6 +24,7 @@ from tests.engine_fakes import (
     Device,
     FakeCaptioner,
     FakeEmbedder,
+    TimedEmbedder,
     caption,
     embed,
     engine_of,
@@ -72,13 +73,7 @@ async def test_batch_is_measured_where_nobody_names_one(
 ) -> None:
     """A step that costs 1 ms and 1 ms an image gains 2.6 % beyond 32; what does not fit is out."""
     clock = Clock()
-
-    class Timed(FakeEmbedder):
-        def embed(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
-            clock.now += 0.001 * (1 + len(images))
-            return super().embed(images)
-
-    embedder = Timed(device, capacity)
+    embedder = TimedEmbedder(device, clock, lambda images: 0.001 * (1 + images), capacity)
     async with running(embedder, captioner, embed_batch=None, clock=clock) as engine:
         embedder.batches.clear()
         embedder.may_embed.clear()
@@ -197,13 +192,7 @@ async def test_next_batch_is_in_the_thread_before_it_is_needed(
 ) -> None:
     """So the device has work while the loop is busy; a long batch would hold back who is urgent."""
     clock = Clock()
-
-    class Timed(FakeEmbedder):
-        def embed(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
-            clock.now += seconds
-            return super().embed(images)
-
-    embedder = Timed(device)
+    embedder = TimedEmbedder(device, clock, lambda _: seconds)
     async with running(embedder, captioner, embed_batch=4, clock=clock) as engine:
         await asyncio.gather(*(embed(engine, n) for n in range(4)))
         embedder.batches.clear()

@@ -22,6 +22,7 @@ from tests.engine_fakes import (
     FakeCaptioner,
     FakeEmbedder,
     FakeTextEmbedder,
+    TimedEmbedder,
     caption,
     embed,
     engine_of,
@@ -143,13 +144,7 @@ async def test_steps_become_short_once_somebody_searches(
 ) -> None:
     """Pictures that take long go few at a time, so that the next search waits for few."""
     clock = Clock()
-
-    class Slow(FakeEmbedder):
-        def embed(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
-            clock.now += len(images) * 0.09
-            return super().embed(images)
-
-    slow = Slow(device)
+    slow = TimedEmbedder(device, clock, lambda images: images * 0.09)
     async with running(slow, captioner, embed_batch=8, clock=clock) as engine:
         await asyncio.gather(*(embed(engine, n) for n in range(16)))
         await engine.infer_text("a", urgent=True)
