@@ -89,7 +89,7 @@ class Consumer:
                         return event
         except TimeoutError as exc:
             raise FatalError(ExitCode.FAILED, f"not in the consumer's log in time: {what}") from exc
-        raise _ended_by_itself(await self.ended())
+        raise ended_by_itself(await self.ended())
 
     async def follow(self, after: int = 0) -> AsyncIterator[Event]:
         """Yield the events from number `after` on as they come, until the log ends."""
@@ -192,7 +192,7 @@ async def while_running(consumer: Consumer, body: Coroutine[Any, Any, T]) -> T:
     try:
         await asyncio.wait({work, death}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
-            raise _ended_by_itself(death.result())
+            raise ended_by_itself(death.result())
         return work.result()
     finally:
         work.cancel()
@@ -200,10 +200,9 @@ async def while_running(consumer: Consumer, body: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait({work, death})
 
 
-def _ended_by_itself(code: int) -> FatalError:
-    return FatalError(
-        ExitCode.FAILED, f"the consumer ended by itself, exit code {code}; see its log"
-    )
+def ended_by_itself(code: int, see: str = "its log") -> FatalError:
+    """Return the error of a consumer that nobody asked to end; `see` is where it says why."""
+    return FatalError(ExitCode.FAILED, f"the consumer ended by itself, exit code {code}; see {see}")
 
 
 async def _stop(process: Process) -> int | None:

@@ -92,9 +92,8 @@ class Plan:
         """
         plan = cls.from_env({**environment, "BOOTSTRAP_SERVERS": ""}, "up")
         bootstrap = environment.get("BOOTSTRAP_SERVERS") or None
-        if (
-            bootstrap == own_address
-        ):  # a shell still has what an earlier `make up` told it to export
+        # The shell may still have the export of an earlier `make up`.
+        if bootstrap == own_address:
             bootstrap = None
         # Nobody else is on our broker: there the commands find the group without being told.
         group_id = "imagelane-up" if bootstrap else "imagelane"

@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from examples.demo.plan import Plan
-from examples.processes import ROOT, Consumer, running_broker, running_consumer
+from examples.processes import (
+    ROOT,
+    Consumer,
+    ended_by_itself,
+    running_broker,
+    running_consumer,
+)
 from examples.up.folder import requests_of
-from imagelane.exits import ExitCode, FatalError
 from imagelane.terminal import live_line, say
 from producer import Publisher
 from producer.cli.folders import LeftOut
@@ -151,7 +156,7 @@ async def _follow(consumer: Consumer, progress: Progress) -> None:
     code = await consumer.ended()
     for line in consumer.lines[-_LAST_LINES:]:
         say(line, err=True)
-    raise FatalError(ExitCode.FAILED, f"the consumer ended by itself, exit code {code}; see above")
+    raise ended_by_itself(code, see="above")
 
 
 def _folder(environment: Mapping[str, str]) -> Path:

@@ -70,9 +70,8 @@ def choose_device(name: str = "auto", dtype: str = "auto", threads: int = 0) -> 
 
 def _best_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cpu":
-        return (
-            torch.bfloat16 if _multiplies_bfloat16(torch.cpu.get_capabilities()) else torch.float32
-        )
+        is_faster = _multiplies_bfloat16(torch.cpu.get_capabilities())
+        return torch.bfloat16 if is_faster else torch.float32
     with torch.cuda.device(device):
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if native else torch.float16
