@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from inspect import cleandoc
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, ClassVar, Final
 
 import typer
@@ -114,7 +115,7 @@ def run(name: str, commands: Mapping[str, Subcommand], default: str | None = Non
     """
     arguments = sys.argv[1:] or ([default] if default else [])
     # A stop of the container ends a command as Ctrl-C does: the first process has no other handler.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         app = application(commands, rich=sys.stdout.isatty())
         app(arguments, prog_name="imagelane", obj=read_environment())
@@ -131,6 +132,16 @@ def run(name: str, commands: Mapping[str, Subcommand], default: str | None = Non
             say(f"{name}: interrupted", err=True)
         return end.code if isinstance(end.code, int) else 0
     return 0
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Do what Ctrl-C does at this moment; asyncio cancels its main task at the first one.
+
+    Raises:
+        KeyboardInterrupt: no asyncio is at work, or this is the second signal.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    (handler if callable(handler) else signal.default_int_handler)(number, frame)
 
 
 def application(commands: Mapping[str, Subcommand], *, rich: bool) -> typer.Typer:

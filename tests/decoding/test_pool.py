@@ -270,6 +270,29 @@ async def test_nothing_is_left_behind() -> None:
     assert open_files(os.getpid()) == before
 
 
+async def test_a_process_that_cannot_be_started_is_a_fatal_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first or a later one: it is named, and what was started before it is closed."""
+    async with _opened():
+        pass  # what the loop opens once, is open
+    before, start = open_files(os.getpid()), subprocess.Popen
+    for possible in range(3):
+        left = iter(range(possible))
+
+        def start_while_possible(*args: Any, left: Iterator[int] = left, **named: Any) -> Any:
+            if next(left, None) is None:
+                raise OSError(11, "Resource temporarily unavailable")
+            return start(*args, **named)
+
+        monkeypatch.setattr(subprocess, "Popen", start_while_possible)
+        with pytest.raises(FatalError, match="no process can be started: Resource") as caught:
+            await _opened(workers=3).__aenter__()
+        assert caught.value.code == ExitCode.DEVICE
+        assert not child_workers()
+        assert open_files(os.getpid()) == before
+
+
 async def test_process_sees_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the consumer's environment nothing at all is handed on."""
     monkeypatch.setenv("SECRET_API_KEY", "what only the consumer knows")

@@ -78,7 +78,6 @@ class Worker:
         Raises:
             FatalError: the system starts no process.
         """
-        self.is_started = True
         self._channel, theirs = socket.socketpair()
         self._answer = asyncio.get_running_loop().create_future()
         self._frames = Frames(
@@ -106,6 +105,7 @@ class Worker:
                 ) from exc
             finally:
                 os.close(segment)
+        self.is_started = True
 
     async def ready(self) -> None:
         """Wait until the process can decode.

@@ -1,17 +1,20 @@
 """The one command: what it lists, what it loads, and how it ends."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from typer.testing import CliRunner
 
-from imagelane.cli import CONSUMER, PRODUCER, SETTINGS, Subcommand, application
+from imagelane.cli import CONSUMER, PRODUCER, SETTINGS, Subcommand, application, interrupt
 from imagelane.env import Environment
 from imagelane.exits import ExitCode, FatalError, fatal_error_in
 
@@ -207,3 +210,41 @@ def test_a_stop_ends_a_command_with_one_line(command: str, number: int) -> None:
     assert running.returncode == ExitCode.INTERRUPTED, said
     assert said.splitlines()[-1].endswith(": interrupted")
     assert "Traceback" not in said
+
+
+@pytest.fixture
+def kept_handlers() -> Iterator[None]:
+    """Set the handlers of a test back to what they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("kept_handlers")
+@pytest.mark.parametrize("of_interrupt", [signal.default_int_handler, signal.SIG_IGN])
+def test_sigterm_reaches_asyncio_as_ctrl_c_does(
+    of_interrupt: Callable[[int, FrameType | None], object] | signal.Handlers,
+) -> None:
+    """Between two steps of the main task, where each object is whole, not within one.
+
+    If a shell had Ctrl-C ignored, as for `command &` in a script, SIGTERM still ends it.
+    """
+    reached: list[str] = []
+
+    async def main() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            reached.append("end of the step")
+            await asyncio.sleep(60)
+        finally:
+            reached.append("end of the task")
+
+    signal.signal(signal.SIGINT, of_interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+
+    assert reached[-1] == "end of the task"
+    if of_interrupt == signal.default_int_handler:
+        assert reached == ["end of the step", "end of the task"]
