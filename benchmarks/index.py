@@ -62,7 +62,7 @@ async def measure(count: int) -> None:
             start = time.perf_counter()
             await asyncio.to_thread(
                 subprocess.run,
-                [sys.executable, "-m", "imagelane.cli", "index"],
+                [sys.executable, "-m", "imagelane", "index"],
                 env={**os.environ, **environment},
                 check=True,
             )

@@ -2,6 +2,8 @@
 
 import typer
 
+from imagelane.interrupts import end_at_once, raise_interrupts
+
 
 def check(context: typer.Context) -> None:
     """Look at settings, broker, topics, device and models.
@@ -12,6 +14,8 @@ def check(context: typer.Context) -> None:
     Example:
       imagelane check
     """
+    end_at_once("imagelane")
     from consumer.command_line import check
 
+    raise_interrupts()
     check(context.obj)

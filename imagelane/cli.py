@@ -5,14 +5,12 @@ ingestion side needs no torch.
 """
 
 import logging
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import cleandoc
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, ClassVar, Final
 
 import typer
@@ -20,6 +18,7 @@ from typer.core import TyperGroup
 
 from imagelane.env import Environment, read_environment
 from imagelane.exits import ExitCode, FatalError, OutputClosed, fatal_error_in
+from imagelane.interrupts import end_at_once, raise_interrupts
 from imagelane.namesakes import Shadowed, check_namesakes
 from imagelane.terminal import say
 
@@ -103,19 +102,12 @@ SETTINGS: Final = {
 }
 
 
-def main() -> int:
-    """Run `imagelane` and return the exit code."""
-    return run("imagelane", {**PRODUCER, **CONSUMER, **SETTINGS})
-
-
 def run(name: str, commands: Mapping[str, Subcommand], default: str | None = None) -> int:
     """Run one of the commands, by default `default`, and return the exit code.
 
     A fault ends it with one line on stderr, after `name`.
     """
     arguments = sys.argv[1:] or ([default] if default else [])
-    # A stop of the container ends a command as Ctrl-C does: the first process has no other handler.
-    signal.signal(signal.SIGTERM, interrupt)
     try:
         app = application(commands, rich=sys.stdout.isatty())
         app(arguments, prog_name="imagelane", obj=read_environment())
@@ -127,21 +119,16 @@ def run(name: str, commands: Mapping[str, Subcommand], default: str | None = Non
         for line in str(fatal).splitlines():
             say(f"{name}: {line}", err=True)
         return fatal.code
+    except KeyboardInterrupt:
+        say(f"{name}: interrupted", err=True)
+        return ExitCode.INTERRUPTED
     except SystemExit as end:
         if end.code == ExitCode.INTERRUPTED:  # typer's code for Ctrl-C
             say(f"{name}: interrupted", err=True)
         return end.code if isinstance(end.code, int) else 0
+    finally:
+        end_at_once(name)
     return 0
-
-
-def interrupt(number: int, frame: FrameType | None) -> None:
-    """Do what Ctrl-C does at this moment; asyncio cancels its main task at the first one.
-
-    Raises:
-        KeyboardInterrupt: no asyncio is at work, or this is the second signal.
-    """
-    handler = signal.getsignal(signal.SIGINT)
-    (handler if callable(handler) else signal.default_int_handler)(number, frame)
 
 
 def application(commands: Mapping[str, Subcommand], *, rich: bool) -> typer.Typer:
@@ -188,6 +175,7 @@ def _load(name: str, command: Subcommand, markup: Any) -> Any:
         extra = f"; pip install 'imagelane[{command.extra}]'" if command.extra else ""
         message = f"`{name}` needs the package {exc.name}{extra}"
         raise FatalError(ExitCode.FAILED, message) from exc
+    raise_interrupts()
     if module.startswith("producer."):
         # aiokafka logs each failed attempt, and the last one becomes our error anyway.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
@@ -278,7 +266,3 @@ def _connection(
     ] = None,
 ) -> None:
     """Options of every subcommand."""
-
-
-if __name__ == "__main__":
-    sys.exit(main())

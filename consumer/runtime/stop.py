@@ -6,7 +6,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+from imagelane.interrupts import SIGNALS
+
 _BASE: Final = 128  # shells report the end by a signal as this plus its number
 
 

@@ -111,7 +111,7 @@ def records_of(settings: ProducerSettings, number: int) -> Sequence[OutgoingReco
 
 async def index(environment: Mapping[str, str]) -> Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "imagelane.cli", "index"),
+        *(sys.executable, "-m", "imagelane", "index"),
         env=environment,
         cwd="/",
         stdout=DEVNULL,

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "imagelane.cli", "results", *arguments]
+    return [sys.executable, "-m", "imagelane", "results", *arguments]
 
 
 def environment(here: dict[str, str]) -> dict[str, str]:

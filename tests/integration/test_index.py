@@ -50,7 +50,7 @@ def address(server: Postgres) -> str:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "imagelane.cli", *arguments]
+    return [sys.executable, "-m", "imagelane", *arguments]
 
 
 def environment(here: dict[str, str], address: str) -> dict[str, str]:

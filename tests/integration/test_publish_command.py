@@ -32,7 +32,7 @@ def pictures(tmp_path: Path) -> Path:
 async def publish(here: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-m", "imagelane.cli", "publish", *arguments],
+        [sys.executable, "-m", "imagelane", "publish", *arguments],
         capture_output=True,
         text=True,
         timeout=90,

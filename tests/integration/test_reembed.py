@@ -44,7 +44,7 @@ async def run(
 ) -> subprocess.CompletedProcess[str]:
     done = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-m", "imagelane.cli", *arguments],
+        [sys.executable, "-m", "imagelane", *arguments],
         capture_output=True,
         text=True,
         timeout=60,

@@ -48,7 +48,7 @@ async def look(here: dict[str, str]) -> Status:
 
 def command(here: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "imagelane.cli", "status", *arguments],
+        [sys.executable, "-m", "imagelane", "status", *arguments],
         cwd="/",
         env=own_environment(here),
         capture_output=True,

@@ -92,7 +92,7 @@ def terminal(*arguments: str, environment: dict[str, str]) -> Iterator[Terminal]
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     with subprocess.Popen(
-        [sys.executable, "-m", "imagelane.cli", *arguments],
+        [sys.executable, "-m", "imagelane", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=slave,
         stderr=slave,

@@ -98,7 +98,7 @@ def pasted(said: str, command: str) -> str:
     """Run a command behind the line that `make up` gives to paste, and return what it prints."""
     [export] = [line for line in said.splitlines() if line.startswith("  export ")]
     done = subprocess.run(
-        ["/bin/sh", "-c", f"{export}\n{sys.executable} -m imagelane.cli {command}"],
+        ["/bin/sh", "-c", f"{export}\n{sys.executable} -m imagelane {command}"],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"]},
         capture_output=True,

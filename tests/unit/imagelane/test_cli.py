@@ -1,20 +1,16 @@
 """The one command: what it lists, what it loads, and how it ends."""
 
-import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
 
 import pytest
 from typer.testing import CliRunner
 
-from imagelane.cli import CONSUMER, PRODUCER, SETTINGS, Subcommand, application, interrupt
+from imagelane.cli import CONSUMER, PRODUCER, SETTINGS, Subcommand, application
 from imagelane.env import Environment
 from imagelane.exits import ExitCode, FatalError, fatal_error_in
 
@@ -37,7 +33,7 @@ def imagelane(*arguments: str, environment: dict[str, str] | None = None) -> str
 def process(
     *arguments: str, shell_tail: str = "", **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    command = f'"$0" -m imagelane.cli "$@" {shell_tail}; exit ${{PIPESTATUS[0]}}'
+    command = f'"$0" -m imagelane "$@" {shell_tail}; exit ${{PIPESTATUS[0]}}'
     return subprocess.run(
         ["bash", "-c", command, sys.executable, *arguments],
         capture_output=True,
@@ -61,7 +57,7 @@ def test_each_summary_is_that_of_the_command(name: str) -> None:
 def test_help_loads_no_side() -> None:
     """What takes seconds to import is imported by what needs it."""
     code = (
-        "import sys; from imagelane import cli; sys.argv[1:] = ['-h']; cli.main();"
+        "import sys; from imagelane.__main__ import main; sys.argv[1:] = ['-h']; main();"
         "sys.exit(bool({'producer', 'aiokafka', 'pydantic', 'torch'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, timeout=60)
@@ -74,7 +70,7 @@ def test_help_of_the_gpu_side_imports_nothing_that_takes_long(name: str) -> None
     """Its own broker client, torch and decoders come when it runs."""
     heavy = ("torch", "transformers", "numpy", "aiokafka", "aiohttp", "botocore")
     code = (
-        "import sys; from imagelane.cli import main; main();"
+        "import sys; from imagelane.__main__ import main; main();"
         f"print('loaded', sorted(set(sys.modules) & set({heavy!r})))"
     )
     done = subprocess.run(
@@ -124,7 +120,7 @@ def test_a_namesake_in_the_way_is_named(tmp_path: Path, name: str) -> None:
     command = {"schemas": "settings", "producer": "topics", "consumer": "check"}[name]
 
     done = subprocess.run(
-        [sys.executable, "-m", "imagelane.cli", command],
+        [sys.executable, "-m", "imagelane", command],
         capture_output=True,
         text=True,
         timeout=60,
@@ -183,68 +179,3 @@ def test_fatal_error_of_a_task_is_found_in_its_groups() -> None:
     assert fatal_error_in(group) is fatal
     assert fatal_error_in(fatal) is fatal
     assert fatal_error_in(ExceptionGroup("", [OSError()])) is None
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("command", ["verify --topic t", "check"])
-def test_a_stop_ends_a_command_with_one_line(command: str, number: int) -> None:
-    """SIGTERM, as of a container whose first process this is, and Ctrl-C."""
-    own = {"SECRET_API_KEY": SECRET, "BROKER_WAIT_SECONDS": "60"}
-    with subprocess.Popen(
-        [sys.executable, "-u", "-m", "imagelane.cli", *command.split(), "--brokers", "127.0.0.1:1"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd="/",
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **own},
-    ) as running:
-        assert running.stdin is not None
-        assert running.stdout is not None
-        running.stdin.write("no line of ours\n")
-        running.stdin.flush()
-        assert running.stdout.readline()  # it has begun
-        running.send_signal(number)
-        _, said = running.communicate(timeout=60)
-
-    assert running.returncode == ExitCode.INTERRUPTED, said
-    assert said.splitlines()[-1].endswith(": interrupted")
-    assert "Traceback" not in said
-
-
-@pytest.fixture
-def kept_handlers() -> Iterator[None]:
-    """Set the handlers of a test back to what they were."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("kept_handlers")
-@pytest.mark.parametrize("of_interrupt", [signal.default_int_handler, signal.SIG_IGN])
-def test_sigterm_reaches_asyncio_as_ctrl_c_does(
-    of_interrupt: Callable[[int, FrameType | None], object] | signal.Handlers,
-) -> None:
-    """Between two steps of the main task, where each object is whole, not within one.
-
-    If a shell had Ctrl-C ignored, as for `command &` in a script, SIGTERM still ends it.
-    """
-    reached: list[str] = []
-
-    async def main() -> None:
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            reached.append("end of the step")
-            await asyncio.sleep(60)
-        finally:
-            reached.append("end of the task")
-
-    signal.signal(signal.SIGINT, of_interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        asyncio.run(main())
-
-    assert reached[-1] == "end of the task"
-    if of_interrupt == signal.default_int_handler:
-        assert reached == ["end of the step", "end of the task"]
