@@ -1,12 +1,15 @@
 """Settings as a table for the README, and the settings in force with the secrets masked."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from imagelane.env import Environment
 from imagelane.settings import FILE_SUFFIX, WireSettings
+
+_ORIGIN_COLUMN: Final = 44  # most assignments are shorter
 
 
 def settings_table(type_: type[WireSettings], without: Iterable[str] = ()) -> str:
@@ -20,15 +23,14 @@ def settings_table(type_: type[WireSettings], without: Iterable[str] = ()) -> st
 
 
 def settings_in_force(settings: WireSettings, environment: Environment) -> list[str]:
-    """Return a line for each setting: name, value and origin; secrets masked."""
+    """Return a line for each setting: name, value and origin, secrets masked, origins aligned."""
     lines = []
     for name in type(settings).model_fields:
         value, fingerprint = getattr(settings, name), ""
         if name == "secret_api_key" and value.get_secret_value():
             fingerprint = f" (fingerprint {settings.fingerprints[settings.secret_api_key_id]})"
-        lines.append(
-            f"{name.upper()}={_shown(value)}{fingerprint}  from {_origin(name, environment)}"
-        )
+        assignment = f"{name.upper()}={_shown(value)}{fingerprint}"
+        lines.append(f"{assignment:<{_ORIGIN_COLUMN}}  from {_origin(name, environment)}")
     return lines
 
 

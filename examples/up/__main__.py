@@ -10,7 +10,7 @@ import signal
 import sys
 
 from examples.demo.plan import Plan
-from examples.up.run import own_address, up
+from examples.up.run import folder_of, own_address, up
 from imagelane.exits import FatalError, fatal_error_in
 from imagelane.terminal import say
 
@@ -25,7 +25,7 @@ def main() -> int:
         say(f"up: {fatal}", err=True)
         return fatal.code
     except (KeyboardInterrupt, asyncio.CancelledError):
-        say("up: everything is down; what was done stays in build/up")
+        say(f"up: everything is down; what was done stays in {folder_of(os.environ)}")
     return 0
 
 

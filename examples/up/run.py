@@ -60,7 +60,7 @@ async def up(plan: Plan, environment: Mapping[str, str]) -> None:
     Raises:
         FatalError: something cannot start, or ended by itself.
     """
-    folder = _folder(environment)
+    folder = folder_of(environment)
     async with AsyncExitStack() as stack:
         bootstrap = plan.bootstrap
         if bootstrap is None:
@@ -159,8 +159,8 @@ async def _follow(consumer: Consumer, progress: Progress) -> None:
     raise ended_by_itself(code, see="above")
 
 
-def _folder(environment: Mapping[str, str]) -> Path:
-    """Return where broker, secret and consumer have their files."""
+def folder_of(environment: Mapping[str, str]) -> Path:
+    """Return where broker, secret and consumer have their files; it is made."""
     folder = Path(environment.get("UP_DIR") or FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
     return folder

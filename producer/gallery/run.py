@@ -1,6 +1,7 @@
 """The running gallery: results in, searches out, one page."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -92,8 +93,10 @@ async def _serving(settings: GallerySettings, parts: Parts) -> AsyncIterator[str
             await site.start()
         except OSError as exc:
             where = f"{settings.gallery_host}:{settings.gallery_port}"
+            # asyncio puts a sentence of its own in place of the system's.
+            reason = os.strerror(exc.errno) if exc.errno else str(exc)
             raise FatalError(
-                ExitCode.SETTINGS, f"gallery: {where}: {exc.strerror or exc}; see GALLERY_PORT"
+                ExitCode.SETTINGS, f"gallery: {where}: {reason}; see GALLERY_PORT"
             ) from exc
         port = runner.addresses[0][1]
         name = settings.gallery_host if settings.gallery_host != "127.0.0.1" else "localhost"
