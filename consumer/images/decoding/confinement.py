@@ -73,20 +73,25 @@ def yield_to_others(niceness: int) -> None:
         Path("/proc/self/autogroup").write_text(str(niceness), encoding="ascii")
 
 
-def limit_cpu(pid: int, seconds: int) -> None:
+def limit_cpu(pid: int, seconds: int, in_force: int = 0) -> int:
     """Let the kernel end process `pid` (SIGXCPU) after that many seconds of CPU more, or one above.
 
-    The process cannot raise the limit, nor catch the signal, where it has a seccomp filter.
+    Return the limit, in seconds since the process started, for the next call's `in_force`: most
+    pictures change nothing. The process cannot raise the limit, nor catch the signal, where it has
+    a seccomp filter.
 
     Raises:
         OSError: there is no such process.
     """
     if sys.platform != "linux":  # no limit of another process: its clock alone ends it
-        return
+        return 0
     limit = int(time.clock_gettime(cpu_clock(pid))) + seconds + 1
+    if limit == in_force:
+        return limit
     _, hard = resource.prlimit(pid, resource.RLIMIT_CPU)
     soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
     resource.prlimit(pid, resource.RLIMIT_CPU, (soft, hard))
+    return limit
 
 
 def cpu_clock(pid: int) -> int:

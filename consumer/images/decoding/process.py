@@ -56,6 +56,7 @@ class Worker:
     _answer: asyncio.Future[bytes]  # the next frame
     _is_ready: bool
     _decoded: int  # images, by the current process
+    _cpu_limit: int  # seconds of CPU since it started
 
     def __init__(
         self, options: WorkerOptions, *, timeout_seconds: float, images_per_process: int = 0
@@ -85,7 +86,7 @@ class Worker:
         )
         segment = create()
         self._segment = Segment(segment)
-        self._is_ready, self._decoded = False, 0
+        self._is_ready, self._decoded, self._cpu_limit = False, 0, 0
         options = OPTIONS_JSON.dump_json(self._options).decode()
         with theirs:
             try:
@@ -157,7 +158,7 @@ class Worker:
         sound = False
         try:
             await self.ready()
-            limit_cpu(self._process.pid, cpu_seconds)
+            self._cpu_limit = limit_cpu(self._process.pid, cpu_seconds, self._cpu_limit)
             async with asyncio.timeout(self._timeout_seconds):
                 answer = await self._ask(image, targets)
             sound = True

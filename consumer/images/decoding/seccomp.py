@@ -46,6 +46,7 @@ _NUMBERS: Final = {
     "recvfrom": (45, 207),
     "sendto": (44, 206),
     "close": (3, 57),
+    "poll": (7, 73),  # on arm64 ppoll, which the C library calls there
     # Memory; mmap and mprotect without PROT_EXEC.
     "mmap": (9, 222),
     "mprotect": (10, 226),
