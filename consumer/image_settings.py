@@ -149,6 +149,11 @@ class ImageSettings(WireSettings):
         return endpoint.rstrip("/")
 
     @property
+    def unreserved_bytes(self) -> int:
+        """The bytes of `bytes_in_flight` that may be fetched before they are reserved."""
+        return self.bytes_in_flight // 32
+
+    @property
     def decode_limits(self) -> DecodeLimits:
         """The limits of decoding."""
         return DecodeLimits(max_pixels=self.max_image_pixels, formats=self.decode_formats)

@@ -29,6 +29,7 @@ async def open_sources(settings: ConsumerSettings) -> AsyncIterator[Sources]:
         count=settings.fetch_processes or _default_processes(),
         environment=_environment(settings),
         paused=clock.note_pause,
+        window_bytes=settings.unreserved_bytes,
     )
     by_scheme: dict[str, SealedSource] = {}
     async with AsyncExitStack() as opened:

@@ -18,9 +18,13 @@ from schemas import Freshness, Verifier
 
 
 def open_budgets(settings: ConsumerSettings) -> tuple[ByteBudget, ByteBudget]:
-    """Return the memory budgets of images of the backlog and of the few images to search by."""
+    """Return the memory budgets of images of the backlog and of the few images to search by.
+
+    Fetching processes may hold the rest before it is reserved.
+    """
     queries_bytes = settings.bytes_in_flight // 8
-    return ByteBudget(settings.bytes_in_flight - queries_bytes), ByteBudget(queries_bytes)
+    backlog_bytes = settings.bytes_in_flight - queries_bytes - settings.unreserved_bytes
+    return ByteBudget(backlog_bytes), ByteBudget(queries_bytes)
 
 
 class WorkerMaker:

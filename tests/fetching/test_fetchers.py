@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from consumer.images.decoding.cost import estimated_seconds
 from consumer.images.decoding.limits import DecodeLimits
 from consumer.images.fetching import pool
 from consumer.images.fetching.pool import Fetchers
+from consumer.images.fetching.process import FetchProcess
 from consumer.images.sources import Sources
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, FatalError
@@ -160,6 +162,80 @@ async def test_fetches_wait_for_memory_and_go_on_when_there_is_some(root: Path) 
         assert await waiting == b"cat"
         assert len(await large) == 3_000_000
     assert budget.held_bytes == 0
+
+
+@pytest.fixture
+def wanted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes that a fetching process asked for."""
+    asked: list[int] = []
+    want = FetchProcess._want
+
+    def note(self: FetchProcess, number: int, byte_length: int) -> None:
+        asked.append(byte_length)
+        want(self, number, byte_length)
+
+    monkeypatch.setattr(FetchProcess, "_want", note)
+    return asked
+
+
+async def test_small_images_are_fetched_before_they_are_reserved(
+    root: Path, wanted: list[int]
+) -> None:
+    """Within the window, which each image leaves once it is reserved; then they ask as others."""
+    (root / "small.jpg").write_bytes(bytes(10_000))
+    small, budget = f"file://{root}/small.jpg", ByteBudget(2_000_000)
+    async with _opened(root, BYTES_IN_FLIGHT=str(32 * 100_000)) as sources:
+        for _ in range(30):
+            assert len(await _fetch(sources, small, budget)) == 10_000
+        assert wanted == []
+        await _fetch(sources, f"file://{root}/large.jpg", budget)
+        assert wanted == [3_000_000, 6_000_000]
+        wanted.clear()
+        async with budget.reserve(1_999_999):
+            many = [asyncio.create_task(_fetch(sources, small, budget)) for _ in range(25)]
+            while budget.waiting < 25:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert {len(content) for content in await asyncio.gather(*many)} == {10_000}
+    # A quarter of the window at most is on its way back.
+    assert 15 <= len(wanted) <= 18
+
+
+async def test_fetches_that_fail_or_are_cancelled_leave_the_window(
+    root: Path, wanted: list[int]
+) -> None:
+    """What they had taken of it is there for the next, whenever they end."""
+    (root / "some.jpg").write_bytes(bytes(40_000))
+    does = {"/short": hostile.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\nabc")}
+    async with (
+        serving({**does, "/b": hostile.trickle}) as server,
+        _opened(root, BYTES_IN_FLIGHT=str(32 * 70_000), **_http(server.port)) as sources,
+    ):
+        base = f"http://127.0.0.1:{server.port}"
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await _fetch(sources, f"{base}/short")
+            trickling = asyncio.create_task(_fetch(sources, f"{base}/b"))
+            while server.paths[-1:] != ["/b"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            trickling.cancel()
+            await asyncio.wait([trickling])
+            server.paths.clear()
+            crossing = asyncio.create_task(_fetch(sources, f"file://{root}/some.jpg"))
+            for _ in range(5):  # turns of the loop: the question is sent
+                await asyncio.sleep(0)
+            time.sleep(0.1)  # noqa: ASYNC251 - the image arrives, and is not read before
+            crossing.cancel()
+            await asyncio.wait([crossing])
+        full = ByteBudget(1)
+        async with full.reserve(1):
+            waiting = asyncio.create_task(_fetch(sources, f"file://{root}/cat.jpg", full))
+            while not full.waiting:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        assert await _fetch(sources, DATA) == b"ABC"
+    assert wanted == []
 
 
 async def test_fetch_that_is_cancelled_leaves_nothing(root: Path) -> None:

@@ -21,7 +21,8 @@ _MAX_SILENT_LOOKS: Final = 3
 class Fetchers:
     """Hands each fetch to the least busy process; the source of schemes that ask no host.
 
-    `paused` is called after a process stood still: failures of that time do not count.
+    `paused` is called after a process stood still: failures of that time do not count. All of them
+    together may hold `window_bytes` that are not reserved.
     """
 
     def __init__(
@@ -31,8 +32,11 @@ class Fetchers:
         count: int,
         environment: Mapping[str, str],
         paused: Callable[[], None],
+        window_bytes: int,
     ) -> None:
-        self._processes = [FetchProcess(options, environment, paused) for _ in range(count)]
+        self._processes = [
+            FetchProcess(options, environment, paused, window_bytes // count) for _ in range(count)
+        ]
 
     async def __aenter__(self) -> Self:
         """Start the processes; `ready` waits for them."""
@@ -68,7 +72,6 @@ class Fetchers:
         """Satisfy `SealedSource`."""
         found = await self._least_busy().fetch(uri, max_bytes, reservation)
         assert isinstance(found, SealedImage), "a redirect of a scheme that has none"
-        await _settle(found, reservation)
         return found
 
     async def ask(
@@ -76,10 +79,7 @@ class Fetchers:
     ) -> SealedImage | Redirect:
         """Satisfy `http.Ask`."""
         process = self._least_busy()
-        found = await process.fetch(uri, max_bytes, room, url=str(url), seconds=seconds)
-        if isinstance(found, SealedImage):
-            await _settle(found, room)
-        return found
+        return await process.fetch(uri, max_bytes, room, url=str(url), seconds=seconds)
 
     def _least_busy(self) -> FetchProcess:
         return min(self._processes, key=lambda process: process.at_work)
@@ -92,12 +92,3 @@ class Fetchers:
                 process.silent_looks += 1
                 if process.silent_looks > _MAX_SILENT_LOOKS:
                     process.replace("nothing was heard of it for a while")
-
-
-async def _settle(image: SealedImage, room: Reservation | VisitedRoom) -> None:
-    """Reserve exactly the bytes that the image takes."""
-    try:
-        await room.resize(image.byte_length)
-    except BaseException:
-        image.close()
-        raise

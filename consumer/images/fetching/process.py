@@ -15,22 +15,19 @@ from typing import Any, Final, Protocol
 import orjson
 import structlog
 
-from consumer.errors import Failed, Unavailable
+from consumer.images.fetching.answers import answer_of, discard
 from consumer.images.fetching.start import OPTIONS_JSON, STARTED_JSON
 from consumer.images.frames import Frames
 from consumer.images.sealed import SealedImage
 from consumer.images.sources import forbidden, unavailable
-from consumer.images.sources.hosts import NotAllowedError
 from consumer.images.sources.http import Redirect
 from consumer.images.sources.options import FetchOptions
 from imagelane.exits import ExitCode, FatalError
-from schemas import Code, Stage
 
 log = structlog.get_logger()
 
 START_SECONDS: Final = 60.0
 _MAX_FRAME_BYTES: Final = 256 << 10
-_CODES: Final = {str(code): code for code in Code if code.stage is not Stage.ADMIT}
 
 
 class CountedRoom(Protocol):
@@ -48,7 +45,9 @@ class _Fetch:
     uri: str
     room: CountedRoom
     answer: asyncio.Future[SealedImage | Redirect]
+    frames: Frames  # of the process that was asked
     waiting: asyncio.Task[None] | None = field(default=None)  # for memory
+    lent_bytes: int = 0  # of the process's window
 
 
 class FetchProcess:
@@ -59,9 +58,14 @@ class FetchProcess:
     _started: asyncio.Future[None]
 
     def __init__(
-        self, options: FetchOptions, environment: Mapping[str, str], paused: Callable[[], None]
+        self,
+        options: FetchOptions,
+        environment: Mapping[str, str],
+        paused: Callable[[], None],
+        window_bytes: int,
     ) -> None:
         self._options = options
+        self._window_bytes = window_bytes
         path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
         self._environment = {**environment, "PYTHONPATH": path}
         self._paused = paused
@@ -87,7 +91,7 @@ class FetchProcess:
         """
         ours, theirs = socket.socketpair()
         self._started = asyncio.get_running_loop().create_future()
-        self._pauses = self.silent_looks = 0
+        self._pauses = self.silent_looks = self._returned_bytes = 0
         with theirs:
             try:
                 self._process = subprocess.Popen(
@@ -106,6 +110,7 @@ class FetchProcess:
             ours, max_bytes=_MAX_FRAME_BYTES, received=self._received, lost=self.replace
         )
         self._frames.send(OPTIONS_JSON.dump_json(self._options))
+        self._frames.send(orjson.dumps(["window", self._window_bytes]))
 
     async def ready(self) -> None:
         """Wait until it can fetch what the options allow.
@@ -130,7 +135,7 @@ class FetchProcess:
         url: str | None = None,
         seconds: float = 0.0,
     ) -> SealedImage | Redirect:
-        """Return the image at `uri`; of HTTP, the answer of `url` within `seconds`.
+        """Return the image at `uri`, its bytes reserved; of HTTP, the answer of `url` in `seconds`.
 
         Raises:
             Failed, Unavailable, NotAllowedError: as the source raised it.
@@ -144,13 +149,25 @@ class FetchProcess:
         except TypeError as exc:  # half of a surrogate pair
             raise forbidden(uri, "not valid Unicode") from exc
         answer: asyncio.Future[SealedImage | Redirect] = asyncio.get_running_loop().create_future()
-        self._fetches[number] = fetch = _Fetch(uri=uri, room=room, answer=answer)
+        fetch = _Fetch(uri=uri, room=room, answer=answer, frames=self._frames)
+        self._fetches[number] = fetch
         self._frames.send(question)
         try:
-            return await answer
+            found = await self._answer(number, fetch)
+            if isinstance(found, SealedImage):
+                await _settle(found, room)
+            return found
+        finally:
+            if fetch.lent_bytes and fetch.frames is self._frames:
+                self._give_back(fetch.lent_bytes)
+
+    async def _answer(self, number: int, fetch: _Fetch) -> SealedImage | Redirect:
+        try:
+            return await fetch.answer
         except asyncio.CancelledError:
+            answer = fetch.answer
             if answer.done() and not answer.cancelled() and not answer.exception():
-                _discard(answer.result())
+                discard(answer.result())
             if self._fetches.pop(number, None):
                 self._frames.send(orjson.dumps(["cancel", number]))
             raise
@@ -228,51 +245,32 @@ class FetchProcess:
     def _grant(self, number: int) -> None:
         self._frames.send(orjson.dumps(["granted", number]))
 
+    def _give_back(self, lent_bytes: int) -> None:
+        """Give bytes back to the window, a quarter of it at once: they need no frame each."""
+        self._returned_bytes += lent_bytes
+        if self._returned_bytes >= self._window_bytes // 4:
+            self._frames.send(orjson.dumps(["window", self._returned_bytes]))
+            self._returned_bytes = 0
+
     def _answered(self, number: int, kind: str, facts: list[Any]) -> None:
-        found = _answer(self._frames, kind, facts)
+        found, lent_bytes = answer_of(self._frames, kind, facts)
         fetch = self._fetches.pop(number, None)
         if fetch is None or fetch.answer.done():
-            _discard(found)
-        elif isinstance(found, Exception):
+            discard(found)
+            self._give_back(lent_bytes)
+            return
+        fetch.lent_bytes = lent_bytes
+        if isinstance(found, Exception):
             fetch.answer.set_exception(found)
         else:
             fetch.answer.set_result(found)
 
 
-def _answer(frames: Frames, kind: str, facts: list[Any]) -> SealedImage | Redirect | Exception:
-    """Return the value of an answer.
-
-    Raises:
-        ValueError: the message is no answer.
-    """
-    match [kind, *facts]:
-        case ["image", str(sha256), float(decode_seconds)] if len(sha256) == 64:
-            descriptor = frames.take_descriptor()
-            try:
-                return SealedImage.received(descriptor, sha256, decode_seconds)
-            except ValueError:
-                os.close(descriptor)
-                raise
-        case ["redirect", str(location), float(left_seconds)]:
-            octets = location.encode("latin-1")
-            return Redirect(
-                location=octets.decode("utf-8", "surrogateescape"), left_seconds=left_seconds
-            )
-        case ["forbidden", str(reason)]:
-            return NotAllowedError(reason)
-        case ["failed", str(code), str(message)]:
-            return Failed(_code(code), message)
-        case ["unavailable", str(code), str(message), (float() | int() | None) as seconds]:
-            return Unavailable(_code(code), message, seconds)
-    raise ValueError("not an answer")
-
-
-def _code(text: str) -> Code:
-    if text not in _CODES:
-        raise ValueError("not a code of a fetch")
-    return _CODES[text]
-
-
-def _discard(found: SealedImage | Redirect | Exception) -> None:
-    if isinstance(found, SealedImage):
-        found.close()
+async def _settle(image: SealedImage, room: CountedRoom) -> None:
+    """Reserve exactly the bytes that the image takes."""
+    try:
+        if not room.try_resize(image.byte_length):
+            await room.resize(image.byte_length)
+    except BaseException:
+        image.close()
+        raise

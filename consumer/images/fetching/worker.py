@@ -3,9 +3,9 @@
 The first frame holds the options, its answer says whether they work. Then, as JSON arrays:
 
     ["fetch", number, URI, URL or null, bytes at most, seconds]   asked by the consumer
-    ["granted", number], ["cancel", number]
+    ["granted", number], ["cancel", number], ["window", bytes]
     ["want", number, bytes]                                       asked by this process
-    ["image", number, SHA-256, seconds to decode] + descriptor    the end of a fetch, and these too
+    ["image", number, SHA-256, seconds to decode, bytes of the window] + descriptor, or else
     ["redirect", number, location as Latin-1, seconds left], ["forbidden", number, reason],
     ["failed", number, code, message], ["unavailable", number, code, message, seconds or null]
     ["ticks", pauses]                                             twice a second
@@ -50,25 +50,64 @@ if TYPE_CHECKING:
 _MAX_FRAME_BYTES: Final = 1 << 20
 _MAX_LOCATION_BYTES: Final = 20_000  # more than any URL may have
 _SEAL_ON_LOOP_BYTES: Final = 1 << 20  # takes half a millisecond
+_MAX_LENT_BYTES: Final = 512 << 10  # of one image
+
+
+class Window:
+    """Bytes that may be fetched before the consumer has reserved them.
+
+    A small image needs no question for memory. The consumer reserves its bytes when it arrives, and
+    gives them back to the window: flow control, as of HTTP/2 (RFC 9113, section 5.2).
+    """
+
+    def __init__(self) -> None:
+        self._left_bytes = 0
+
+    def give(self, byte_length: int) -> None:
+        """Add bytes that are reserved now, or that are held no longer."""
+        self._left_bytes += byte_length
+
+    def take(self, byte_length: int) -> bool:
+        """Take bytes, if so many are left."""
+        if byte_length > self._left_bytes:
+            return False
+        self._left_bytes -= byte_length
+        return True
 
 
 class AskedRoom:
-    """Memory of one fetch, reserved in the consumer's process."""
+    """Memory of one fetch: lent by the window, or reserved in the consumer's process."""
 
-    def __init__(self, frames: Frames, number: int) -> None:
+    def __init__(self, frames: Frames, number: int, window: Window) -> None:
         self._frames = frames
         self._number = number
+        self._window = window
         self._granted_bytes = 0
         self._granted: asyncio.Future[None] | None = None
+        self.lent_bytes = 0
 
     async def resize(self, byte_length: int) -> None:
         """Wait until that many bytes in all may be held; a smaller number frees none yet."""
-        if byte_length <= self._granted_bytes:
+        if byte_length <= max(self.lent_bytes, self._granted_bytes):
+            return
+        if self._borrows(byte_length):
+            self.lent_bytes = byte_length
             return
         self._granted = asyncio.get_running_loop().create_future()
         self._frames.send(orjson.dumps(["want", self._number, byte_length]))
         await self._granted
         self._granted_bytes = byte_length
+        self.give_back()
+
+    def _borrows(self, byte_length: int) -> bool:
+        if self._granted_bytes or byte_length > _MAX_LENT_BYTES:
+            return False
+        return self._window.take(byte_length - self.lent_bytes)
+
+    def give_back(self) -> None:
+        """Give the window what it lent."""
+        self._window.give(self.lent_bytes)
+        self.lent_bytes = 0
 
     def grant(self) -> None:
         """End the wait of `resize`."""
@@ -90,6 +129,7 @@ class Fetcher:
         self._sources: Mapping[str, ImageSource] = {}
         self._requests: HttpRequests | None = None
         self._clock = LoopClock()
+        self._window = Window()
 
     async def run(self) -> None:
         """Open what the options allow, say so, and serve until the socket ends."""
@@ -135,13 +175,15 @@ class Fetcher:
             return
         match orjson.loads(frame):
             case ["fetch", int(number), *asked]:
-                room = AskedRoom(self._frames, number)
+                room = AskedRoom(self._frames, number, self._window)
                 task = asyncio.create_task(self._serve(number, room, *asked))
                 self._running[number] = task, room
             case ["granted", int(number)] if number in self._running:
                 self._running[number][1].grant()
             case ["cancel", int(number)] if number in self._running:
                 self._running[number][0].cancel()
+            case ["window", int(byte_length)]:
+                self._window.give(byte_length)
 
     def _lost(self, reason: str) -> None:
         self.ended.set_result(None)
@@ -156,6 +198,8 @@ class Fetcher:
             answer, descriptor = await self._answer(room, *asked)
         finally:
             del self._running[number]
+            if descriptor is None:
+                room.give_back()
         kind, *facts = answer
         self._frames.send(orjson.dumps([kind, number, *facts]), descriptor)
 
@@ -179,7 +223,7 @@ class Fetcher:
             at = traceback.extract_tb(exc.__traceback__)[-1]
             where = f"{type(exc).__name__} at {Path(at.filename).name}:{at.lineno}"
             return ["failed", Code.IMAGE_UNAVAILABLE, f"fetching failed with {where}"], None
-        return ["image", image.sha256, image.decode_seconds], image.descriptor
+        return ["image", image.sha256, image.decode_seconds, room.lent_bytes], image.descriptor
 
     async def _fetch(
         self, room: AskedRoom, uri: str, url: str | None, max_bytes: int, seconds: float
