@@ -36,7 +36,7 @@ _PROT_EXEC: Final = 4
 _CLONE_THREAD: Final = 0x10000
 
 # The number of each allowed system call, on x86-64 and on arm64.
-_NUMBERS: Final = {
+_NUMBERS: Final[dict[str, tuple[int | None, int | None]]] = {
     # The channel, and the image that comes through it; 1 and 2 are /dev/null.
     "recvmsg": (47, 212),
     "pread64": (17, 67),
@@ -46,7 +46,8 @@ _NUMBERS: Final = {
     "recvfrom": (45, 207),
     "sendto": (44, 206),
     "close": (3, 57),
-    "poll": (7, 73),  # on arm64 ppoll, which the C library calls there
+    "poll": (7, None),  # the C library's `poll` calls ppoll where there is no such number
+    "ppoll": (None, 73),
     # Memory; mmap and mprotect without PROT_EXEC.
     "mmap": (9, 222),
     "mprotect": (10, 226),
@@ -91,14 +92,14 @@ X86_64: Final = Architecture(
     seccomp=317,
     clone=56,
     clone3=435,
-    allowed={name: number for name, (number, _) in _NUMBERS.items()},
+    allowed={name: number for name, (number, _) in _NUMBERS.items() if number is not None},
 )
 AARCH64: Final = Architecture(
     audit=0xC00000B7,
     seccomp=277,
     clone=220,
     clone3=435,
-    allowed={name: number for name, (_, number) in _NUMBERS.items()},
+    allowed={name: number for name, (_, number) in _NUMBERS.items() if number is not None},
 )
 _MACHINES: Final = {"x86_64": X86_64, "aarch64": AARCH64}
 
