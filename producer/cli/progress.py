@@ -29,12 +29,14 @@ class Shown(Protocol):
 class Tally:
     """Counts of requests: `done` ended well, `failed` did not; without a wait published is done.
 
+    `unpublished` of the failed are lines that give no request.
     `ahead` returns how many records the queue has before ours, if that is known.
     """
 
     published: int = 0
     done: int = 0
     failed: int = 0
+    unpublished: int = 0
     skipped: int = 0
     ahead: Callable[[], int | None] = lambda: None
 
@@ -48,9 +50,11 @@ class Tally:
 
     def line(self, elapsed_seconds: float) -> str:
         """Return the counts in one line, with the rate."""
+        unpublished = f" ({self.unpublished} not published)" if self.unpublished else ""
         skipped = f", skipped {self.skipped}" if self.skipped else ""
         return (
-            f"published {self.published}, done {self.done}, failed {self.failed}{skipped}, "
+            f"published {self.published}, done {self.done}, "
+            f"failed {self.failed}{unpublished}{skipped}, "
             f"{self.rate(elapsed_seconds):.1f}/s in {elapsed_seconds:.1f} s"
         )
 

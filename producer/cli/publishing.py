@@ -92,6 +92,7 @@ class _Run:
                 keyed = to_request(entry, self.plan.tasks, self.plan.id_from)
             except BadReference as exc:
                 say(str(exc), err=True)
+                self.tally.unpublished += 1
                 self._end(done=False)
                 continue
             if self.done and fingerprint(keyed.request) in self.done:

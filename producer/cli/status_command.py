@@ -1,11 +1,12 @@
 """The `status` command: the progress of the consumers as a table or as JSON."""
 
 import asyncio
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import orjson
 import typer
@@ -18,6 +19,8 @@ from producer.cli.times import unix_seconds
 from producer.settings import StatusSettings
 from producer.status import DeadLetters, Fault, LastResult, PartitionStatus, Status
 from producer.status_reader import MAX_DEAD_LETTERS, day_ago, read_status
+
+_UUID: Final = re.compile(r"\b([0-9a-f]{8})(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 
 
 def status(
@@ -106,7 +109,7 @@ def _group_lines(group: Group | Fault) -> list[str]:
     lines = [f"group {group.group_id}: {group.state.lower()}, {members}"]
     rows = [
         (
-            member.instance_id or member.member_id,
+            member.instance_id or _short(member.member_id),
             member.client_id,
             member.host.removeprefix("/"),
             " ".join(f"{one.topic}[{one.partition}]" for one in member.partitions)
@@ -117,13 +120,18 @@ def _group_lines(group: Group | Fault) -> list[str]:
     return lines + _columns(("member", "client", "host", "partitions"), rows) if rows else lines
 
 
+def _short(member: str) -> str:
+    """Return a member's name with the first part of its UUID, if it ends in one."""
+    return _UUID.sub(r"\1", member)
+
+
 def _partition_lines(partitions: Sequence[PartitionStatus] | Fault) -> list[str]:
     if isinstance(partitions, Fault):
         return ["partitions: not known"]
     rows = [
         (
             f"{one.topic}[{one.partition}]",
-            one.member or "none",
+            _short(one.member) if one.member else "none",
             "none" if one.position is None else str(one.position),
             str(one.end),
             _backlog(one.backlog, is_exact=one.is_exact),

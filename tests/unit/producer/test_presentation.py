@@ -119,6 +119,13 @@ def test_the_rate_is_of_what_ended() -> None:
     assert "0.0/s" in tally.line(0.0)
 
 
+def test_lines_that_give_no_request_are_failed_and_not_published() -> None:
+    """Else more would seem to fail than was published."""
+    tally = Tally(published=12, failed=14, unpublished=2)
+
+    assert tally.line(7.0) == ("published 12, done 0, failed 14 (2 not published), 2.0/s in 7.0 s")
+
+
 def test_the_bar_says_how_far_how_fast_and_how_long() -> None:
     """And how long the queue before ours is, where that is known."""
     tally = Tally(published=50, done=9, failed=1, skipped=10, ahead=lambda: 1200)

@@ -21,7 +21,7 @@ GPU = Member(
     partitions=(TopicPartition("image.ingest", 0), TopicPartition("image.queries", 0)),
 )
 SPARE = Member(
-    member_id="imagelane-77",
+    member_id="imagelane-77c0ffee-1b2c-4d3e-8f90-a1b2c3d4e5f6",
     instance_id=None,
     client_id="imagelane",
     host="/10.0.0.8",
@@ -72,9 +72,9 @@ def test_table(settings: StatusSettings) -> None:
     """Columns line up; a total that may count markers says so; a spare member is no error."""
     assert table(ALL, settings, NOW) == [
         "group imagelane: stable, 2 members",
-        "member        client     host      partitions",
-        "gpu-0         imagelane  10.0.0.7  image.ingest[0] image.queries[0]",
-        "imagelane-77  imagelane  10.0.0.8  none (spare)",
+        "member              client     host      partitions",
+        "gpu-0               imagelane  10.0.0.7  image.ingest[0] image.queries[0]",
+        "imagelane-77c0ffee  imagelane  10.0.0.8  none (spare)",
         "partition        member  position  end  backlog  open",
         "image.ingest[0]  gpu-0        400  512       12     3",
         "image.ingest[1]  none        none  512    <=512     0",
