@@ -80,9 +80,9 @@ async def write_results(settings: GallerySettings, count: int) -> None:
 
 async def measure(count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        async with running_broker(Path(folder)) as bootstrap:
+        async with running_broker(Path(folder)) as broker:
             environment = {
-                "BOOTSTRAP_SERVERS": bootstrap,
+                "BOOTSTRAP_SERVERS": broker.address,
                 "SECRET_API_KEY": secrets.token_hex(32),
                 "GALLERY_PORT": "0",
             }

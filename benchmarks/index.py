@@ -50,9 +50,9 @@ async def searched_ms(settings: DatabaseSettings) -> float:
 
 async def measure(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder, postgres() as server:
-        async with running_broker(Path(folder)) as bootstrap:
+        async with running_broker(Path(folder)) as broker:
             environment = {
-                "BOOTSTRAP_SERVERS": bootstrap,
+                "BOOTSTRAP_SERVERS": broker.address,
                 "SECRET_API_KEY": secrets.token_hex(32),
                 "DATABASE_URL": server.new_database(),
             }

@@ -25,18 +25,18 @@ async def served(
     """
     topics = Topics(ingest="image.ingest", results="image.results", dlq="image.ingest.dlq")
     requests = {"message.timestamp.type": "LogAppendTime", "compression.type": "uncompressed"}
-    async with running_broker(folder / "broker") as bootstrap:
+    async with running_broker(folder / "broker") as broker:
         await create_topics(
-            bootstrap,
+            broker.address,
             NewTopic(topics.ingest, consumers, 1, topic_configs=requests),
             NewTopic(topics.queries, consumers, 1, topic_configs=requests),
             NewTopic(topics.results, 1, 1),
             NewTopic(topics.dlq, 1, 1),
         )
-        settings = environment(bootstrap, topics, _SECRET, FILE_ROOTS=str(folder), **changes)
+        settings = environment(broker.address, topics, _SECRET, FILE_ROOTS=str(folder), **changes)
         with ExitStack() as running:
             for number in range(consumers):
                 log = folder / f"log-{number}"
                 running.enter_context(consumer_process(settings, log))
-            async with Client(bootstrap, topics, _SECRET) as client:
+            async with Client(broker.address, topics, _SECRET) as client:
                 yield client, topics

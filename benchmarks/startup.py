@@ -65,15 +65,15 @@ async def measure(runs: int, models: Path | None) -> list[Start]:
     """Start a consumer, `runs` times, each with topics and a group of its own."""
     with tempfile.TemporaryDirectory(prefix="imagelane-startup-") as name:
         folder = Path(name)
-        async with running_broker(folder / "broker") as bootstrap:
+        async with running_broker(folder / "broker") as broker:
             print(f"{'run':4}" + "".join(f"{name:>16}" for name in (*MILESTONES, "first result")))
             starts = []
             for number in range(1, runs + 1):
-                plan = Plan.from_env({"BOOTSTRAP_SERVERS": bootstrap}, f"run-{number}")
+                plan = Plan.from_env({"BOOTSTRAP_SERVERS": broker.address}, f"run-{number}")
                 if models is not None:
                     clip, blip = str(models / "clip"), str(models / "blip")
                     plan = replace(plan, clip=clip, blip=blip)
-                starts.append(await first_result(plan, bootstrap, folder))
+                starts.append(await first_result(plan, broker.address, folder))
                 times = (*starts[-1].milestones.values(), starts[-1].first_result)
                 print(f"{number:<4}" + "".join(f"{seconds:14.2f} s" for seconds in times))
             return starts

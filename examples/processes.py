@@ -150,11 +150,26 @@ async def running_consumer(environment: Mapping[str, str], folder: Path) -> Asyn
         await reading
 
 
-@asynccontextmanager
-async def running_broker(folder: Path, port: int = 0) -> AsyncIterator[str]:
-    """Run the embedded broker, its records in `folder`, while the body runs; yield its address.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """The embedded broker as a child, and its address."""
 
-    Port 0 is a free one.
+    address: str
+    process: Process
+
+    async def end(self) -> None:
+        """Wait until it ends by itself.
+
+        Raises:
+            FatalError: always, then.
+        """
+        code = await self.process.wait()
+        raise FatalError(ExitCode.BROKER, f"the broker ended by itself, exit code {code}")
+
+
+@asynccontextmanager
+async def running_broker(folder: Path, port: int = 0) -> AsyncIterator[Broker]:
+    """Run the embedded broker, its records in `folder`, while the body runs. Port 0 is a free one.
 
     Raises:
         FatalError: it is not built, or does not start.
@@ -177,7 +192,7 @@ async def running_broker(folder: Path, port: int = 0) -> AsyncIterator[str]:
                 f"build/broker does not start: is port {port} taken (`make up UP_PORT=9293` takes "
                 "another), or is it old (`make broker`)?",
             )
-        yield address
+        yield Broker(address=address, process=process)
     finally:
         await _stop(process)
 

@@ -32,7 +32,8 @@ async def run(plan: Plan, screen: Screen, environment: Mapping[str, str]) -> lis
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imagelane-demo-")))
         bootstrap = plan.bootstrap
         if bootstrap is None:
-            bootstrap = await stack.enter_async_context(running_broker(folder / "broker"))
+            broker = await stack.enter_async_context(running_broker(folder / "broker"))
+            bootstrap = broker.address
         wire = plan.wire(bootstrap, secrets.token_hex(32))
         settings = ProducerSettings.from_env(wire)
         await stack.enter_async_context(_topics(plan, settings))

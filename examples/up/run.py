@@ -62,10 +62,11 @@ async def up(plan: Plan, environment: Mapping[str, str]) -> None:
     """
     folder = folder_of(environment)
     async with AsyncExitStack() as stack:
-        bootstrap = plan.bootstrap
+        bootstrap, broker = plan.bootstrap, None
         if bootstrap is None:
             port = int(own_address(environment).partition(":")[2])
-            bootstrap = await stack.enter_async_context(running_broker(folder / "broker", port))
+            broker = await stack.enter_async_context(running_broker(folder / "broker", port))
+            bootstrap = broker.address
         wire = plan.wire(bootstrap, _secret(folder))
         settings = _gallery_settings(plan, wire, environment)
         await ensure_topics(settings, topic_plans(settings, partitions=1, replication=None))
@@ -85,7 +86,9 @@ async def up(plan: Plan, environment: Mapping[str, str]) -> None:
             asyncio.create_task(_show_pictures(gallery)),
             asyncio.create_task(_follow(consumer, progress)),
         }
-        if not plan.bootstrap:  # the places in the file are those of one cluster
+        if broker:
+            parts.add(asyncio.create_task(broker.end()))
+            # With this broker alone: the places in the file are those of one cluster.
             parts.add(
                 asyncio.create_task(write_lines(settings, folder / _RESULTS_FILE, follow=True))
             )

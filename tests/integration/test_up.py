@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,9 @@ def up(folder: Path, pictures: Path, number: int) -> Iterator[Up]:
         process.wait(PATIENCE_SECONDS)
 
 
-def programs_in(folder: Path) -> list[str]:
-    """Return the command lines of processes that work in the folder, or name it."""
-    found = []
+def programs_in(folder: Path) -> dict[int, str]:
+    """Return the command lines of processes that work in the folder, or name it, by number."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
@@ -84,7 +84,7 @@ def programs_in(folder: Path) -> list[str]:
         except OSError:
             continue
         if str(folder) in command or where.startswith(str(folder)):
-            found.append(command)
+            found[int(process.name)] = command
     return found
 
 
@@ -130,7 +130,7 @@ def test_from_an_empty_folder_to_a_restart(embedded_broker: EmbeddedBroker, tmp_
         first.process.send_signal(signal.SIGINT)
         assert first.process.wait(PATIENCE_SECONDS) == 0
         assert "everything is down" in first.said
-    assert programs_in(tmp_path / "up") == []
+    assert programs_in(tmp_path / "up") == {}
     with up(tmp_path, pictures, 2) as second:
         second.wait_until(lambda: "ready:" in second.said, "the consumer")
         second.wait_until(lambda: second.state()["open"] == 0, "the backlog")
@@ -141,20 +141,24 @@ def test_from_an_empty_folder_to_a_restart(embedded_broker: EmbeddedBroker, tmp_
         assert sorted(statuses_in(tmp_path / "up")) == ["error", "ok", "ok", "ok"]
 
 
-def test_a_consumer_that_dies_ends_it_with_a_reason(
-    embedded_broker: EmbeddedBroker, tmp_path: Path
+@pytest.mark.parametrize(
+    ("victim", "code", "words"),
+    [
+        ("-m consumer ", ExitCode.FAILED, "up: the consumer ended by itself, exit code -9"),
+        ("broker --data ", ExitCode.BROKER, "up: the broker ended by itself, exit code -9"),
+    ],
+)
+def test_a_part_that_dies_ends_it_with_a_reason(
+    embedded_broker: EmbeddedBroker, tmp_path: Path, victim: str, code: ExitCode, words: str
 ) -> None:
     """And with an exit code, and nothing left running."""
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     with up(tmp_path, pictures, 1) as it:
         it.wait_until(lambda: "ready: " in it.said, "the consumer")
-        for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                is_consumer = b"\0-m\0consumer\0" in (process / "cmdline").read_bytes()
-                if is_consumer and (process / "cwd").readlink() == tmp_path / "up":
-                    os.kill(int(process.name), signal.SIGKILL)
-        assert it.process.wait(PATIENCE_SECONDS) == ExitCode.FAILED
-    assert it.said.splitlines()[-1].startswith("up: the consumer ended by itself, exit code -9")
+        [pid] = [pid for pid, command in programs_in(tmp_path / "up").items() if victim in command]
+        os.kill(pid, signal.SIGKILL)
+        assert it.process.wait(PATIENCE_SECONDS) == code
+    assert it.said.splitlines()[-1].startswith(words)
     assert "Traceback" not in it.said
-    assert programs_in(tmp_path / "up") == []
+    assert programs_in(tmp_path / "up") == {}
