@@ -156,7 +156,7 @@ class Plan:
             # Steps of the tiny models are too small to share: a second thread waits, and on busy
             # cores it makes them ten times as slow. 0 is torch's choice.
             "TORCH_THREADS": "1" if self.tiny else "0",
-            # In the file's own type the weights are the file's pages, which are seen to come and go.
+            # In the file's own type, weights are pages of the file, which are seen to come and go.
             "DTYPE": "float32" if self.tiny else "auto",
             "PYTHONPATH": str(ROOT),  # it runs in a folder without a .env
         }

@@ -46,6 +46,8 @@ class Feed:
     def came(self, picture: Picture) -> None:
         """Hand on a picture that is new, or has a later result."""
         self._quiet_since = self._clock()
+        if self.open:
+            self.open -= 1  # until the next look at the topic
         for page in self._pages:
             page.waiting.append(picture)
             page.woken.set()

@@ -140,7 +140,7 @@ async def test_page_is_readable_at_phone_width(
     topics, queries = await topics_of(embedded_broker)
     settings = environment(embedded_broker.bootstrap, topics, secret, QUERIES_TOPIC=queries)
     await page.emulate_media(color_scheme=scheme)
-    await page.set_viewport_size({"width": 360, "height": 720})
+    await page.set_viewport_size({"width": 320, "height": 720})
     async with running_gallery(
         GallerySettings.from_env(settings | {"GALLERY_PORT": "0"})
     ) as gallery:

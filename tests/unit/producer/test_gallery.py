@@ -308,6 +308,15 @@ def test_rate_leaves_out_what_was_there_before() -> None:
     assert gallery.feed.state()["rate"] == pytest.approx(1 / RATE_SECONDS)
 
 
+def test_results_that_come_are_open_no_longer() -> None:
+    """The topic is looked at every two seconds: what is done meanwhile does not wait."""
+    gallery = Gallery()
+    gallery.feed.waiting(2)
+    for name, still_open in (("a", 1), ("b", 0), ("c", 0)):
+        gallery.put(result(name, [1.0, 0.0]))
+        assert gallery.feed.state()["open"] == still_open
+
+
 def test_page_says_what_is_the_case() -> None:
     """No pictures, no consumer, more than one model: each its own sentence."""
     gallery = Gallery()
