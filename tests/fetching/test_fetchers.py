@@ -220,6 +220,7 @@ async def test_fetches_that_fail_or_are_cancelled_leave_the_window(
             await asyncio.sleep(0.05)
             trickling.cancel()
             await asyncio.wait([trickling])
+            assert await _fetch(sources, DATA) == b"ABC"  # the process has heard of it
             server.paths.clear()
             crossing = asyncio.create_task(_fetch(sources, f"file://{root}/some.jpg"))
             for _ in range(5):  # turns of the loop: the question is sent
