@@ -21,7 +21,9 @@ from schemas import Embedding
 
 def search(
     context: typer.Context,
-    words: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
+    words: Annotated[
+        list[str], typer.Argument(help="What to look for, quoted or not.", show_default=False)
+    ],
     file: Annotated[
         Path | None,
         typer.Option("--in", metavar="FILE.npz", help="What `imagelane results --to` wrote."),
@@ -46,11 +48,12 @@ def search(
     """
     if database == (file is not None):
         raise typer.BadParameter("give either --in FILE.npz or --database")
+    query = " ".join(words)
     try:
         if file is None:
-            found = _of_database(context, words, table, count, timeout)
+            found = _of_database(context, query, table, count, timeout)
         else:
-            found = _of_file(context, words, file, count, timeout)
+            found = _of_file(context, query, file, count, timeout)
     except ModuleNotFoundError as exc:
         extra = "index" if database else "export"
         message = f"`search` needs the package {exc.name}; pip install 'imagelane[{extra}]'"

@@ -68,7 +68,7 @@ async def search(
     async with answering_consumer(texts, vector_of_words if answers else lambda *_: None):
         return await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-m", "imagelane", "search", "a square thing", *arguments],
+            [sys.executable, "-m", "imagelane", "search", "a", "square thing", *arguments],
             capture_output=True,
             text=True,
             timeout=60,
