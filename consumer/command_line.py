@@ -16,7 +16,7 @@ from consumer.runtime.live_line import LiveLine
 from consumer.runtime.stop import StopRequest
 from consumer.settings import ConsumerSettings
 from imagelane.exits import ExitCode, fatal_error_in
-from imagelane.terminal import end_live_line, say
+from imagelane.terminal import end_live_line, say, say_fatal
 
 
 def run(environment: Mapping[str, str], stop: StopRequest) -> NoReturn:
@@ -61,8 +61,7 @@ def _exit_code(error: BaseException, *, is_json: bool) -> ExitCode:
         say(fatal_error_line(str(fatal), fatal.code), err=True)
         return fatal.code
     if fatal:
-        for line in str(fatal).splitlines():
-            say(f"imagelane: {line}", err=True)
+        say_fatal("imagelane", fatal)
         return fatal.code
     if isinstance(error, KeyboardInterrupt):
         say("imagelane: interrupted", err=True)

@@ -20,7 +20,7 @@ from imagelane.env import Environment, read_environment
 from imagelane.exits import ExitCode, FatalError, OutputClosed, fatal_error_in
 from imagelane.interrupts import end_at_once, raise_interrupts
 from imagelane.namesakes import Shadowed, check_namesakes
-from imagelane.terminal import say
+from imagelane.terminal import say, say_fatal
 
 _HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 
@@ -116,8 +116,7 @@ def run(name: str, commands: Mapping[str, Subcommand], default: str | None = Non
     except (FatalError, BaseExceptionGroup) as error:
         if (fatal := fatal_error_in(error)) is None:
             raise
-        for line in str(fatal).splitlines():
-            say(f"{name}: {line}", err=True)
+        say_fatal(name, fatal)
         return fatal.code
     except KeyboardInterrupt:
         say(f"{name}: interrupted", err=True)

@@ -18,7 +18,7 @@ from typing import Final, TextIO
 
 from rich.cells import cell_len, set_cell_size
 
-from imagelane.exits import OutputClosed
+from imagelane.exits import FatalError, OutputClosed
 
 # JSON allows these outside strings, where they are white space; inside they are escapes already.
 _LINE_ENDS: Final = re.compile(r"[\t\r\n]")
@@ -74,6 +74,12 @@ def say(text: str, *, err: bool = False, fit: bool = False) -> None:
     if fit and stream.isatty():
         line = _cut(line, _width(stream))
     _write(line + "\n", stream)
+
+
+def say_fatal(name: str, fatal: FatalError) -> None:
+    """Print why a program ends, its name before each line."""
+    for line in str(fatal).splitlines():
+        say(f"{name}: {line}", err=True)
 
 
 @asynccontextmanager
