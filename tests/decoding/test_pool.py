@@ -270,6 +270,14 @@ async def test_nothing_is_left_behind() -> None:
     assert open_files(os.getpid()) == before
 
 
+async def test_image_is_closed_soon_where_no_other_comes() -> None:
+    """The process that decoded it closes it last, and does not wait for the next one to do so."""
+    async with _opened() as decoder:
+        (pid,) = workers_of(decoder)
+        await decoded(decoder, _picture(), TARGETS)
+        await _until(lambda: not any("memfd:image" in each for each in open_files(pid)))
+
+
 async def test_a_process_that_cannot_be_started_is_a_fatal_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
