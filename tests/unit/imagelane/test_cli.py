@@ -98,7 +98,7 @@ def test_options_of_the_connection_come_before_the_environment(tmp_path: Path) -
         "settings", "-b", "b:2", "--secret-file", str(tmp_path / "secret"), environment=environment
     )
 
-    assert "BOOTSTRAP_SERVERS=b:2 from --brokers" in " ".join(said.split())
+    assert f"{'BOOTSTRAP_SERVERS=b:2':<44}  from --brokers" in said
     assert f"from --secret-file, file {tmp_path / 'secret'}" in said
 
 

@@ -334,11 +334,11 @@ def test_settings_in_force_say_where_they_came_from(tmp_path: Path) -> None:
     )
     settings = WireSettings.from_env(environment)
 
-    lines = [" ".join(line.split()) for line in settings_in_force(settings, environment)]
+    lines = settings_in_force(settings, environment)
 
     fingerprint = settings.fingerprints["k1"]
-    assert "BOOTSTRAP_SERVERS=a:1,b:2 from --brokers" in lines
-    assert f"SECRET_API_KEY=******** (fingerprint {fingerprint}) from .env" in lines
-    assert f"INGEST_TOPIC=pictures from environment, file {tmp_path / 'topic'}" in lines
-    assert "DLQ_TOPIC=image.ingest.dlq from default" in lines
+    assert f"{'BOOTSTRAP_SERVERS=a:1,b:2':<44}  from --brokers" in lines
+    assert f"SECRET_API_KEY=******** (fingerprint {fingerprint})  from .env" in lines
+    assert f"{'INGEST_TOPIC=pictures':<44}  from environment, file {tmp_path / 'topic'}" in lines
+    assert f"{'DLQ_TOPIC=image.ingest.dlq':<44}  from default" in lines
     assert "horse" not in "".join(lines)
